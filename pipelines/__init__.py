@@ -1,0 +1,1 @@
+"""Ray jobs: artefacts in, artefacts out."""

@@ -1,0 +1,159 @@
+"""Ingest: a folder of videos becomes a clip manifest, with a reject row for everything that does not make it.
+
+Only headers are read here (packets where a container has no frame count). The bytes of a file are read whole, and
+hashed, once: by the shard job, in the pass that decodes them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.runtime import Unit, run_job
+from schemas.card import Card
+from schemas.clips import CLIPS, reject_row
+from schemas.config import Recipe
+from schemas.config.base import fingerprint
+from schemas.config.data import DataConfig
+from schemas.errors import UsageError
+from vtok import artefacts
+from vtok.artefacts import Part
+from vtok.datasets import LAYOUTS
+from vtok.datasets.base import SourceVideo
+from vtok.files import read_table
+from vtok.parquet import recover_part, write_part
+from vtok.video.child import DecodeChild
+from vtok.video.clips import clip_id, plan_clips
+from vtok.video.errors import VideoError
+
+FILES_PER_UNIT = 256
+_PROBE_SECONDS = 20.0  # CPU time for one file's headers
+
+
+def ingest(recipe: Recipe) -> Card:
+    """Makes `clips/` of the run: parts of the manifest, index, rejects, card.
+
+    Raises:
+        UsageError: no such folder, no videos in it, or no video long enough for one clip.
+    """
+    data = recipe.data
+    videos = LAYOUTS[data.layout](Path(data.root), data)
+    messages = [_message(video) for video in videos]
+    listing = [{key: value for key, value in message.items() if key != "path"} for message in messages]
+    groups = [messages[i : i + FILES_PER_UNIT] for i in range(0, len(messages), FILES_PER_UNIT)]
+    units = [Unit(f"part-{number:05d}.parquet", len(group), group) for number, group in enumerate(groups)]
+    config = data.model_dump(mode="json", exclude={"root"})
+    plan = artefacts.make_plan("clips", config, {"files": fingerprint(listing)}, [unit.name for unit in units])
+    folder = recipe.folder("clips")
+
+    def finish(parts: list[Part]) -> tuple[dict[str, int], dict[str, Any]]:
+        table = read_manifest_parts(folder, [part.path for part in parts])
+        if table.num_rows == 0:
+            raise _nothing_left(recipe, [reject for part in parts for reject in part.rejects])
+        classes = _classes(table)
+        files = table.column("source").unique()
+        splits = table.column("split").value_counts().to_pylist()
+        counts = {"files": len(videos), "files_with_clips": len(files), "clips": table.num_rows}
+        facts = {"splits": {row["values"]: row["counts"] for row in splits}, "classes": classes}
+        return counts, facts
+
+    return run_job(
+        folder,
+        plan,
+        units,
+        worker=IngestWorker,
+        init=(str(folder), plan.fingerprint, data.model_dump(mode="json")),
+        cluster=recipe.cluster,
+        recover=recover_part,
+        finish=finish,
+        title="ingest",
+        item="files",
+    )
+
+
+def read_manifest_parts(folder: Path, names: list[str]) -> pa.Table:
+    """All rows of a manifest in plan order (`schemas.clips.CLIPS`)."""
+    return pa.concat_tables([read_table(folder / name, schema=CLIPS) for name in names])
+
+
+def _message(video: SourceVideo) -> dict[str, Any]:
+    """What a worker needs to know of a file."""
+    try:
+        size = video.path.stat().st_size
+    except OSError:
+        size = -1  # the probe will say why
+    return {**video._asdict(), "path": str(video.path), "bytes": size}
+
+
+def _classes(table: pa.Table) -> list[str]:
+    """Class names in label order; empty where clips have no labels."""
+    pairs = {
+        (label, name)
+        for label, name in zip(table["label"].to_pylist(), table["class_name"].to_pylist(), strict=True)
+        if label is not None
+    }
+    if not pairs:
+        return []
+    names = {label: name or str(label) for label, name in pairs}
+    return [names.get(label, "") for label in range(max(names) + 1)]
+
+
+def _nothing_left(recipe: Recipe, rejects: list[dict[str, Any]]) -> UsageError:
+    reasons: dict[str, int] = {}
+    for reject in rejects:
+        reasons[reject["reason"]] = reasons.get(reject["reason"], 0) + 1
+    if set(reasons) == {"too_short"}:
+        details = max(rejects, key=lambda r: r["detail"])["detail"]
+        return UsageError(
+            f"a clip of {recipe.data.num_frames} frames is longer than every video ({details})",
+            at=recipe.data.root,
+            hint="lower data.num_frames or data.frame_stride, or raise data.frame_rate",
+        )
+    listed = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
+    return UsageError(
+        f"no clip could be planned from any of the {len(rejects)} files ({listed})",
+        at=recipe.data.root,
+        hint=f"see {recipe.folder('clips')}: `vtok data info` names each file's reason",
+    )
+
+
+class IngestWorker:
+    """Probes files in a disposable child and plans their clips."""
+
+    def __init__(self, folder: str, plan: str, data: dict[str, Any]) -> None:
+        self.folder, self.plan = Path(folder), plan
+        self.data = DataConfig.model_validate(data)
+        self.child = DecodeChild()
+
+    def make(self, name: str, payload: list[dict[str, Any]]) -> Part:
+        """Writes one part of the manifest."""
+        rows: list[dict[str, Any]] = []
+        rejects: list[dict[str, Any]] = []
+        for video in payload:
+            try:
+                rows += self._clips(video)
+            except VideoError as error:
+                rejects.append(reject_row("clips", video["source"], None, error.reason, error.detail))
+        table = pa.Table.from_pylist(rows, schema=CLIPS)
+        metadata = {"plan": self.plan, "split": "all", "rejects": rejects}
+        return write_part(self.folder / name, table, metadata, point=f"clips:{name}")
+
+    def _clips(self, video: dict[str, Any]) -> list[dict[str, Any]]:
+        if video["reject"] is not None:
+            raise VideoError(*video["reject"])
+        facts = self.child.probe(video["path"], cpu_seconds=_PROBE_SECONDS)
+        common = {
+            "source": video["source"],
+            "source_bytes": video["bytes"],
+            "source_sha256": None,
+            **facts._asdict(),
+            "split": video["split"],
+            "label": video["label"],
+            "class_name": video["class_name"],
+            "caption": video["caption"],
+            "bbox": None,
+        }
+        spans = plan_clips(facts, self.data)
+        return [{"clip_id": clip_id(video["source"], span), **common, **span._asdict()} for span in spans]

@@ -1,0 +1,75 @@
+"""The clip manifest: one row a planned clip, and the rejects table that everything else ends up in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+CLIPS = pa.schema(
+    [
+        pa.field("clip_id", pa.string(), nullable=False),  # stable: path below the root, start and sampling
+        pa.field("source", pa.string(), nullable=False),  # path below the root, POSIX separators
+        pa.field("source_bytes", pa.int64(), nullable=False),
+        pa.field("source_sha256", pa.string()),  # null until the pass that decodes the file has read it whole
+        pa.field("stream", pa.int32(), nullable=False),  # index of the video stream in the file
+        pa.field("codec", pa.string(), nullable=False),
+        pa.field("fps", pa.float64(), nullable=False),  # average frame rate, frames per second
+        pa.field("height", pa.int32(), nullable=False),  # pixels, after rotation
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("frames", pa.int64(), nullable=False),  # frames in the stream
+        pa.field("frames_exact", pa.bool_(), nullable=False),  # counted from packets, not believed from the header
+        pa.field("duration", pa.float64(), nullable=False),  # seconds
+        pa.field("rotation", pa.int32(), nullable=False),  # degrees counter-clockwise that a viewer turns the frames by
+        pa.field("has_audio", pa.bool_(), nullable=False),
+        pa.field("start_frame", pa.int64()),  # by stride: first source frame; null when sampled by rate
+        pa.field("frame_stride", pa.int32()),
+        pa.field("start_time", pa.float64(), nullable=False),  # seconds from the first frame
+        pa.field("end_time", pa.float64(), nullable=False),  # seconds, end of the last frame
+        pa.field("frame_rate", pa.float64()),  # by rate: frames per second; null when sampled by stride
+        pa.field("num_frames", pa.int32(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("label", pa.int32()),
+        pa.field("class_name", pa.string()),
+        pa.field("caption", pa.string()),
+        pa.field(
+            "bbox", pa.list_(pa.int32(), 4)
+        ),  # left, top, right, bottom in pixels after rotation; null: whole frame
+    ]
+)
+
+REJECTS = pa.schema(
+    [
+        pa.field("stage", pa.string(), nullable=False),  # which artefact's making rejected it
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("clip_id", pa.string()),  # null: the whole file
+        pa.field("reason", pa.string(), nullable=False),  # one of REASONS
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+
+REASONS: dict[str, str] = {
+    "unreadable": "the file cannot be opened or is no video",
+    "empty": "the file has no bytes",
+    "no_video": "the file has no video stream",
+    "no_frames": "the video stream has no frames",
+    "too_short": "fewer frames than one clip needs",
+    "too_large": "frames larger than shards.max_pixels",
+    "unsafe_path": "the path is a link that leaves the root",
+    "corrupt": "decoding failed",
+    "missing_frames": "the file ends before the clip does",
+    "timeout": "decoding took longer than shards.cpu_seconds_per_video (tried again on the next run)",
+    "crashed": "the decoding process died",
+    "memory": "decoding needed more than shards.max_memory_mb",
+    "vanished": "the file was there at ingest and is gone now",
+    "changed": "the file is not the one that ingest saw",
+    "not_in_split": "the official split lists do not name this file",
+}
+"""Every reason that a reject can have, and what it means."""
+
+
+def reject_row(stage: str, source: str, clip_id: str | None, reason: str, detail: str) -> dict[str, Any]:
+    """One row of `REJECTS`; `reason` must be one of `REASONS`."""
+    if reason not in REASONS:
+        raise ValueError(f"unknown reject reason {reason!r}")
+    return {"stage": stage, "source": source, "clip_id": clip_id, "reason": reason, "detail": detail}

@@ -1,0 +1,56 @@
+"""The prior over tokens: architecture, training, sampling."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from schemas.config.base import Config
+from schemas.config.train import OptimConfig, TrainConfig
+
+
+class GptConfig(Config):
+    """TATS's GPT (https://arxiv.org/abs/2204.03638), a decoder-only transformer over codes in raster order (t, h, w)."""
+
+    kind: Literal["gpt"] = "gpt"
+    n_layer: int = Field(24, ge=1, description="Transformer blocks.")
+    n_head: int = Field(16, ge=1, description="Attention heads.")
+    n_embd: int = Field(1024, ge=1, description="Width of the residual stream.")
+    condition: Literal["none", "label"] = Field("none", description="Unconditional, or on the class label.")
+
+    @model_validator(mode="after")
+    def _heads(self) -> GptConfig:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}")
+        return self
+
+
+class PriorTrainConfig(TrainConfig):
+    """Training of the prior."""
+
+    optim: OptimConfig = Field(
+        OptimConfig(lr=1.08e-4, betas=(0.9, 0.95), weight_decay=0.01), description="AdamW of the prior."
+    )
+
+
+class PriorConfig(Config):
+    """Section `prior`."""
+
+    model: GptConfig = Field(default_factory=GptConfig)
+    train: PriorTrainConfig = Field(default_factory=PriorTrainConfig)
+
+
+class SampleConfig(Config):
+    """Section `sample`: drawing clips from the prior."""
+
+    num: int = Field(16, ge=1, description="Clips to draw. With a label-conditional prior, classes take turns.")
+    batch_size: int = Field(16, ge=1, description="Clips drawn at once.")
+    temperature: float = Field(1.0, gt=0, description="Divides the logits.")
+    top_k: int | None = Field(None, ge=1, description="Keep the k most likely codes; null: all.")
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Keep the most likely codes that together reach this probability; null: all."
+    )
+    label: int | None = Field(None, ge=0, description="Draw this class only (label-conditional priors).")
+    threads: int = Field(1, ge=1, description="torch threads; single-token steps are fastest on one.")
+    fps: float = Field(8.0, gt=0, description="Frame rate of the written mp4 and GIF, frames per second.")

@@ -1,0 +1,106 @@
+"""The video tokenizer: architecture, losses and training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from schemas.config.base import Config
+from schemas.config.train import OptimConfig, TrainConfig
+
+
+class VqganConfig(Config):
+    """TATS's 3-D VQGAN (https://arxiv.org/abs/2204.03638). Fields that fix the codes go into its fingerprint."""
+
+    kind: Literal["vqgan"] = "vqgan"
+    embedding_dim: int = Field(256, ge=1, description="Channels of a codebook vector.")
+    n_codes: int = Field(16384, ge=2, description="Vectors in the codebook.")
+    n_hiddens: int = Field(32, ge=1, description="Channels after the first convolution; doubled at each level.")
+    downsample: tuple[int, int, int] = Field((4, 8, 8), description="Downsampling of time, height, width: powers of 2.")
+    image_channels: int = Field(3, ge=1, description="Channels of the video.")
+    norm: Literal["group", "batch"] = Field("batch", description="Group norm (32 groups) or batch norm.")
+    padding: Literal["replicate", "constant", "reflect", "circular"] = Field(
+        "replicate", description="Padding of the encoder's first and strided convolutions (all others: replicate)."
+    )
+    random_restart: bool = Field(True, description="Give unused codes the vectors of the current batch.")
+    restart_threshold: float = Field(1.0, ge=0, description="A code with an EMA count below this is unused.")
+    ema_decay: float = Field(0.99, gt=0, lt=1, description="Decay of the codebook's moving averages.")
+    commitment_weight: float = Field(0.25, ge=0, description="Weight of the commitment loss.")
+
+    @field_validator("downsample")
+    @classmethod
+    def _powers_of_two(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
+        if any(v < 1 or v & (v - 1) for v in value):
+            raise ValueError(f"every factor must be a power of 2, not {list(value)}")
+        return value
+
+    @property
+    def levels(self) -> int:
+        """Number of strided convolutions: log2 of the largest factor."""
+        return max(v.bit_length() - 1 for v in self.downsample)
+
+    def grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Latent grid (t, h, w) of a clip of that size.
+
+        Raises:
+            ValueError: a side is not divisible by its downsampling factor.
+        """
+        sizes = (num_frames, height, width)
+        for name, size, factor in zip(("num_frames", "height", "width"), sizes, self.downsample, strict=True):
+            if size % factor:
+                raise ValueError(f"{name} {size} is not divisible by the downsampling factor {factor}")
+        t, h, w = (s // f for s, f in zip(sizes, self.downsample, strict=True))
+        return t, h, w
+
+
+class DiscriminatorConfig(Config):
+    """PatchGAN discriminators on one random frame (2-D) and on the clip (3-D)."""
+
+    channels: int = Field(64, ge=1, description="Channels of the first layer.")
+    layers: int = Field(3, ge=1, le=6, description="Strided layers.")
+    loss: Literal["hinge", "vanilla"] = Field("hinge", description="Discriminator loss.")
+
+
+class LossConfig(Config):
+    """Weights of the generator's losses."""
+
+    l1_weight: float = Field(4.0, ge=0, description="L1 between clip and reconstruction.")
+    image_gan_weight: float = Field(1.0, ge=0, description="Adversarial loss of the image discriminator.")
+    video_gan_weight: float = Field(1.0, ge=0, description="Adversarial loss of the video discriminator.")
+    gan_feature_weight: float = Field(4.0, ge=0, description="Feature matching on both discriminators' maps.")
+    perceptual_weight: float = Field(0.0, ge=0, description="LPIPS on one random frame a clip; needs `lpips_weights`.")
+    lpips_weights: str | None = Field(
+        None, description="safetensors file with VGG16 and the LPIPS heads; needed when perceptual_weight > 0."
+    )
+    discriminator_start: int = Field(10_000, ge=0, description="Batches before the discriminators join.")
+
+
+class TokenizerTrainConfig(TrainConfig):
+    """Training of the tokenizer."""
+
+    generator: OptimConfig = Field(
+        OptimConfig(lr=3e-5, betas=(0.5, 0.9), weight_decay=0.0, optimizer="adam"), description="Adam of the generator."
+    )
+    discriminator: OptimConfig = Field(
+        OptimConfig(lr=3e-5, betas=(0.5, 0.9), weight_decay=0.0, optimizer="adam"),
+        description="Adam of both discriminators.",
+    )
+    preview_clips: int = Field(4, ge=1, le=32, description="Held-out clips shown in every preview.")
+
+
+class TokenizerConfig(Config):
+    """Section `tokenizer`."""
+
+    model: VqganConfig = Field(default_factory=VqganConfig)
+    discriminators: DiscriminatorConfig = Field(default_factory=DiscriminatorConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    train: TokenizerTrainConfig = Field(default_factory=TokenizerTrainConfig)
+
+
+class TokensConfig(Config):
+    """Section `tokens`: encoding the shards into the token store. One shard becomes one part."""
+
+    batch_size: int = Field(8, ge=1, description="Clips in one forward pass; the last batch of a shard is padded.")
+    row_group_rows: int = Field(128, ge=1, description="Rows in a Parquet row group.")
+    threads: int = Field(1, ge=1, description="torch threads of an encoding worker on the CPU.")

@@ -1,0 +1,20 @@
+"""The index of a part-wise artefact and the metadata of a shard's sample."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+INDEX = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),  # file name below the artefact's folder
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),  # clips in the file
+        pa.field("rejects", pa.int64(), nullable=False),  # planned clips of the file that became rejects
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+"""One row a part; the same for clips, shards and token stores. The card holds the sha256 of this file."""
+
+FOOTER_MEMBER = "__vtok__/footer.json"
+"""Last member of every shard: unit, plan, rows and rejects. WebDataset readers skip names of the form `__x__/`."""

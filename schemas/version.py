@@ -1,0 +1,17 @@
+"""Versions of the contracts. A reader of version N also reads N-1; a writer writes the newest."""
+
+from __future__ import annotations
+
+CODE_VERSION = "0.1.0"
+"""The package version that is written into artefacts (pyproject.toml says the same; a test compares them)."""
+
+SCHEMA_VERSIONS: dict[str, int] = {
+    "clips": 1,
+    "shards": 1,
+    "tokenizer": 1,
+    "tokens": 1,
+    "prior": 1,
+    "samples": 1,
+    "metrics": 1,
+}
+"""Schema version of each kind of artefact."""

@@ -1,0 +1,111 @@
+"""Checks of tats/gpt_uncond, tats/gpt_label, tats/gpt_lowvar and tats/topk_topp."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from schemas.config.prior import GptConfig
+from tests.golden.cases import Case
+from tests.golden.checks_tokenizers import NOT_THE_TOKENIZER, vqgan_from
+from vtok.priors.gpt import GPT
+from vtok.priors.tats import GptPrior
+from vtok.sampling.autoregressive import sample, sample_codes, sample_tokens
+from vtok.sampling.logits import filter_logits
+
+
+def check_gpt_clip(case: Case) -> None:
+    """A prior with its tokenizer: from a video to codes, loss, optimiser groups, sampled codes and back to a video."""
+    config = case.config
+    near, exact, loss = (case.tolerance(k) for k in ("logits", "tokens", "loss"))
+    tokenizer = vqgan_from(
+        config["first_stage"],
+        case.state("first_stage_model.", drop=NOT_THE_TOKENIZER),
+    )
+    codes_bthw = tokenizer.encode(case.input("video"))
+    if config["sample_every_n_latent_frames"] > 0:
+        codes_bthw = codes_bthw[:, :: config["sample_every_n_latent_frames"]]
+    case.expect("z_indices", codes_bthw.flatten(1), exact)
+
+    labelled = not config["unconditional"]
+    t, h, w = codes_bthw.shape[1:]
+    prior = GptPrior(
+        GptConfig(
+            n_layer=config["n_layer"],
+            n_head=config["n_head"],
+            n_embd=config["n_embd"],
+            condition="label" if labelled else "none",
+        ),
+        config["first_stage"]["n_codes"],
+        (t, h, w),
+        n_classes=config["class_cond_dim"] or 0,
+        block_size=config["block_size"],
+    ).eval()
+    prior.load_state_dict({name: v for name, v in case.state().items() if name.startswith("transformer.")})
+    assert (prior.offset, prior.transformer.vocab_size) == (config["cond_stage_vocab_size"], config["gpt_vocab_size"])
+    labels_b = case.input("label") if labelled else None
+    batch, steps = codes_bthw.shape[0], t * h * w
+
+    case.expect("c_indices", prior.condition(batch, labels_b), exact)
+    tokens_bn, targets_bn = prior.inputs(codes_bthw, labels_b)
+    assert torch.equal(tokens_bn, case.input("cz_indices"))
+    case.expect("target", targets_bn, exact)
+    with torch.no_grad():
+        case.expect("logits", prior.logits(codes_bthw, labels_b), near)
+        case.expect("transformer_logits", prior.transformer(tokens_bn), near)
+        output = prior.loss(codes_bthw, labels_b)
+    case.expect("loss", output.loss, loss)
+    case.expect("acc1", output.acc1.reshape(1), loss)
+    case.expect("acc5", output.acc5.reshape(1), loss)
+
+    prefix = steps - case.reference("greedy_tokens_prefix").shape[1] + 1
+    gpt = prior.transformer
+    cache = gpt.new_cache(batch, steps)
+    with torch.no_grad():
+        parts = [gpt.prefill(tokens_bn[:, :prefix], cache)]
+        parts += [gpt.step(tokens_bn[:, i], i, cache).unsqueeze(1) for i in range(prefix, steps)]
+    case.expect("incremental_logits", torch.cat(parts, dim=1), near)
+
+    case.expect("greedy_tokens", sample_tokens(gpt, tokens_bn[:, :1], steps, most_likely=True), exact)
+    # The reference's temperature and filters never remove the most likely token.
+    continued = sample_tokens(gpt, tokens_bn[:, :prefix], steps - prefix + 1, most_likely=True)
+    case.expect("greedy_tokens_prefix", continued, exact)
+    codes = sample_codes(prior, num=batch, labels_b=labels_b, greedy=True, parity=True)
+    case.expect("greedy_codes", codes, exact)
+    case.expect("greedy_video", tokenizer.decode(codes).clamp(-0.5, 0.5) + 0.5, near)
+    if prior.offset == 0:
+        case.expect("greedy_video", sample(prior, tokenizer, num=batch, greedy=True), near)
+    _check_optim_groups(case, gpt)
+
+
+def _check_optim_groups(case: Case, gpt: GPT) -> None:
+    names = {id(p): name for name, p in gpt.named_parameters()}
+    wanted = case.meta["optimizer_groups"]
+    groups = gpt.optim_groups(wanted[0]["weight_decay"])
+    found = [(g["weight_decay"], sorted(names[id(p)] for p in g["params"])) for g in groups]
+    assert found == [(g["weight_decay"], sorted(g["names"])) for g in wanted]
+
+
+def check_gpt_plain(case: Case) -> None:
+    """The transformer alone."""
+    config = case.config
+    sizes = {name: config[name] for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")}
+    gpt = GPT(**sizes, n_unmasked=config.get("n_unmasked", 0)).eval()
+    gpt.load_state_dict(case.state())
+    with torch.no_grad():
+        logits_bnv = gpt(case.input("idx"))
+    case.expect("logits", logits_bnv, case.tolerance("logits"))
+    targets = case.input("targets")
+    case.expect("loss", F.cross_entropy(logits_bnv.flatten(0, 1), targets.flatten()), case.tolerance("loss"))
+
+
+def check_topk_topp(case: Case) -> None:
+    logits_bv = case.input("logits")
+    before = logits_bv.clone()
+    for number, options in case.config.items():
+        filtered = filter_logits(logits_bv, options["top_k"], options["top_p"])
+        case.expect(f"filtered{number}", filtered, case.tolerance("values"))
+    for name in case.outputs("topk_logits"):
+        k = int(name.removeprefix("topk_logits"))
+        case.expect(name, filter_logits(logits_bv, k), case.tolerance("values"))
+    assert torch.equal(logits_bv, before), "filter_logits changed its argument"

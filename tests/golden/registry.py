@@ -1,0 +1,34 @@
+"""Which check belongs to a case: chosen by its system and the longest prefix of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.golden.cases import Case
+from tests.golden.checks_other import check_lpips, check_preprocess
+from tests.golden.checks_priors import check_gpt_clip, check_gpt_plain, check_topk_topp
+from tests.golden.checks_tokenizers import check_codebook_ema, check_codebook_init, check_vqgan, check_vqgan_loss
+
+Check = Callable[[Case], None]
+
+CHECKS: dict[tuple[str, str], Check] = {
+    ("data", "preprocess"): check_preprocess,
+    ("lpips", "lpips"): check_lpips,
+    ("tats", "codebook_ema"): check_codebook_ema,
+    ("tats", "codebook_init"): check_codebook_init,
+    ("tats", "gpt_label"): check_gpt_clip,
+    ("tats", "gpt_lowvar"): check_gpt_plain,
+    ("tats", "gpt_uncond"): check_gpt_clip,
+    ("tats", "topk_topp"): check_topk_topp,
+    ("tats", "vqgan_"): check_vqgan,
+    ("tats", "vqgan_loss_"): check_vqgan_loss,
+    ("videogpt", "codebook_ema"): check_codebook_ema,
+    ("videogpt", "codebook_init"): check_codebook_init,
+}
+
+
+def check_of(case: Case) -> Check | None:
+    """The check of a case, or None while there is none yet."""
+    system, name = case.id.split("/", 1)
+    fitting = [prefix for of, prefix in CHECKS if of == system and name.startswith(prefix)]
+    return CHECKS[system, max(fitting, key=len)] if fitting else None

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from schemas.errors import VtokError
+from vtok.tokenizers.layers import SamePadConv3d, SamePadConvTranspose3d, draw_weights, same_padding
+from vtok.tokenizers.norm import SyncBatchNorm2d, SyncBatchNorm3d, normalise
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pads"), [(4, 2, (1, 1)), (4, 1, (2, 1)), (3, 1, (1, 1)), (1, 1, (0, 0))])
+def test_padding_rule(kernel: int, stride: int, pads: tuple[int, int]) -> None:
+    assert same_padding(kernel, (stride,) * 3) == pads * 3
+
+
+def test_padding_lists_the_last_axis_first() -> None:
+    assert same_padding(4, (1, 2, 2)) == (1, 1, 1, 1, 2, 1)
+
+
+@pytest.mark.parametrize("stride", list(itertools.product((1, 2), repeat=3)))
+def test_lengths(stride: tuple[int, int, int]) -> None:
+    x = torch.zeros(1, 2, 4, 6, 8)
+    down, up = SamePadConv3d(2, 3, 4, stride), SamePadConvTranspose3d(2, 3, 4, stride)
+    for layer in (down, up):
+        draw_weights(layer, torch.Generator().manual_seed(0))
+    assert down(x).shape[2:] == tuple(n // s for n, s in zip((4, 6, 8), stride, strict=True))
+    assert up(x).shape[2:] == tuple(n * s for n, s in zip((4, 6, 8), stride, strict=True))
+
+
+def test_weights_come_from_the_generator_with_the_distribution_of_torch() -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    layer = SamePadConv3d(32, 64, 3)
+    draw_weights(layer, torch.Generator().manual_seed(5))
+    first = layer.conv.weight.detach().clone()
+    draw_weights(layer, torch.Generator().manual_seed(5))
+    assert torch.equal(first, layer.conv.weight)
+    draw_weights(layer, torch.Generator().manual_seed(6))
+    assert not torch.equal(first, layer.conv.weight)
+    assert torch.equal(state, torch.get_rng_state())
+    torchs = torch.nn.Conv3d(32, 64, 3)
+    wanted = torchs.weight.detach()
+    assert float(first.abs().max()) == pytest.approx(float(wanted.abs().max()), rel=1e-3)
+    assert float(first.std()) == pytest.approx(float(wanted.std()), rel=0.02)
+
+
+def test_group_norm_names_the_channels_that_do_not_fit() -> None:
+    with pytest.raises(VtokError, match="48 channels") as caught:
+        normalise("group", 48)
+    assert "n_hiddens" in str(caught.value)
+    assert normalise("group", 64).eps == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("ours", "torchs", "shape"),
+    [
+        (SyncBatchNorm2d, torch.nn.BatchNorm2d, (3, 4, 5, 6)),
+        (SyncBatchNorm3d, torch.nn.BatchNorm3d, (3, 4, 2, 5, 6)),
+    ],
+)
+def test_batch_norm_is_torchs_on_one_process(ours: type, torchs: type, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    a, b = ours(4), torchs(4)
+    b.load_state_dict(a.state_dict())
+    for _ in range(2):
+        assert torch.equal(a(x), b(x))
+    for name, value in b.state_dict().items():
+        assert torch.equal(a.state_dict()[name], value), name
+    assert torch.equal(a.eval()(x), b.eval()(x))

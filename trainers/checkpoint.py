@@ -1,0 +1,138 @@
+"""Checkpoints: a folder a step, complete or not there, verified before it is trusted.
+
+`checkpoints/step-00000500/` holds a subfolder an engine and `state.json` with the sha256 of every file. It is written
+under a temporary name and renamed. Loading takes the newest one whose bytes are right; a damaged one is skipped with a
+message. (DeepSpeed's files are pickles: they are only ever loaded from a run's own folder, after that check.)
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import UsageError, VtokError
+from trainers.engine import Engine, barrier, rank
+from vtok import console
+from vtok.files import TEMP_MARK, crash_point, sha256_of, write_json
+
+FOLDER = "checkpoints"
+STATE_NAME = "state.json"
+
+
+def save(run: Path, kind: str, step: int, engines: Mapping[str, Engine], state: dict[str, Any], keep: int) -> Path:
+    """Writes a checkpoint and deletes all but the newest `keep`. Called on every rank.
+
+    Args:
+        run: the run's folder.
+        kind: `tokenizer` or `prior`.
+        step: batches trained on so far.
+        engines: saved under their names.
+        state: JSON-compatible, e.g. the plan's fingerprint; handed back by `load`.
+        keep: how many to keep.
+
+    Raises:
+        VtokError: the disk is full; earlier checkpoints are untouched.
+    """
+    root = run / FOLDER
+    temp, final = root / f"{TEMP_MARK}step-{step:08d}", root / _name(step)
+    if rank() == 0:
+        shutil.rmtree(temp, ignore_errors=True)
+        temp.mkdir(parents=True)
+    barrier()
+    try:
+        for name, engine in engines.items():
+            engine.save(temp / name)
+        barrier()
+        if rank() == 0:
+            files = sorted(p for p in temp.rglob("*") if p.is_file())
+            digests = {p.relative_to(temp).as_posix(): sha256_of(p) for p in files}
+            write_json(temp / STATE_NAME, {**state, "kind": kind, "step": step, "files": digests})
+            crash_point(f"{kind}:checkpoint-{step}:before_rename")
+            shutil.rmtree(final, ignore_errors=True)
+            temp.rename(final)
+            crash_point(f"{kind}:checkpoint-{step}:after_rename")
+            for old in list_steps(run)[:-keep]:
+                shutil.rmtree(root / _name(old))
+    except OSError as error:
+        if rank() == 0:
+            shutil.rmtree(temp, ignore_errors=True)
+        raise VtokError(
+            f"cannot write the checkpoint: {error.strerror or error}",
+            at=str(final),
+            hint="earlier checkpoints are intact; make room, then run the same command again",
+        ) from error
+    barrier()
+    return final
+
+
+def list_steps(run: Path) -> list[int]:
+    """Steps of the checkpoints that are there, ascending."""
+    root = run / FOLDER
+    if not root.is_dir():
+        return []
+    return sorted(int(p.name.removeprefix("step-")) for p in root.iterdir() if p.name.startswith("step-"))
+
+
+def find(run: Path, resume: str, kind: str, plan: str) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint to resume from, with its state.
+
+    Args:
+        run: the run's folder.
+        resume: `auto` (the newest sound one, if any), `never`, or a checkpoint's folder.
+        kind: what the checkpoint must be of.
+        plan: fingerprint of the plan that it must belong to.
+
+    Raises:
+        UsageError: the named checkpoint is missing, damaged, of another kind or of another plan.
+    """
+    if resume == "never":
+        return None
+    if resume != "auto":
+        path = Path(resume)
+        problem = _problem(path)
+        if problem:
+            raise UsageError(f"not a sound checkpoint: {problem}", at=resume, hint=f"see {run / FOLDER}")
+        state = _read_state(path)
+        if state["kind"] != kind:
+            raise UsageError(
+                f"a checkpoint of a {state['kind']}, not of a {kind}", at=resume, hint=f"give one below {run / FOLDER}"
+            )
+        if state["plan"] != plan:
+            raise UsageError(
+                "the checkpoint belongs to a run with another config or other data",
+                at=resume,
+                hint="resume it with the recipe that made it (see _plan.json beside it)",
+            )
+        return path, state
+    for step in reversed(list_steps(run)):
+        path = run / FOLDER / _name(step)
+        problem = _problem(path)
+        if problem is None and (state := _read_state(path))["plan"] == plan:
+            return path, state
+        console.note(f"checkpoint {path.name} is skipped: {problem or 'it belongs to another plan'}")
+    return None
+
+
+def _problem(path: Path) -> str | None:
+    """Why a checkpoint cannot be trusted, or None."""
+    if not path.is_dir():
+        return "no such folder"
+    try:
+        state = _read_state(path)
+        for name, digest in state["files"].items():
+            if sha256_of(path / name) != digest:
+                return f"{name} is damaged"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{STATE_NAME} or a file cannot be read ({type(error).__name__})"
+    return None
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    return dict(json.loads((path / STATE_NAME).read_text()))
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"

@@ -1,0 +1,214 @@
+"""Trains the video VQGAN (TATS, https://arxiv.org/abs/2204.03638) on shards.
+
+One forward pass a batch serves both phases: the generator's step, then, from `loss.discriminator_start` on, the
+discriminators'. (TATS runs the generator twice a batch and so updates its codebook twice.) Each phase has an engine of
+its own; in the generator's phase the discriminators need no gradients of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schemas.card import Card
+from schemas.config import Recipe
+from schemas.errors import UsageError
+from trainers import loop
+from trainers.engine import Engine, EngineName, barrier, make_engine, rank, world_size
+from trainers.optim import learning_rate
+from vtok import artefacts
+from vtok.evaluation.reconstruction import psnr, psnr_of_best_constant_frame
+from vtok.seeds import generator
+from vtok.shards.reader import ShardReader
+from vtok.tokenizers.discriminators import Discriminators
+from vtok.tokenizers.losses import discriminator_factor, discriminator_loss, generator_loss, l1
+from vtok.tokenizers.lpips import LPIPS
+from vtok.tokenizers.vqgan import VQGAN
+from vtok.tokens.stats import health, usage
+from vtok.video.encode import write_gif
+from vtok.video.preview import side_by_side
+from vtok.video.ranges import to_model_range, to_pixels
+from vtok.weights import write_weights
+
+_CADENCE = {"engine", "zero_stage", "threads", "log_every", "validate_every", "validate_clips", "checkpoint_every"}
+RUN_ONLY = _CADENCE | {"keep_checkpoints", "preview_clips"}
+"""Training options that do not change the weights, and so do not belong to a plan."""
+
+
+def train_tokenizer(recipe: Recipe, *, resume: str = "auto") -> Card:
+    """Makes `tokenizer/` of the run from its `shards/`.
+
+    Raises:
+        UsageError: the shards are missing, or hold fewer clips than a batch.
+        VtokError: the loss is not finite, or the disk is full.
+    """
+    shards = artefacts.load(recipe.folder("shards"), "shards")
+    folder, config = recipe.folder("tokenizer"), recipe.tokenizer
+    settings = config.model_dump(mode="json", exclude={"train": RUN_ONLY})
+    plan = artefacts.make_plan("tokenizer", {**settings, "seed": recipe.seed}, {"shards": shards.fingerprint}, [])
+    card = artefacts.begin(folder, plan)
+    if card is not None:
+        return card
+    task = TokenizerTask(recipe, folder)
+    loop.run(task, config.train, plan, folder, resume=resume)
+    if rank() == 0:
+        description = {"model": config.model.plain()}
+        digest = write_weights(folder, "tokenizer", task.vqgan.state_dict(), description)
+        grid = task.vqgan.grid(shards.config["num_frames"], *[shards.config["resolution"]] * 2)
+        facts = {
+            "fingerprint": task.vqgan.eval().fingerprint,
+            "codebook_size": config.model.n_codes,
+            "downsample": list(config.model.downsample),
+            "grid": list(grid),
+        }
+        counts = {
+            "steps": config.train.steps,
+            "parameters": sum(p.numel() for p in task.vqgan.parameters()),
+            "bytes": (folder / "tokenizer.safetensors").stat().st_size,
+        }
+        artefacts.seal_card(folder, plan, index_sha256=digest, counts=counts, facts=facts)
+    barrier()
+    return artefacts.load(folder, "tokenizer")
+
+
+class TokenizerTask:
+    """Models, data and losses of the VQGAN (`trainers.loop.Task`)."""
+
+    name = "tokenizer"
+    unit = "clips"
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.folder, self.seed, self.config = folder, recipe.seed, recipe.tokenizer
+        self.shards = recipe.folder("shards")
+        self.batch_size = self.config.train.batch_size
+        self.units_per_batch = self.batch_size
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.lpips: LPIPS | None = None
+        if self.config.loss.perceptual_weight > 0:
+            if self.config.loss.lpips_weights is None:
+                raise UsageError(
+                    "perceptual_weight is above 0 and there are no LPIPS weights",
+                    at="tokenizer.loss.lpips_weights",
+                    hint="give a safetensors file with VGG16 and the LPIPS heads, or set perceptual_weight to 0",
+                )
+            self.lpips = LPIPS.load(self.config.loss.lpips_weights).to(self.device)
+
+    def build(self, engine: EngineName) -> Mapping[str, Engine]:
+        channels = self.config.model.image_channels
+        self.vqgan = VQGAN(self.config.model, generator(self.seed, "vqgan")).to(self.device).train()
+        self.discriminators = Discriminators(
+            self.config.discriminators, channels, generator(self.seed, "discriminators")
+        ).to(self.device)
+        train = self.config.train
+        self.engine = make_engine(engine, self.vqgan, _one_group(self.vqgan), train.generator, train)
+        self.d_engine = make_engine(
+            engine, self.discriminators, _one_group(self.discriminators), train.discriminator, train
+        )
+        self._held_out = self._load_held_out()
+        return {"generator": self.engine, "discriminators": self.d_engine}
+
+    def batches(self, start_step: int) -> Iterator[Tensor]:
+        reader = ShardReader(self.shards, "train", seed=self.seed, rank=rank(), world=world_size())
+        per_epoch = reader.batches_per_epoch(self.batch_size)
+        if not per_epoch:
+            raise UsageError(
+                f"split 'train' has {len(reader)} clips: fewer than one batch of {self.batch_size}",
+                at=str(self.shards),
+                hint="lower tokenizer.train.batch_size, or ingest more videos",
+            )
+        first_epoch, first_batch = divmod(start_step, per_epoch)
+        for epoch in itertools.count(first_epoch):
+            start = first_batch if epoch == first_epoch else 0
+            for clips in reader.batches(self.batch_size, epoch, start):
+                yield torch.from_numpy(to_model_range(np.stack([clip.video_thwc for clip in clips]))).to(self.device)
+
+    def timing_step(self, batch: Tensor) -> None:
+        twin = copy.deepcopy(self.vqgan)
+        output = twin(batch, generator(self.seed, "timing"))
+        (l1(output.recon_bcthw, batch) + output.commitment_loss).backward()  # type: ignore[no-untyped-call]
+
+    def train_step(self, batch: Tensor, step: int) -> dict[str, float]:
+        train, losses = self.config.train, self.config.loss
+        factor = discriminator_factor(losses, step)
+        frames = self._frame_index(batch, step)
+        output = self.engine(batch, generator(self.seed, "codebook", step))
+        self.discriminators.requires_grad_(False)
+        loss, scalars = generator_loss(
+            batch, output, frames, self.discriminators, losses, factor=factor, lpips=self.lpips
+        )
+        self.engine.backward(loss)
+        lr = learning_rate(train.generator, step, train.steps)
+        norm = self.engine.step(lr)
+        values = {
+            "loss": scalars["total_loss"],
+            "recon": scalars["recon_loss"],
+            "commit": scalars["commitment_loss"],
+            "perplexity": scalars["perplexity"],
+        }
+        if factor > 0:
+            self.discriminators.requires_grad_(True)
+            d_loss, d_scalars = discriminator_loss(
+                batch, output.recon_bcthw, frames, self.discriminators, losses, factor=factor
+            )
+            if d_loss.requires_grad:
+                self.d_engine.backward(d_loss)
+                self.d_engine.step(learning_rate(train.discriminator, step, train.steps))
+            values |= {"adversarial": scalars["aeloss"], "features": scalars["gan_feat_loss"]}
+            values |= {"d_loss": d_scalars["discloss"]}
+        return {**{name: float(value) for name, value in values.items()}, "lr": lr, "gnorm": norm}
+
+    def _frame_index(self, batch: Tensor, step: int) -> Tensor:
+        """One random frame a clip, drawn for the global batch so that it does not depend on the number of ranks."""
+        share = batch.shape[0]
+        draw = torch.randint(0, batch.shape[2], (share * world_size(),), generator=generator(self.seed, "frame", step))
+        return draw[rank() * share : (rank() + 1) * share].to(self.device)
+
+    def _load_held_out(self) -> Tensor:
+        """The first clips of the test split (of train, where there is no test) in store order."""
+        count = self.config.train.validate_clips
+        for split in ("test", "train"):
+            reader = ShardReader(self.shards, split, seed=self.seed, shuffle=False)
+            if len(reader):
+                clips = list(itertools.islice(reader.clips(0), count))
+                return torch.from_numpy(to_model_range(np.stack([clip.video_thwc for clip in clips])))
+        raise UsageError("the shards hold no clips", at=str(self.shards), hint="ingest videos that can be decoded")
+
+    @torch.no_grad()
+    def validate(self, step: int) -> dict[str, float]:
+        start = time.perf_counter()
+        self.vqgan.eval()
+        recon, codes = [], []
+        for video in self._held_out.split(max(1, self.batch_size // world_size())):
+            output = self.vqgan(video.to(self.device))
+            recon.append(output.recon_bcthw.cpu())
+            codes.append(output.codes_bthw.cpu())
+        self.vqgan.train()
+        recon_bcthw = torch.cat(recon)
+        facts = health(usage(torch.cat(codes).numpy(), self.config.model.n_codes))
+        if rank() == 0:
+            self._preview(recon_bcthw, step)
+        return {
+            "val_psnr": float(psnr(recon_bcthw, self._held_out).mean()),
+            "val_psnr_still": float(psnr_of_best_constant_frame(self._held_out).mean()),
+            "val_perplexity": facts.perplexity,
+            "val_dead": float(facts.dead),
+            "seconds": time.perf_counter() - start,
+        }
+
+    def _preview(self, recon_bcthw: Tensor, step: int) -> None:
+        """Originals beside reconstructions, as a GIF and as its middle frame."""
+        count = self.config.train.preview_clips
+        originals = to_pixels(self._held_out[:count].numpy())
+        frames = side_by_side(list(originals), list(to_pixels(recon_bcthw[:count].numpy())))
+        write_gif(self.folder / "previews" / f"step-{step:08d}.gif", frames, 8.0)
+
+
+def _one_group(module: torch.nn.Module) -> list[dict[str, object]]:
+    return [{"params": [p for p in module.parameters() if p.requires_grad]}]

@@ -1,0 +1,273 @@
+"""Opening, resuming, sealing and trusting artefact folders (the rules of schemas/card.py).
+
+The life of a folder: `begin` writes the plan (or finds the same plan and lets the job resume), parts are written one by
+one, `seal` writes index, rejects and card. `load` hands out the card only if the seal holds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from schemas.card import CARD_NAME, INDEX_NAME, PLAN_NAME, REJECTS_NAME, Card, Kind, Plan
+from schemas.clips import REJECTS
+from schemas.config.base import fingerprint
+from schemas.errors import IntegrityError, UsageError, VtokError
+from schemas.shards import INDEX
+from schemas.version import CODE_VERSION, SCHEMA_VERSIONS
+from vtok.files import crash_point, read_table, sha256_of, sweep_temporaries, write_json, write_table
+
+NEXT_COMMAND: dict[str, str] = {
+    "clips": "vtok data shard",
+    "shards": "vtok train tokenizer",
+    "tokenizer": "vtok tokenize",
+    "tokens": "vtok train prior",
+    "prior": "vtok sample",
+    "samples": "vtok report",
+}
+"""What comes after each artefact."""
+
+MADE_BY: dict[str, str] = {
+    "clips": "vtok data ingest",
+    "shards": "vtok data shard",
+    "tokenizer": "vtok train tokenizer",
+    "tokens": "vtok tokenize",
+    "prior": "vtok train prior",
+    "samples": "vtok sample",
+}
+"""The command that makes each artefact."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One finished part of an artefact.
+
+    Attributes:
+        path: file name below the folder.
+        split: `train`, `test`, ...; `all` where a part holds every split.
+        rows: clips in it.
+        rejects: rows of `schemas.clips.REJECTS` as dicts, for the planned clips (or files) that are not in it.
+        bytes: size of the file.
+        sha256: of the file, hex.
+    """
+
+    path: str
+    split: str
+    rows: int
+    bytes: int
+    sha256: str
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+
+
+def make_plan(kind: Kind, config: dict[str, Any], inputs: dict[str, str], units: list[str]) -> Plan:
+    """A plan with the present schema version. `config` is the part of the recipe that determines the result."""
+    return Plan(kind=kind, schema_version=SCHEMA_VERSIONS[kind], config=config, inputs=inputs, units=units)
+
+
+def begin(folder: Path, plan: Plan) -> Card | None:
+    """Writes the plan into `folder`, or checks that the plan that is there is the same.
+
+    Returns:
+        The card if the artefact is complete already, else None: make what is missing.
+
+    Raises:
+        UsageError: the folder holds an artefact of another plan; nothing is touched.
+    """
+    plan_path = folder / PLAN_NAME
+    if plan_path.exists():
+        there = load_plan(folder)
+        if there.fingerprint != plan.fingerprint:
+            raise UsageError(
+                f"the folder holds {there.kind} made from something else ({_difference(there, plan)})",
+                at=str(folder),
+                hint="choose another `out`, or delete this folder to make it anew",
+            )
+        if (folder / CARD_NAME).exists():
+            return load(folder, plan.kind)
+        sweep_temporaries(folder)
+        return None
+    if folder.exists() and any(p for p in folder.iterdir() if not p.name.startswith(".")):
+        raise UsageError(
+            "the folder is not empty and holds no vtok artefact",
+            at=str(folder),
+            hint="choose an empty or new folder: vtok never mixes its files with others",
+        )
+    write_json(plan_path, plan.model_dump(mode="json"))
+    return None
+
+
+def load_plan(folder: Path) -> Plan:
+    """The plan of a folder.
+
+    Raises:
+        IntegrityError: `_plan.json` is missing or damaged.
+    """
+    path = folder / PLAN_NAME
+    try:
+        return Plan.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError, ValueError) as error:
+        raise IntegrityError(
+            f"the plan cannot be read: {type(error).__name__}",
+            at=str(path),
+            hint="delete the folder and make the artefact again",
+        ) from error
+
+
+def _difference(there: Plan, plan: Plan) -> str:
+    """The first few dotted keys in which two plans differ, with both values."""
+    a, b = _flatten(there.model_dump(mode="json")), _flatten(plan.model_dump(mode="json"))
+    keys = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
+    shown = [f"{k.removeprefix('config.')}: {_short(a.get(k))} there, {_short(b.get(k))} now" for k in keys[:3]]
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return "; ".join(shown) + more
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        out: dict[str, Any] = {}
+        for key, item in value.items():
+            out |= _flatten(item, f"{prefix}.{key}" if prefix else key)
+        return out
+    return {prefix: value}
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:24]}...{text[-8:]}"
+
+
+def seal(
+    folder: Path, plan: Plan, parts: list[Part], *, counts: dict[str, int], facts: dict[str, Any] | None = None
+) -> Card:
+    """Writes index, rejects and, last, the card of a part-wise artefact.
+
+    Args:
+        folder: where the parts are.
+        plan: the plan they were made to.
+        parts: one for every planned unit.
+        counts: kind-specific counts; `rejects` and `bytes` are added.
+        facts: kind-specific facts for the card.
+    """
+    by_path = {part.path: part for part in parts}
+    if sorted(by_path) != sorted(plan.units):
+        raise AssertionError("an artefact is sealed only when every planned part is there")
+    ordered = [by_path[name] for name in plan.units]
+    rows = [
+        {
+            "path": part.path,
+            "split": part.split,
+            "rows": part.rows,
+            "rejects": len(part.rejects),
+            "bytes": part.bytes,
+            "sha256": part.sha256,
+        }
+        for part in ordered
+    ]
+    rejects = [reject for part in ordered for reject in part.rejects]
+    write_table(folder / REJECTS_NAME, pa.Table.from_pylist(rejects, schema=REJECTS))
+    write_table(folder / INDEX_NAME, pa.Table.from_pylist(rows, schema=INDEX), point=f"{plan.kind}:{INDEX_NAME}")
+    totals = {**counts, "rejects": len(rejects), "bytes": sum(part.bytes for part in ordered)}
+    return seal_card(folder, plan, index_sha256=sha256_of(folder / INDEX_NAME), counts=totals, facts=facts)
+
+
+def seal_card(
+    folder: Path, plan: Plan, *, index_sha256: str, counts: dict[str, int], facts: dict[str, Any] | None = None
+) -> Card:
+    """Writes the card: the last file of every artefact."""
+    card = Card(
+        kind=plan.kind,
+        schema_version=plan.schema_version,
+        code_version=CODE_VERSION,
+        config=plan.config,
+        config_fingerprint=fingerprint(plan.config),
+        inputs=plan.inputs,
+        counts=counts,
+        index_sha256=index_sha256,
+        facts=facts or {},
+    )
+    crash_point(f"{plan.kind}:before_card")
+    write_json(folder / CARD_NAME, card.model_dump(mode="json"), point=f"{plan.kind}:card")
+    return card
+
+
+def load(folder: Path, kind: Kind | None = None) -> Card:
+    """The card of a finished artefact, after checking that it fits its index.
+
+    Raises:
+        UsageError: no such folder, not a vtok artefact, another kind, or not finished yet.
+        IntegrityError: the card is damaged, or the index is not the one that it seals.
+    """
+    path = folder / CARD_NAME
+    wanted = kind or "vtok artefact"
+    if not path.exists():
+        if (folder / PLAN_NAME).exists():
+            there = load_plan(folder)
+            raise UsageError(
+                f"the {there.kind} in this folder are not finished",
+                at=str(folder),
+                hint=f"run `{MADE_BY.get(there.kind, 'the command')}` again with the same recipe: it resumes",
+            )
+        hint = f"make it first: {MADE_BY[kind]} RECIPE" if kind in MADE_BY else "give the folder of a vtok artefact"
+        raise UsageError(f"no {wanted} here" if folder.exists() else "no such folder", at=str(folder), hint=hint)
+    try:
+        card = Card.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError, ValueError) as error:
+        raise IntegrityError(
+            "the card is damaged", at=str(path), hint="delete the card and run the same command again: it is rebuilt"
+        ) from error
+    if kind is not None and card.kind != kind:
+        raise UsageError(
+            f"this is a {card.kind} folder, not {kind}", at=str(folder), hint=f"{MADE_BY[kind]} makes {kind}"
+        )
+    known = SCHEMA_VERSIONS[card.kind]
+    if not known - 1 <= card.schema_version <= known:
+        raise UsageError(
+            f"schema version {card.schema_version} of {card.kind}; this vtok reads {known - 1} and {known}",
+            at=str(path),
+            hint="use the vtok version that made it, or make it again",
+        )
+    index = folder / INDEX_NAME
+    if index.exists() and sha256_of(index) != card.index_sha256:
+        raise IntegrityError(
+            "the index is not the one that the card seals",
+            at=str(index),
+            hint="delete _vtok.json and run the same command again: index and card are rebuilt from the parts",
+        )
+    return card
+
+
+def load_index(folder: Path) -> pa.Table:
+    """The index table of a part-wise artefact, page checksums verified."""
+    return read_table(folder / INDEX_NAME, schema=INDEX)
+
+
+def load_rejects(folder: Path) -> pa.Table:
+    """The rejects table of a part-wise artefact."""
+    return read_table(folder / REJECTS_NAME, schema=REJECTS)
+
+
+def verify_part(folder: Path, path: str, sha256: str) -> Path:
+    """The path of a part, after comparing its bytes with the index.
+
+    Raises:
+        IntegrityError: the file is missing, truncated or altered.
+    """
+    file = folder / path
+    try:
+        actual = sha256_of(file)
+    except OSError as error:
+        raise VtokError(
+            f"a part is missing: {error.strerror}", at=str(file), hint="run the command that made it"
+        ) from None
+    if actual != sha256:
+        raise IntegrityError(
+            "the file is not the one that was written: its sha256 differs from the index",
+            at=str(file),
+            hint="delete it and _vtok.json, then run the command that made it again; only this part is made anew",
+        )
+    return file

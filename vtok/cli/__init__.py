@@ -1,0 +1,70 @@
+"""The one command line. One file a noun; heavy imports happen inside the commands.
+
+`main` turns every `VtokError` into error/at/hint on standard error and the exit codes of schemas/errors.py.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import typer
+
+from schemas.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, VtokError
+from vtok.cli import config, data, demo, doctor, report, sample, status, tokenize_clips, tokens, train
+
+app = typer.Typer(
+    name="vtok",
+    help="Raw video becomes verifiable tokens, once; then train, sample and measure.",
+    epilog="A first look: vtok demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+_START, _WORK, _LOOK = "Start here", "The workflow, in order", "Look and check"
+
+app.command("demo", rich_help_panel=_START)(demo.demo)
+app.command("doctor", rich_help_panel=_START)(doctor.doctor)
+app.command("recipes", rich_help_panel=_START)(config.recipes)
+app.add_typer(config.app, name="config", rich_help_panel=_START)
+app.add_typer(data.app, name="data", rich_help_panel=_WORK)
+app.add_typer(train.app, name="train", rich_help_panel=_WORK)
+app.command("tokenize", rich_help_panel=_WORK)(tokenize_clips.tokenize)
+app.command("sample", rich_help_panel=_WORK)(sample.sample)
+app.command("report", rich_help_panel=_WORK)(report.report)
+app.add_typer(tokens.app, name="tokens", rich_help_panel=_LOOK)
+app.command("status", rich_help_panel=_LOOK)(status.status)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 1 failed, 2 usage, 3 finished with rejects, 130 interrupted."""
+    try:
+        code = app(arguments, standalone_mode=False)
+        return int(code or 0)
+    except VtokError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept; run the same command again to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if hasattr(error, "exit_code") and hasattr(error, "show"):  # the parser's own usage errors
+            error.show()
+            return EXIT_USAGE
+        traceback.print_exc()
+        print(
+            f"error: a bug in vtok: {type(error).__name__}: {error}\nhint:  please report it with the lines above",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())

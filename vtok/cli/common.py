@@ -1,0 +1,60 @@
+"""What several commands share: the recipe argument, the summary of a stage, its exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from schemas.errors import EXIT_DONE, EXIT_REJECTS
+from vtok import console
+
+if TYPE_CHECKING:
+    from schemas.card import Card
+    from schemas.config import Recipe
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe: a YAML file, or the name of one that comes with vtok.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key.path=value ...: change the recipe for this run.", show_default=False)
+]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray-address", help="A running Ray cluster; default: a Ray embedded in this process.")
+]
+
+SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
+"""Folder of the recipes that come with vtok."""
+
+
+def read_recipe(name: str, overrides: list[str] | None) -> Recipe:
+    """The recipe at a path, or a shipped one by its name."""
+    from schemas.config import load_recipe
+
+    path = Path(name)
+    if not path.exists() and (SHIPPED / f"{name}.yaml").is_file():
+        path = SHIPPED / f"{name}.yaml"
+    return load_recipe(path, overrides or [], shipped=SHIPPED)
+
+
+def with_address(recipe: Recipe, address: str | None) -> Recipe:
+    """The recipe with another Ray address."""
+    if address is None:
+        return recipe
+    return recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"address": address})})
+
+
+def conclude(card: Card, folder: Path, recipe_name: str) -> int:
+    """Prints what a stage made and what comes next; returns the exit code: 3 if anything was rejected."""
+    from vtok.artefacts import NEXT_COMMAND, load_rejects
+    from vtok.inspect_folder import reasons
+
+    counts = ", ".join(f"{key} {value:,}" for key, value in card.counts.items() if key != "bytes")
+    console.say(f"{card.kind}: {counts} ({console.size(card.counts.get('bytes', 0))}) in {folder}")
+    code = EXIT_DONE
+    if card.counts.get("rejects"):
+        listed = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons(load_rejects(folder)).items()))
+        console.say(f"rejected: {listed} (details: vtok data info {folder})")
+        code = EXIT_REJECTS
+    following = NEXT_COMMAND[card.kind]
+    console.say(f"next: {following} {recipe_name}")
+    return code

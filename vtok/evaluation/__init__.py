@@ -1,0 +1,1 @@
+"""Measures: of reconstructions now; of samples as features arrive."""

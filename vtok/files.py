@@ -1,0 +1,154 @@
+"""The one door to the disk: files appear whole under their final name or not at all.
+
+A file is written under a temporary name beside its place, flushed to the disk, then renamed. `crash_point` lets the
+tests stop the process at named moments around that; it does nothing unless the environment asks for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.errors import IntegrityError, VtokError
+
+TEMP_MARK = ".vtok-tmp-"
+_BLOCK = 1 << 20
+
+
+def crash_point(name: str) -> None:
+    """Kills this process with SIGKILL if VTOK_CRASH_AT names this point; for crash tests only.
+
+    Args:
+        name: for example `shards:train-00001.tar:temp_written`. VTOK_CRASH_AT holds such a name; VTOK_CRASH_MARK the
+            path of a file that is created first, to prove that the point was reached (and so it happens only once).
+    """
+    if os.environ.get("VTOK_CRASH_AT") != name:
+        return
+    mark = Path(os.environ["VTOK_CRASH_MARK"])
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), int(os.environ.get("VTOK_CRASH_SIGNAL", signal.SIGKILL)))
+
+
+@contextmanager
+def atomic_file(path: str | Path, *, point: str = "") -> Iterator[IO[bytes]]:
+    """Opens a new file for writing that takes its final name only when the block ends without an error.
+
+    Args:
+        path: the final name; its folder is made if need be. An existing file is replaced.
+        point: prefix of the crash points `:temp_written`, `:before_rename`, `:after_rename` for the tests.
+
+    Raises:
+        VtokError: the disk is full or the folder cannot be written to; nothing is left under the final name.
+    """
+    path = Path(path)
+    temp = path.with_name(f"{TEMP_MARK}{uuid.uuid4().hex}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temp.open("wb") as stream:
+            yield stream
+            if point:
+                crash_point(f"{point}:temp_written")
+            stream.flush()
+            os.fsync(stream.fileno())
+        if point:
+            crash_point(f"{point}:before_rename")
+        temp.replace(path)
+        _sync_folder(path.parent)
+        if point:
+            crash_point(f"{point}:after_rename")
+    except OSError as error:
+        temp.unlink(missing_ok=True)
+        raise VtokError(
+            f"cannot write the file: {error.strerror or error}",
+            at=str(path),
+            hint="make room or choose another folder, then run the same command again: finished parts are kept",
+        ) from error
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: str | Path, data: bytes, *, point: str = "") -> None:
+    """Writes a whole file at once, atomically."""
+    with atomic_file(path, point=point) as stream:
+        stream.write(data)
+
+
+def write_json(path: str | Path, value: Any, *, point: str = "") -> None:
+    """Writes JSON with sorted keys, two-space indent and a final newline, atomically."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(path, text.encode(), point=point)
+
+
+def write_table(path: str | Path, table: pa.Table, *, point: str = "", **options: Any) -> None:
+    """Writes a Parquet file with zstd and page checksums, atomically. `options` go to `pyarrow.parquet.write_table`."""
+    settings: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True, "store_schema": False, **options}
+    with atomic_file(path, point=point) as stream:
+        pq.write_table(table, stream, **settings)
+
+
+def read_table(path: str | Path, *, columns: list[str] | None = None, schema: pa.Schema | None = None) -> pa.Table:
+    """Reads a Parquet file and verifies its page checksums.
+
+    Args:
+        path: the file.
+        columns: read only these.
+        schema: cast to this contract (columns that an older writer lacked become null).
+
+    Raises:
+        IntegrityError: the file is damaged or does not satisfy the contract.
+        VtokError: there is no such file.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read(columns=columns)
+        return table if schema is None else table.cast(schema)
+    except FileNotFoundError:
+        raise VtokError("no such file", at=str(path)) from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise IntegrityError(
+            f"damaged Parquet file: {str(error).splitlines()[0]}",
+            at=str(path),
+            hint="delete the file and run the command that made it again; only this part is made anew",
+        ) from error
+
+
+def sha256_of(path: str | Path) -> str:
+    """sha256 of a file's bytes, hex, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sweep_temporaries(folder: str | Path) -> int:
+    """Deletes the temporary files that a killed run left in `folder`; returns how many.
+
+    Only call it when no other writer can be at work in the folder.
+    """
+    leftovers = list(Path(folder).glob(f"{TEMP_MARK}*"))
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return len(leftovers)

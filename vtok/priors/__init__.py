@@ -1,0 +1,1 @@
+"""Priors: transformers that model the codes of a clip."""

@@ -1,0 +1,129 @@
+"""The decoder-only transformer of TATS (https://arxiv.org/abs/2204.03638), which is minGPT
+(https://github.com/karpathy/minGPT, https://d4mucfpksywv.cloudfront.net/better-language-models/language-models.pdf).
+
+Parameter names are the original's. Deviations on purpose: fused attention, a cache that does not grow, initial weights
+from a generator.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vtok.priors.attention import KVCache, Linear, SelfAttention, visible
+
+_INIT_STD = 0.02
+
+
+class Block(nn.Module):
+    """x += attention(norm(x)); x += mlp(norm(x))."""
+
+    def __init__(self, n_embd: int, n_head: int) -> None:
+        super().__init__()
+        self.ln1 = nn.LayerNorm(n_embd)
+        self.ln2 = nn.LayerNorm(n_embd)
+        self.attn = SelfAttention(n_embd, n_head)
+        self.mlp = nn.Sequential(Linear(n_embd, 4 * n_embd), nn.GELU(), Linear(4 * n_embd, n_embd))
+
+    def forward(
+        self, x_bne: Float[Tensor, "b n e"], mask_nn: Tensor | None, cache: KVCache | None, layer: int, position: int
+    ) -> Float[Tensor, "b n e"]:
+        x_bne = x_bne + self.attn(self.ln1(x_bne), mask_nn, cache, layer, position)
+        return x_bne + self.mlp(self.ln2(x_bne))
+
+
+class GPT(nn.Module):
+    """Tokens to logits of the next token.
+
+    Args:
+        vocab_size: tokens, 0..vocab_size-1.
+        block_size: the longest input.
+        n_layer: blocks.
+        n_head: attention heads.
+        n_embd: width of the residual stream.
+        n_unmasked: codes of the first and of the last frame that every position sees (interpolation); 0: causal.
+        generator: draws the initial weights; None: a generator with seed 0.
+    """
+
+    mask_nn: Tensor | None
+
+    def __init__(
+        self,
+        vocab_size: int,
+        block_size: int,
+        n_layer: int,
+        n_head: int,
+        n_embd: int,
+        n_unmasked: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.block_size = block_size
+        self.n_head = n_head
+        self.tok_emb = nn.Embedding(vocab_size, n_embd, _weight=torch.empty(vocab_size, n_embd))
+        self.pos_emb = nn.Parameter(torch.zeros(1, block_size, n_embd))
+        self.blocks = nn.ModuleList(Block(n_embd, n_head) for _ in range(n_layer))
+        self.ln_f = nn.LayerNorm(n_embd)
+        self.head = Linear(n_embd, vocab_size, bias=False)
+        mask_nn = visible(block_size, n_unmasked) if n_unmasked > 0 else None
+        self.register_buffer("mask_nn", mask_nn, persistent=False)
+        self._draw_weights(torch.Generator().manual_seed(0) if generator is None else generator)
+
+    @torch.no_grad()
+    def _draw_weights(self, generator: torch.Generator) -> None:
+        """Weights of linear layers and of the token table from N(0, 0.02), biases and positions 0."""
+        for module in self.modules():
+            if not isinstance(module, (Linear, nn.Embedding)) or module.weight.is_meta:
+                continue
+            weight = module.weight
+            weight.copy_(torch.empty(weight.shape, device=generator.device).normal_(0, _INIT_STD, generator=generator))
+            if isinstance(module, Linear) and module.bias is not None:
+                module.bias.zero_()
+
+    @property
+    def vocab_size(self) -> int:
+        return self.head.out_features
+
+    def forward(self, tokens_bn: Int[Tensor, "b n"]) -> Float[Tensor, "b n v"]:
+        """Logits of the token after each one.
+
+        Raises:
+            ValueError: more tokens than `block_size`.
+        """
+        return self._run(tokens_bn, None, 0)
+
+    def new_cache(self, batch: int, length: int) -> KVCache:
+        """An empty cache for `length` positions, in the dtype and on the device of the weights."""
+        weight = self.head.weight
+        shape = (len(self.blocks), batch, self.n_head, length, weight.shape[1] // self.n_head)
+        return KVCache(weight.new_zeros(shape), weight.new_zeros(shape))
+
+    def prefill(self, tokens_bn: Int[Tensor, "b n"], cache: KVCache) -> Float[Tensor, "b n v"]:
+        """As `forward`, and remember keys and values of positions 0..n-1 in `cache`."""
+        return self._run(tokens_bn, cache, 0)
+
+    def step(self, token_b: Int[Tensor, " b"], position: int, cache: KVCache) -> Float[Tensor, "b v"]:
+        """Logits of the token after the one at `position`, given those before it in `cache`, which is extended."""
+        return self._run(token_b.unsqueeze(1), cache, position)[:, 0]
+
+    def _run(self, tokens_bn: Tensor, cache: KVCache | None, position: int) -> Tensor:
+        end = position + tokens_bn.shape[1]
+        if end > self.block_size:
+            raise ValueError(f"{end} positions exceed the block size {self.block_size}")
+        x_bne = self.tok_emb(tokens_bn) + self.pos_emb[:, position:end]
+        mask_nn = None if self.mask_nn is None else self.mask_nn[:end, :end]
+        for layer, block in enumerate(self.blocks):
+            x_bne = block(x_bne, mask_nn, cache, layer, position)
+        return self.head(self.ln_f(x_bne))
+
+    def optim_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Two parameter groups: weights of linear layers, which decay, and all others, which do not."""
+        decayed = {id(m.weight) for m in self.modules() if isinstance(m, nn.Linear)}
+        named = sorted(self.named_parameters())
+        return [
+            {"params": [p for _, p in named if id(p) in decayed], "weight_decay": weight_decay},
+            {"params": [p for _, p in named if id(p) not in decayed], "weight_decay": 0.0},
+        ]

@@ -1,0 +1,216 @@
+"""Vector quantisation with a codebook learnt by exponential moving averages.
+
+VQ-VAE (https://arxiv.org/abs/1711.00937, appendix A.1) as VideoGPT (https://arxiv.org/abs/2104.10157) trains it:
+initialised from the first batch, unused codes restarted from the current one. TATS and MeBT use the same codebook.
+
+Deviations from the originals, on purpose: the state dict holds an `initialized` flag (theirs does not, so resuming
+re-initialised their codebooks); no one-hot matrix is built; random draws come from the caller.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vtok.tokenizers.collective import from_first_rank, sum_over_ranks
+from vtok.tokenizers.layers import default_generator
+
+# Distances held at once: 2^23 float32 values are 32 MiB.
+_MAX_DISTANCES = 1 << 23
+_EPS = 1e-7
+_TILE_STD = 0.01
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """Where the random numbers of initialisation and restart come from."""
+
+    def permutation(self, n: int) -> Int[Tensor, " n"]:
+        """A random permutation of 0..n-1."""
+        ...
+
+    def normal(self, rows: int, dim: int) -> Float[Tensor, "rows dim"]:
+        """Independent standard normal values."""
+        ...
+
+
+class GeneratorDraws:
+    """Draws from a `torch.Generator`, on its device."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+
+    def permutation(self, n: int) -> Int[Tensor, " n"]:
+        return torch.randperm(n, generator=self._generator, device=self._generator.device)
+
+    def normal(self, rows: int, dim: int) -> Float[Tensor, "rows dim"]:
+        return torch.randn(rows, dim, generator=self._generator, device=self._generator.device)
+
+
+class CodebookOutput(NamedTuple):
+    """What quantising a batch gives.
+
+    Attributes:
+        embeddings_bcthw: the codes' vectors, with the gradient of the input (straight-through).
+        codes_bthw: int64, 0..n_codes-1.
+        commitment_loss: weight * mean((z - vector)^2), a scalar.
+        perplexity: exp(entropy of the codes of this rank's batch), a scalar in 1..n_codes.
+    """
+
+    embeddings_bcthw: Float[Tensor, "b c t h w"]
+    codes_bthw: Int[Tensor, "b t h w"]
+    commitment_loss: Float[Tensor, ""]
+    perplexity: Float[Tensor, ""]
+
+
+class Codebook(nn.Module):
+    """`n_codes` vectors of `dim` channels, float32, held in buffers: gradients never reach them.
+
+    Args:
+        decay: decay of the moving averages.
+        commitment_weight: factor of the commitment loss.
+        random_restart: replace codes whose moving count falls below `restart_threshold` by vectors of the batch.
+        generator: draws the vectors that are there before the first batch; None: a generator with seed 0.
+    """
+
+    embeddings: Tensor
+    N: Tensor
+    z_avg: Tensor
+    initialized: Tensor
+
+    def __init__(
+        self,
+        n_codes: int,
+        dim: int,
+        decay: float = 0.99,
+        commitment_weight: float = 0.25,
+        random_restart: bool = True,
+        restart_threshold: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.decay = decay
+        self.commitment_weight = commitment_weight
+        self.random_restart = random_restart
+        self.restart_threshold = restart_threshold
+        embeddings = torch.empty(n_codes, dim)
+        if not embeddings.is_meta:
+            embeddings.copy_(GeneratorDraws(default_generator(generator)).normal(n_codes, dim))
+        self.register_buffer("embeddings", embeddings)
+        self.register_buffer("N", torch.zeros(n_codes))
+        self.register_buffer("z_avg", embeddings.clone())
+        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+        self._seen_initialized = False
+
+    @property
+    def n_codes(self) -> int:
+        return self.embeddings.shape[0]
+
+    def forward(self, z_bcthw: Float[Tensor, "b c t h w"], draws: Draws | None = None) -> CodebookOutput:
+        """Quantise; in training mode also initialise (first call), update and restart the codebook.
+
+        Args:
+            z_bcthw: latents of any float dtype; distances and averages are taken in float32.
+            draws: needed in training mode by the first call, and by every call with `random_restart`.
+
+        Raises:
+            ValueError: random numbers are needed and `draws` is None.
+        """
+        with torch.autocast(z_bcthw.device.type, enabled=False):
+            z_bcthw = z_bcthw.float()
+            z_bnc = z_bcthw.flatten(2).transpose(1, 2)
+            rows_nc = z_bnc.detach().reshape(-1, z_bnc.shape[-1])
+            if self.training and not self._is_initialized():
+                self._initialise(rows_nc, draws)
+            codes_bn = self.nearest(z_bnc.detach())
+            codes_bthw = codes_bn.unflatten(1, z_bcthw.shape[2:])
+            chosen_bcthw = self.lookup(codes_bthw)
+            commitment_loss = self.commitment_weight * F.mse_loss(z_bcthw, chosen_bcthw)
+            counts_k = torch.bincount(codes_bn.flatten(), minlength=self.n_codes).float()
+            probabilities = counts_k / codes_bn.numel()
+            perplexity = torch.exp(-(probabilities * (probabilities + 1e-10).log()).sum())
+            if self.training:
+                self._update(rows_nc, codes_bn.flatten(), counts_k, draws)
+            straight_through = (chosen_bcthw - z_bcthw).detach() + z_bcthw
+        return CodebookOutput(straight_through, codes_bthw, commitment_loss, perplexity)
+
+    @torch.no_grad()
+    def nearest(self, z_bnc: Float[Tensor, "b n c"]) -> Int[Tensor, "b n"]:
+        """The code of the nearest vector (the lowest, where several are equally near).
+
+        Every clip of the batch is compared by itself, in chunks of rows whose bounds depend on n alone: its codes do
+        not depend on its neighbours.
+        """
+        squares_k = self.embeddings.square().sum(1)
+        step = max(1, _MAX_DISTANCES // self.n_codes)
+        clips = []
+        for z_nc in z_bnc:
+            chunks = [torch.addmm(squares_k, part, self.embeddings.T, alpha=-2).argmin(1) for part in z_nc.split(step)]
+            clips.append(torch.cat(chunks))
+        return torch.stack(clips)
+
+    def lookup(self, codes_bthw: Int[Tensor, "b t h w"]) -> Float[Tensor, "b c t h w"]:
+        """The vectors of codes."""
+        return F.embedding(codes_bthw, self.embeddings).movedim(-1, 1)
+
+    def _is_initialized(self) -> bool:
+        # Cached, so that the flag is read back from the device only until it is set.
+        if not self._seen_initialized:
+            self._seen_initialized = bool(self.initialized)
+        return self._seen_initialized
+
+    def _candidates(self, rows_nc: Tensor, draws: Draws | None) -> Tensor:
+        """`n_codes` vectors: a random choice of rank 0's rows, which are repeated with noise if they are too few."""
+        if draws is None:
+            raise ValueError("the codebook needs random numbers: pass a generator in training mode")
+        rows, dim = rows_nc.shape
+        if rows < self.n_codes:
+            rows_nc = rows_nc.repeat(math.ceil(self.n_codes / rows), 1)
+            noise = draws.normal(rows_nc.shape[0], dim).to(rows_nc)
+            rows_nc = rows_nc + noise * (_TILE_STD / math.sqrt(dim))
+        order = draws.permutation(rows_nc.shape[0])[: self.n_codes].to(rows_nc.device)
+        return from_first_rank(rows_nc[order].contiguous())
+
+    @torch.no_grad()
+    def _initialise(self, rows_nc: Tensor, draws: Draws | None) -> None:
+        vectors_kc = self._candidates(rows_nc, draws)
+        self.embeddings.copy_(vectors_kc)
+        self.z_avg.copy_(vectors_kc)
+        self.N.fill_(1)
+        self.initialized.fill_(True)
+
+    @torch.no_grad()
+    def _update(self, rows_nc: Tensor, codes_n: Tensor, counts_k: Tensor, draws: Draws | None) -> None:
+        counts_k = sum_over_ranks(counts_k.clone())
+        sums_kc = sum_over_ranks(_sum_by_code(rows_nc, codes_n, self.n_codes))
+        self.N.mul_(self.decay).add_(counts_k, alpha=1 - self.decay)
+        self.z_avg.mul_(self.decay).add_(sums_kc, alpha=1 - self.decay)
+        total = self.N.sum()
+        smoothed_k = (self.N + _EPS) / (total + self.n_codes * _EPS) * total
+        self.embeddings.copy_(self.z_avg / smoothed_k.unsqueeze(1))
+        if self.random_restart:
+            # N and z_avg stay as they are: the vector serves the next assignment only, unless it is then used.
+            unused_k1 = self.N.lt(self.restart_threshold).unsqueeze(1)
+            self.embeddings.copy_(torch.where(unused_k1, self._candidates(rows_nc, draws), self.embeddings))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        # The originals do not store the flag; a codebook that was worth saving has been initialised.
+        state_dict.setdefault(prefix + "initialized", torch.ones((), dtype=torch.bool))
+        self._seen_initialized = False
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _sum_by_code(rows_nc: Tensor, codes_n: Tensor, n_codes: int) -> Float[Tensor, "k c"]:
+    """Sum of the rows of each code, in the same order every time.
+
+    index_add is sequential on a CPU but atomic on CUDA; accumulating index_put sorts on CUDA but is atomic on a CPU.
+    """
+    sums_kc = rows_nc.new_zeros(n_codes, rows_nc.shape[1])
+    if rows_nc.is_cuda:
+        return sums_kc.index_put_((codes_n,), rows_nc, accumulate=True)
+    return sums_kc.index_add_(0, codes_n, rows_nc)

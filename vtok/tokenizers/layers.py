@@ -1,0 +1,131 @@
+"""Convolutions with "same" padding and the residual block of the 3-D VQGAN (TATS, https://arxiv.org/abs/2204.03638).
+
+Sub-module names (`conv`, `convt`, `norm1`, `conv1`, ...) are the original's, so its state dicts load by name. On
+purpose, no layer draws its weights when it is built: `draw_weights` does, from a generator, with the distributions of
+torch's defaults.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vtok.tokenizers.norm import normalise
+
+Padding = Literal["replicate", "constant", "reflect", "circular"]
+
+
+def same_padding(kernel: int, stride: tuple[int, int, int]) -> tuple[int, ...]:
+    """Padding before and after each axis, in the order that `F.pad` wants (last axis first).
+
+    Every axis gets k - s values, the odd one before: k=4 s=2 gives (1, 1), k=4 s=1 gives (2, 1), k=3 s=1 gives (1, 1).
+    """
+    pads: list[int] = []
+    for s in reversed(stride):
+        total = kernel - s
+        pads += [total // 2 + total % 2, total // 2]
+    return tuple(pads)
+
+
+def pad_same(x: Float[Tensor, "b c t h w"], pads: tuple[int, ...], mode: Padding) -> Float[Tensor, "b c t2 h2 w2"]:
+    """`x` padded by `pads` (see `same_padding`); returned as it is when there is nothing to pad."""
+    return F.pad(x, pads, mode=mode) if any(pads) else x
+
+
+class _Conv2d(nn.Conv2d):
+    def reset_parameters(self) -> None:
+        """Left to `draw_weights`."""
+
+
+class _Conv3d(nn.Conv3d):
+    def reset_parameters(self) -> None:
+        """Left to `draw_weights`."""
+
+
+class _ConvTranspose3d(nn.ConvTranspose3d):
+    def reset_parameters(self) -> None:
+        """Left to `draw_weights`."""
+
+
+CONVOLUTIONS = {2: _Conv2d, 3: _Conv3d}
+
+
+class SamePadConv3d(nn.Module):
+    """3-D convolution whose output has ceil(n / stride) values along every axis of n values."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: tuple[int, int, int] = (1, 1, 1),
+        padding: Padding = "replicate",
+    ) -> None:
+        super().__init__()
+        self.pads = same_padding(kernel, stride)
+        self.padding = padding
+        self.conv = _Conv3d(in_channels, out_channels, kernel, stride=stride)
+
+    def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t2 h2 w2"]:
+        return self.conv(pad_same(x, self.pads, self.padding))
+
+
+class SamePadConvTranspose3d(nn.Module):
+    """3-D transposed convolution whose output has exactly n * stride values along every axis of n values.
+
+    The input is padded by the rule of `SamePadConv3d`, always by replication.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.pads = same_padding(kernel, stride)
+        self.convt = _ConvTranspose3d(in_channels, out_channels, kernel, stride=stride, padding=kernel - 1)
+
+    def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t2 h2 w2"]:
+        return self.convt(pad_same(x, self.pads, "replicate"))
+
+
+class ResBlock(nn.Module):
+    """x + conv2(silu(norm2(conv1(silu(norm1(x)))))) with 3x3x3 convolutions, replicate padding, equal channels."""
+
+    def __init__(self, channels: int, norm: Literal["group", "batch"]) -> None:
+        super().__init__()
+        self.norm1 = normalise(norm, channels)
+        self.conv1 = SamePadConv3d(channels, channels, 3)
+        self.norm2 = normalise(norm, channels)
+        self.conv2 = SamePadConv3d(channels, channels, 3)
+
+    def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
+        h = self.conv1(F.silu(self.norm1(x)))
+        return x + self.conv2(F.silu(self.norm2(h)))
+
+
+def default_generator(generator: torch.Generator | None) -> torch.Generator:
+    """`generator`, or a new CPU generator with seed 0: weights never depend on torch's global generator."""
+    return torch.Generator().manual_seed(0) if generator is None else generator
+
+
+def draw_uniform_(tensor: Tensor, bound: float, generator: torch.Generator) -> None:
+    """Fill `tensor` from U(-bound, bound), drawn on the generator's device; a tensor on `meta` is left alone."""
+    if not tensor.is_meta:
+        values = torch.empty(tensor.shape, device=generator.device).uniform_(-bound, bound, generator=generator)
+        tensor.copy_(values)
+
+
+@torch.no_grad()
+def draw_weights(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw every convolution of `module` as torch does by default: weight and bias from U(-1/sqrt(fan_in), +).
+
+    Modules are visited in the order of `named_modules`, so one generator gives one set of weights.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (_Conv2d, _Conv3d, _ConvTranspose3d)):
+            fan_in = layer.weight.shape[1] * math.prod(layer.weight.shape[2:])
+            draw_uniform_(layer.weight, 1 / math.sqrt(fan_in), generator)
+            if layer.bias is not None:
+                draw_uniform_(layer.bias, 1 / math.sqrt(fan_in), generator)

@@ -1,0 +1,187 @@
+"""Losses of the VQGAN (TATS, https://arxiv.org/abs/2204.03638; VQGAN, https://arxiv.org/abs/2012.09841).
+
+Pure functions: the caller makes the reconstruction once, chooses the frames and owns the optimisers. The terms, their
+weights and the order in which the discriminators see batches are TATS's. Deviation on purpose: passes through a
+discriminator that cannot change a loss (before `discriminator_start`, or with weight 0) are left out;
+`always_run=True` makes them, for the sake of the running statistics.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from schemas.config.tokenizer import LossConfig
+from vtok.tokenizers.discriminators import Discriminators
+from vtok.tokenizers.lpips import LPIPS
+from vtok.tokenizers.vqgan import VqganOutput
+
+Scalars = dict[str, Tensor]
+
+
+def l1(a: Float[Tensor, "*shape"], b: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
+    """mean |a - b|."""
+    return F.l1_loss(a, b)
+
+
+def hinge_d_loss(real_logits: Float[Tensor, "*real"], fake_logits: Float[Tensor, "*fake"]) -> Float[Tensor, ""]:
+    """0.5 (mean relu(1 - real) + mean relu(1 + fake)) (https://arxiv.org/abs/1705.02894)."""
+    return 0.5 * (F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean())
+
+
+def vanilla_d_loss(real_logits: Float[Tensor, "*real"], fake_logits: Float[Tensor, "*fake"]) -> Float[Tensor, ""]:
+    """0.5 (mean softplus(-real) + mean softplus(fake)) (https://arxiv.org/abs/1406.2661)."""
+    return 0.5 * (F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean())
+
+
+DISCRIMINATOR_LOSSES = {"hinge": hinge_d_loss, "vanilla": vanilla_d_loss}
+
+
+def generator_adversarial(fake_logits: Float[Tensor, "*fake"]) -> Float[Tensor, ""]:
+    """-mean(fake)."""
+    return -fake_logits.mean()
+
+
+def feature_matching(fake_features: list[Tensor], real_features: list[Tensor]) -> Float[Tensor, ""]:
+    """Sum over all maps but the logits of L1(fake, real); gradients reach the fakes only."""
+    pairs = list(zip(fake_features, real_features, strict=True))[:-1]
+    return torch.stack([l1(fake, real.detach()) for fake, real in pairs]).sum()
+
+
+def discriminator_factor(config: LossConfig, batch: int) -> float:
+    """0.0 for the first `discriminator_start` batches of the run (counted from 0), 1.0 from then on."""
+    return 0.0 if batch < config.discriminator_start else 1.0
+
+
+def pick_frames(video_bcthw: Float[Tensor, "b c t h w"], frame_index_b: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+    """Frame `frame_index_b[i]` of clip i."""
+    return video_bcthw[torch.arange(video_bcthw.shape[0], device=video_bcthw.device), :, frame_index_b]
+
+
+def generator_loss(
+    video_bcthw: Float[Tensor, "b c t h w"],
+    output: VqganOutput,
+    frame_index_b: Int[Tensor, " b"],
+    discriminators: Discriminators,
+    config: LossConfig,
+    *,
+    factor: float,
+    lpips: LPIPS | None = None,
+    always_run: bool = False,
+) -> tuple[Float[Tensor, ""], Scalars]:
+    """Loss of encoder, decoder and codebook convolutions.
+
+    Args:
+        video_bcthw: the clips, in [-0.5, 0.5].
+        output: the VQGAN's forward pass on them.
+        frame_index_b: the frame of each clip, 0..t-1, that the image losses see.
+        discriminators: may have `requires_grad` off: gradients pass through them to the reconstruction all the same.
+        factor: see `discriminator_factor`.
+        lpips: needed when `perceptual_weight` > 0.
+        always_run: make also those discriminator passes that cannot change the loss.
+
+    Returns:
+        The loss, and detached scalars by TATS's names. `aeloss` is the weighted adversarial term.
+
+    Raises:
+        ValueError: `perceptual_weight` > 0 without `lpips`.
+    """
+    recon_bcthw = output.recon_bcthw
+    frames_bchw = pick_frames(video_bcthw, frame_index_b)
+    recon_frames_bchw = pick_frames(recon_bcthw, frame_index_b)
+    zero = recon_bcthw.new_zeros(())
+
+    recon_loss = config.l1_weight * l1(recon_bcthw, video_bcthw)
+    perceptual_loss = zero
+    if config.perceptual_weight > 0:
+        if lpips is None:
+            raise ValueError("perceptual_weight > 0 needs LPIPS")
+        perceptual_loss = config.perceptual_weight * lpips(frames_bchw, recon_frames_bchw).mean()
+
+    image_d, video_d = discriminators.image_discriminator, discriminators.video_discriminator
+    run_image = always_run or factor * config.image_gan_weight > 0
+    run_video = always_run or factor * config.video_gan_weight > 0
+    match = always_run or config.gan_feature_weight > 0
+    # Running statistics see the batches in this order: image fake, video fake, image real, video real.
+    image_fake = image_d(recon_frames_bchw) if run_image else None
+    video_fake = video_d(recon_bcthw) if run_video else None
+    g_image_loss = generator_adversarial(image_fake[0]) if image_fake else zero
+    g_video_loss = generator_adversarial(video_fake[0]) if video_fake else zero
+    image_features = video_features = zero
+    if image_fake and match and config.image_gan_weight > 0:
+        image_features = feature_matching(image_fake[1], image_d(frames_bchw)[1])
+    if video_fake and match and config.video_gan_weight > 0:
+        video_features = feature_matching(video_fake[1], video_d(video_bcthw)[1])
+
+    adversarial = factor * (config.image_gan_weight * g_image_loss + config.video_gan_weight * g_video_loss)
+    gan_feature_loss = factor * config.gan_feature_weight * (image_features + video_features)
+    loss = recon_loss + output.commitment_loss + adversarial + perceptual_loss + gan_feature_loss
+    scalars = {
+        "recon_loss": recon_loss,
+        "commitment_loss": output.commitment_loss,
+        "perplexity": output.perplexity,
+        "perceptual_loss": perceptual_loss,
+        "g_image_loss": g_image_loss,
+        "g_video_loss": g_video_loss,
+        "image_gan_feat_loss": image_features,
+        "video_gan_feat_loss": video_features,
+        "aeloss": adversarial,
+        "gan_feat_loss": gan_feature_loss,
+        "total_loss": loss,
+    }
+    return loss, {name: value.detach() for name, value in scalars.items()}
+
+
+def discriminator_loss(
+    video_bcthw: Float[Tensor, "b c t h w"],
+    recon_bcthw: Float[Tensor, "b c t h w"],
+    frame_index_b: Int[Tensor, " b"],
+    discriminators: Discriminators,
+    config: LossConfig,
+    *,
+    factor: float,
+    always_run: bool = False,
+) -> tuple[Float[Tensor, ""], Scalars]:
+    """Loss of both discriminators; gradients do not reach the reconstruction.
+
+    Args:
+        video_bcthw: the clips, in [-0.5, 0.5].
+        recon_bcthw: their reconstruction.
+        frame_index_b: the frame of each clip, 0..t-1, that the image discriminator sees.
+        factor: see `discriminator_factor`.
+        always_run: make also those passes that cannot change the loss.
+
+    Returns:
+        The loss, and detached scalars by TATS's names (`logits_*` are means). Where no discriminator ran, the loss is
+        0 without a graph: there is nothing to step.
+    """
+    image_d, video_d = discriminators.image_discriminator, discriminators.video_discriminator
+    recon_bcthw, video_bcthw = recon_bcthw.detach(), video_bcthw.detach()
+    frames_bchw = pick_frames(video_bcthw, frame_index_b)
+    recon_frames_bchw = pick_frames(recon_bcthw, frame_index_b)
+    run_image = always_run or factor * config.image_gan_weight > 0
+    run_video = always_run or factor * config.video_gan_weight > 0
+    # Running statistics see the batches in this order: image real, video real, image fake, video fake.
+    image_real = image_d(frames_bchw)[0] if run_image else None
+    video_real = video_d(video_bcthw)[0] if run_video else None
+    image_fake = image_d(recon_frames_bchw)[0] if run_image else None
+    video_fake = video_d(recon_bcthw)[0] if run_video else None
+
+    loss_of = DISCRIMINATOR_LOSSES[discriminators.config.loss]
+    loss = video_bcthw.new_zeros(())
+    scalars: Scalars = {}
+    for kind, real, fake, weight in (
+        ("image", image_real, image_fake, config.image_gan_weight),
+        ("video", video_real, video_fake, config.video_gan_weight),
+    ):
+        if real is None or fake is None:
+            continue
+        d_loss = loss_of(real, fake)
+        loss = loss + factor * weight * d_loss
+        scalars[f"logits_{kind}_real"] = real.mean()
+        scalars[f"logits_{kind}_fake"] = fake.mean()
+        scalars[f"d_{kind}_loss"] = d_loss
+    scalars["discloss"] = loss
+    return loss, {name: value.detach() for name, value in scalars.items()}

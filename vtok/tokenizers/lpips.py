@@ -1,0 +1,144 @@
+"""LPIPS, the perceptual distance of deep features (https://arxiv.org/abs/1801.03924), on VGG16
+(https://arxiv.org/abs/1409.1556), as TATS (https://arxiv.org/abs/2204.03638) uses it.
+
+Deviations from TATS, on purpose: inputs in [-0.5, 0.5] are scaled to the [-1, 1] that LPIPS was made for
+(`input_scale=1.0` reproduces TATS, which forgot to), and dropout is always off (TATS's training loop turned it on).
+Weights come from a local file; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from schemas.errors import VtokError
+
+# Layers [first, last) of VGG16's `features` that end in relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
+VGG_SLICES = ((0, 4), (4, 9), (9, 16), (16, 23), (23, 30))
+_VGG_CHANNELS = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
+_SLICE_CHANNELS = (64, 128, 256, 512, 512)
+
+
+class ScalingLayer(nn.Module):
+    """ImageNet's mean and deviation, for images in [-1, 1]."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
+
+    def forward(self, image_bchw: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        return (image_bchw - self.shift) / self.scale
+
+
+class Vgg16(nn.Module):
+    """The convolutions of VGG16 in five slices; layer numbers are torchvision's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for entry in _VGG_CHANNELS:
+            if isinstance(entry, str):
+                layers.append(nn.MaxPool2d(2))
+            else:
+                conv = nn.utils.skip_init(nn.Conv2d, channels, entry, 3, padding=1)
+                layers += [conv, nn.ReLU(inplace=True)]
+                channels = entry
+        for number, (first, last) in enumerate(VGG_SLICES, 1):
+            part = nn.Sequential()
+            for index in range(first, last):
+                part.add_module(str(index), layers[index])
+            self.add_module(f"slice{number}", part)
+
+    def forward(self, image_bchw: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """The five feature maps, finest first."""
+        maps: list[Tensor] = []
+        x = image_bchw
+        for number in range(1, len(VGG_SLICES) + 1):
+            x = self.get_submodule(f"slice{number}")(x)
+            maps.append(x)
+        return maps
+
+
+class _Head(nn.Module):
+    """One weight a channel. The original has dropout at index 0 of `model`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.model = nn.Sequential(nn.Identity(), nn.utils.skip_init(nn.Conv2d, channels, 1, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+class LPIPS(nn.Module):
+    """The distance; all its parameters are frozen. Built without weights: see `LPIPS.load`.
+
+    Args:
+        input_scale: factor on images in [-0.5, 0.5]; 2.0 is right, 1.0 reproduces TATS.
+    """
+
+    def __init__(self, input_scale: float = 2.0) -> None:
+        super().__init__()
+        self.input_scale = input_scale
+        self.scaling_layer = ScalingLayer()
+        self.net = Vgg16()
+        for i, channels in enumerate(_SLICE_CHANNELS):
+            self.add_module(f"lin{i}", _Head(channels))
+        self.requires_grad_(False)
+
+    @classmethod
+    def load(cls, path: str | Path, input_scale: float = 2.0) -> LPIPS:
+        """The distance with weights from a safetensors file.
+
+        Args:
+            path: holds `net.slice{1..5}.{layer}.{weight,bias}` and `lin{0..4}.model.1.weight`; `scaling_layer.*` may
+                be there too, other tensors may not.
+
+        Raises:
+            VtokError: the file is missing or not safetensors, or its tensors are not the expected ones.
+        """
+        hint = "set tokenizer.loss.lpips_weights to a safetensors file with VGG16 and the LPIPS heads"
+        model = cls(input_scale)
+        try:
+            state = load_file(str(path))
+        except (OSError, SafetensorError) as error:
+            raise VtokError(f"cannot read the LPIPS weights: {error}", at=str(path), hint=hint) from error
+        expected = model.state_dict()
+        state = {**{name: expected[name] for name in expected if name.startswith("scaling_layer.")}, **state}
+        problems = [f"{name} is missing" for name in expected if name not in state]
+        problems += [f"{name} is not part of LPIPS" for name in state if name not in expected]
+        for name in expected:
+            if name in state and state[name].shape != expected[name].shape:
+                problems.append(f"{name} is {list(state[name].shape)}, not {list(expected[name].shape)}")
+        if problems:
+            more = f" (and {len(problems) - 3} more problems)" if len(problems) > 3 else ""
+            raise VtokError(f"wrong LPIPS weights: {'; '.join(problems[:3])}{more}", at=str(path), hint=hint)
+        model.load_state_dict(state)
+        return model
+
+    def features(self, image_bchw: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """VGG16's five feature maps of images in [-0.5, 0.5]."""
+        return self.net(self.scaling_layer(image_bchw * self.input_scale))
+
+    def forward(self, a_bchw: Float[Tensor, "b 3 h w"], b_bchw: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 1 1"]:
+        """Distance (>= 0) of two batches of images in [-0.5, 0.5]."""
+        total = a_bchw.new_zeros(())
+        for i, (map_a, map_b) in enumerate(zip(self.features(a_bchw), self.features(b_bchw), strict=True)):
+            difference = (_unit(map_a) - _unit(map_b)).square()
+            total = total + self.get_submodule(f"lin{i}")(difference).mean((2, 3), keepdim=True)
+        return total
+
+
+def _unit(x_bchw: Tensor) -> Tensor:
+    # vector_norm has a zero gradient where all channels are zero; the square root of a sum has NaN there.
+    return x_bchw / (torch.linalg.vector_norm(x_bchw, dim=1, keepdim=True) + 1e-10)

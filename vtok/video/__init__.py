@@ -1,0 +1,1 @@
+"""Raw video: decoding, resizing, encoding."""
