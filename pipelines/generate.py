@@ -1,4 +1,4 @@
-"""Generate: clips drawn from the prior, decoded by the tokenizer, written as mp4 with an index of how each came to be."""
+"""Generate: clips drawn from the prior, decoded by the tokenizer, written as mp4 with an index of how each was made."""
 
 from __future__ import annotations
 

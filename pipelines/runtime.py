@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import signal
 import threading
 import time
@@ -68,8 +67,6 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         if cluster.address:
             ray.init(address=cluster.address, **common)
         else:
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             ray.init(
                 num_cpus=max(2, os.cpu_count() or 1),
                 include_dashboard=False,
@@ -143,7 +140,7 @@ def run_job(
 
 
 def _retry_timeouts(folder: Path) -> bool:
-    """Takes the seal and the parts with `timeout` rejects away, so that they are tried again; False if there are none."""
+    """Removes the seal and the parts with `timeout` rejects, so that they are tried again; False if there are none."""
     rejects = artefacts.load_rejects(folder).to_pylist()
     if not any(row["reason"] == "timeout" for row in rejects):
         return False
@@ -177,8 +174,8 @@ def _terminated_like_interrupted() -> Iterator[None]:
 def _run(units: list[Unit], worker: type, init: tuple[Any, ...], cluster: ClusterConfig) -> Iterator[tuple[Unit, Part]]:
     """Yields units as they finish, in any order; at most one unit per actor is in flight."""
     count = min(cluster.workers or max(1, int(ray.cluster_resources().get("CPU", 1))), len(units))
-    remote = ray.remote(worker).options(num_cpus=cluster.cpus_per_worker, max_restarts=0, max_task_retries=0)
-    actors = {index: remote.remote(*init) for index in range(count)}
+    remote: Any = ray.remote(worker).options(num_cpus=cluster.cpus_per_worker, max_restarts=0, max_task_retries=0)
+    actors: dict[int, Any] = {index: remote.remote(*init) for index in range(count)}
     queue = list(reversed(units))
     flying: dict[Any, tuple[int, Unit, float]] = {}
     failures: dict[str, int] = {}

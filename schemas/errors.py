@@ -6,6 +6,8 @@ code. Anything else that reaches the command line is a bug in vtok.
 
 from __future__ import annotations
 
+from typing import Any
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -30,6 +32,9 @@ class VtokError(Exception):
         self.at = at
         self.hint = hint
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, dict(self.__dict__))
+
     def __str__(self) -> str:
         lines = [f"error: {self.what}"]
         if self.at:
@@ -37,6 +42,14 @@ class VtokError(Exception):
         if self.hint:
             lines.append(f"hint:  {self.hint}")
         return "\n".join(lines)
+
+
+def _again(kind: type[VtokError], arguments: tuple[Any, ...], state: dict[str, Any]) -> VtokError:
+    """The same error in another process: workers hand their errors to the driver."""
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(VtokError):

@@ -18,6 +18,7 @@ from torch import nn
 
 from schemas.config.train import OptimConfig, TrainConfig
 from schemas.errors import VtokError
+from trainers.optim import clip_gradients
 from vtok import console
 from vtok.hardware import find_compiler
 
@@ -56,7 +57,7 @@ class PlainEngine:
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, config: OptimConfig) -> None:
         self.module, self.optimizer = module, optimizer
-        self._clip = config.clip_grad_norm or float("inf")
+        self._clip = config.clip_grad_norm
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)
@@ -65,11 +66,11 @@ class PlainEngine:
         loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, lr: float) -> float:
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self._clip)
+        norm = clip_gradients([group["params"] for group in self.optimizer.param_groups], self._clip)
         _set_lr(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,7 @@ class DeepSpeedEngine:
         settings = {
             "train_micro_batch_size_per_gpu": micro_batch,
             "gradient_accumulation_steps": 1,
-            "gradient_clipping": config.clip_grad_norm or 0.0,
+            "gradient_clipping": (config.clip_grad_norm or 0.0) if zero_stage else 0.0,
             "zero_optimization": {"stage": zero_stage},
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 10**9,
@@ -108,6 +109,8 @@ class DeepSpeedEngine:
             model=module, optimizer=optimizer, config=settings, dist_init_required=False
         )
         self.module = module
+        self._clip = config.clip_grad_norm
+        self._sharded = zero_stage > 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._engine(*args, **kwargs)
@@ -117,9 +120,12 @@ class DeepSpeedEngine:
 
     def step(self, lr: float) -> float:
         _set_lr(self._optimizer, lr)
+        if self._sharded:  # each rank holds a part of the gradients: only DeepSpeed knows the whole norm
+            self._engine.step()
+            return float(self._engine.get_global_grad_norm() or 0.0)
+        norm = clip_gradients([group["params"] for group in self._optimizer.param_groups], self._clip)
         self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
+        return norm
 
     def save(self, folder: Path) -> None:
         self._engine.save_checkpoint(str(folder), tag="state", save_latest=False)

@@ -9,6 +9,7 @@ from typing import Any
 
 from vtok.console import duration
 from vtok.files import write_bytes
+from vtok.metrics_log import read_metrics
 
 METRICS_NAME = "metrics.jsonl"
 
@@ -31,20 +32,6 @@ class MetricsLog:
         """Adds a row; NaN and infinities are written as null."""
         with self.path.open("ab") as stream:
             stream.write(_line(row))
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All complete rows; a last line cut off by a kill is ignored."""
-    path = folder / METRICS_NAME
-    rows = []
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and "step" in row:
-            rows.append(row)
-    return rows
 
 
 def _line(row: dict[str, Any]) -> bytes:

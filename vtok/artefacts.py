@@ -28,7 +28,8 @@ NEXT_COMMAND: dict[str, str] = {
     "tokenizer": "vtok tokenize",
     "tokens": "vtok train prior",
     "prior": "vtok sample",
-    "samples": "vtok report",
+    "samples": "vtok evaluate",
+    "metrics": "vtok report",
 }
 """What comes after each artefact."""
 
@@ -39,6 +40,7 @@ MADE_BY: dict[str, str] = {
     "tokens": "vtok tokenize",
     "prior": "vtok train prior",
     "samples": "vtok sample",
+    "metrics": "vtok evaluate",
 }
 """The command that makes each artefact."""
 

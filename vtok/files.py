@@ -6,6 +6,7 @@ tests stop the process at named moments around that; it does nothing unless the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -70,15 +71,20 @@ def atomic_file(path: str | Path, *, point: str = "") -> Iterator[IO[bytes]]:
         if point:
             crash_point(f"{point}:after_rename")
     except OSError as error:
-        temp.unlink(missing_ok=True)
+        _discard(temp)
         raise VtokError(
             f"cannot write the file: {error.strerror or error}",
             at=str(path),
             hint="make room or choose another folder, then run the same command again: finished parts are kept",
         ) from error
     except BaseException:
-        temp.unlink(missing_ok=True)
+        _discard(temp)
         raise
+
+
+def _discard(temp: Path) -> None:
+    with contextlib.suppress(OSError):
+        temp.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -103,7 +109,7 @@ def write_json(path: str | Path, value: Any, *, point: str = "") -> None:
 
 def write_table(path: str | Path, table: pa.Table, *, point: str = "", **options: Any) -> None:
     """Writes a Parquet file with zstd and page checksums, atomically. `options` go to `pyarrow.parquet.write_table`."""
-    settings: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True, "store_schema": False, **options}
+    settings: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True, **options}
     with atomic_file(path, point=point) as stream:
         pq.write_table(table, stream, **settings)
 

@@ -11,7 +11,7 @@ from schemas.config.train import OptimConfig, TrainConfig
 
 
 class GptConfig(Config):
-    """TATS's GPT (https://arxiv.org/abs/2204.03638), a decoder-only transformer over codes in raster order (t, h, w)."""
+    """TATS's GPT (https://arxiv.org/abs/2204.03638): a decoder-only transformer over codes in raster order."""
 
     kind: Literal["gpt"] = "gpt"
     n_layer: int = Field(24, ge=1, description="Transformer blocks.")

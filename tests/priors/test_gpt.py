@@ -82,7 +82,7 @@ def test_initial_weights() -> None:
     assert torch.equal(a.head.weight, b.head.weight)
     assert not torch.equal(a.head.weight, c.head.weight)
     for weight in (a.tok_emb.weight, a.head.weight, a.blocks[0].mlp[0].weight):
-        assert float(weight.std()) == pytest.approx(0.02, rel=0.05)
+        assert weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert not a.pos_emb.any()
     assert not a.blocks[0].attn.key.bias.any()
 
@@ -140,7 +140,7 @@ def test_loss_and_accuracies() -> None:
     prior = GptPrior(SMALL, 10, GRID)
     codes = torch.randint(10, (4, *GRID), generator=_generator())
     output = prior.loss(codes)
-    assert float(output.loss) == pytest.approx(math.log(10), abs=0.1)
+    assert output.loss.item() == pytest.approx(math.log(10), abs=0.1)
     logits = prior.logits(codes).flatten(0, 1)
     order = logits.argsort(1, descending=True)
     rank = (order == codes.reshape(-1, 1)).int().argmax(1)

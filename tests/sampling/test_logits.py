@@ -32,6 +32,11 @@ def test_top_p_keeps_the_token_that_crosses() -> None:
     assert torch.equal(filter_logits(LOG, top_p=1.0), LOG)
 
 
+def test_reaching_p_exactly_is_not_crossing_it() -> None:
+    # Four times 0.25: the third token still starts at 0.5, not above it.
+    assert len(_kept(filter_logits(torch.zeros(1, 4), top_p=0.5))) == 3
+
+
 def test_top_p_looks_at_what_top_k_left() -> None:
     # Of 0.5 and 0.3, renormalised, the first has 0.625.
     assert _kept(filter_logits(LOG, top_k=2, top_p=0.6)) == [0]

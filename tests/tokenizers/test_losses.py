@@ -73,7 +73,7 @@ def test_before_the_start_the_discriminators_do_not_matter() -> None:
     models = _discriminators().train()
     before = {name: value.clone() for name, value in models.state_dict().items()}
     total, scalars = losses.generator_loss(video, _output(recon), FRAMES, models, LossConfig(), factor=0.0)
-    assert float(total) == pytest.approx(4 * float((video - recon).abs().mean()) + 0.5)
+    assert total.item() == pytest.approx(4 * (video - recon).abs().mean().item() + 0.5)
     assert scalars["aeloss"] == scalars["gan_feat_loss"] == 0
     loss, _ = losses.discriminator_loss(video, recon, FRAMES, models, LossConfig(), factor=0.0)
     assert float(loss) == 0
@@ -121,7 +121,7 @@ def test_the_discriminators_loss_stays_out_of_the_generator() -> None:
     loss.backward()
     assert all(p.grad is None for p in model.parameters())
     assert all(p.grad is not None for p in models.parameters())
-    assert float(loss) == pytest.approx(float(scalars["d_image_loss"] + 0.5 * scalars["d_video_loss"]))
+    assert loss.item() == pytest.approx((scalars["d_image_loss"] + 0.5 * scalars["d_video_loss"]).item())
 
 
 def test_the_perceptual_loss_needs_its_network() -> None:

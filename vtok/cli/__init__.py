@@ -11,7 +11,7 @@ import traceback
 import typer
 
 from schemas.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, VtokError
-from vtok.cli import config, data, demo, doctor, report, sample, status, tokenize_clips, tokens, train
+from vtok.cli import config, data, demo, doctor, evaluate, report, sample, status, tokenize_clips, tokens, train
 
 app = typer.Typer(
     name="vtok",
@@ -33,13 +33,14 @@ app.add_typer(data.app, name="data", rich_help_panel=_WORK)
 app.add_typer(train.app, name="train", rich_help_panel=_WORK)
 app.command("tokenize", rich_help_panel=_WORK)(tokenize_clips.tokenize)
 app.command("sample", rich_help_panel=_WORK)(sample.sample)
+app.command("evaluate", rich_help_panel=_WORK)(evaluate.evaluate)
 app.command("report", rich_help_panel=_WORK)(report.report)
 app.add_typer(tokens.app, name="tokens", rich_help_panel=_LOOK)
 app.command("status", rich_help_panel=_LOOK)(status.status)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 done, 1 failed, 2 usage, 3 finished with rejects, 130 interrupted."""
+    """Runs one command and returns its exit code (see `schemas/errors.py`)."""
     try:
         code = app(arguments, standalone_mode=False)
         return int(code or 0)

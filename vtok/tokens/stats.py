@@ -39,7 +39,7 @@ def health(counts: Int64[np.ndarray, " k"]) -> CodebookHealth:
 
 
 def position_entropy(codes: Integer[np.ndarray, "n s"], codebook_size: int) -> Float64[np.ndarray, " s"]:
-    """Entropy (nats) of the codes at each position over the clips: what a model that knows only the position reaches."""
+    """Entropy (nats) of the codes at each position over the clips: the loss of a model that knows only positions."""
     out = np.empty(codes.shape[1])
     for position in range(codes.shape[1]):
         out[position] = _entropy(np.bincount(codes[:, position], minlength=codebook_size)[None, :])[0]

@@ -28,7 +28,7 @@ class RowGroup(NamedTuple):
     """Where some rows are: the unit of reading."""
 
     path: Path
-    index: int
+    number: int
     rows: int
 
 
@@ -149,10 +149,10 @@ class TokenStore:
         """
         try:
             with pq.ParquetFile(group.path, page_checksum_verification=True) as file:
-                return file.read_row_group(group.index, columns=columns)
+                return file.read_row_group(group.number, columns=columns)
         except (pa.ArrowException, OSError) as error:
             raise IntegrityError(
-                f"damaged row group {group.index}: {str(error).splitlines()[0]}",
+                f"damaged row group {group.number}: {str(error).splitlines()[0]}",
                 at=str(group.path),
                 hint="delete the part and _vtok.json, then run `vtok tokenize` again; only this part is made anew",
             ) from error

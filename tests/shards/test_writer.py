@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from schemas.config.data import ShardsConfig
+from schemas.errors import IntegrityError
+from schemas.shards import FOOTER_MEMBER
+from tests.shards.making import clip_name, samples
+from vtok.shards.writer import read_footer, write_shard
+
+_FOOTER = {"plan": "p", "split": "train", "rows": 3, "rejects": [], "sources": {"é.avi": "00"}}
+
+
+def _write(path: Path, count: int = 3) -> tuple[int, str]:
+    return write_shard(path, samples(range(count), ShardsConfig(encoding="raw")), dict(_FOOTER), point="t")
+
+
+def test_bytes_depend_on_content_alone(tmp_path: Path) -> None:
+    size, digest = _write(tmp_path / "a.tar")
+    _write(tmp_path / "deeper" / "b.tar")
+    data = (tmp_path / "a.tar").read_bytes()
+    assert data == (tmp_path / "deeper" / "b.tar").read_bytes()
+    assert (size, digest) == (len(data), hashlib.sha256(data).hexdigest())
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        facts = {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode, m.type) for m in tar}
+        names = tar.getnames()
+    assert facts == {(0, 0, 0, "", "", 0o644, tarfile.REGTYPE)}
+    assert names[:2] == [f"{clip_name(0)}.json", f"{clip_name(0)}.npy.zst"]
+    assert names[-1] == FOOTER_MEMBER
+
+
+def test_the_footer_may_grow_while_samples_are_written(tmp_path: Path) -> None:
+    footer: dict[str, int] = {"rows": 0}
+
+    def counted():  # type: ignore[no-untyped-def]
+        for sample in samples(range(4), ShardsConfig(encoding="raw")):
+            footer["rows"] += 1
+            yield sample
+
+    write_shard(tmp_path / "a.tar", counted(), footer, point="t")
+    assert read_footer(tmp_path / "a.tar") == {"rows": 4}
+
+
+def test_footer_round_trip_and_empty_shards(tmp_path: Path) -> None:
+    _write(tmp_path / "a.tar")
+    _write(tmp_path / "empty.tar", 0)
+    assert read_footer(tmp_path / "a.tar") == read_footer(tmp_path / "empty.tar") == _FOOTER
+
+
+def test_any_cut_is_noticed(tmp_path: Path) -> None:
+    size, _ = _write(tmp_path / "a.tar")
+    data = (tmp_path / "a.tar").read_bytes()
+    for keep in [0, 1, 511, 512, *range(1024, size, 1024), size - 512, size - 1]:
+        (tmp_path / "cut.tar").write_bytes(data[:keep])
+        with pytest.raises(IntegrityError):
+            read_footer(tmp_path / "cut.tar")
+
+
+def test_no_tar_at_all(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"no tar" * 1000)
+    for name in ("a.tar", "gone.tar"):
+        with pytest.raises(IntegrityError) as caught:
+            read_footer(tmp_path / name)
+        assert caught.value.hint
+    with tarfile.open(tmp_path / "b.tar", "w") as tar:
+        tar.add(tmp_path / "a.tar", arcname="other.txt")
+    with pytest.raises(IntegrityError):
+        read_footer(tmp_path / "b.tar")
+
+
+def test_a_failure_half_way_leaves_nothing(tmp_path: Path) -> None:
+    def broken():  # type: ignore[no-untyped-def]
+        yield from samples(range(1), ShardsConfig(encoding="raw"))
+        raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError):
+        write_shard(tmp_path / "a.tar", broken(), {}, point="t")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_in_the_footer_is_readable(tmp_path: Path) -> None:
+    _write(tmp_path / "a.tar")
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        member = tar.extractfile(FOOTER_MEMBER)
+        assert member is not None
+        assert json.loads(member.read()) == _FOOTER

@@ -1,0 +1,35 @@
+"""A decoding child that does what bad files make decoders do; the path says what. Run by tests as `python -m`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import IO, Any
+
+from vtok.video import child
+
+_decent = child.answer
+
+
+def _answer(request: dict[str, Any], sink: IO[bytes]) -> None:
+    what = os.path.basename(request["path"])  # noqa: PTH119
+    if what == "spin":
+        while True:
+            pass
+    if what == "sleep":
+        time.sleep(1000)
+    if what == "eat":
+        bytearray(64 << 30)
+    if what == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if what == "exit":
+        os._exit(3)
+    if what == "print":
+        os.write(1, b"garbage from a C library" * 100)
+    _decent({**request, "path": request["path"].removesuffix("/print")}, sink)
+
+
+if __name__ == "__main__":
+    child.answer = _answer
+    child.serve()

@@ -1,0 +1,14 @@
+"""Datasets in their native layouts: one file each, one entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from schemas.config.data import DataConfig
+from vtok.datasets.base import SourceVideo
+from vtok.datasets.folder import list_folder
+from vtok.datasets.ucf101 import list_ucf101
+
+LAYOUTS: dict[str, Callable[[Path, DataConfig], list[SourceVideo]]] = {"folder": list_folder, "ucf101": list_ucf101}
+"""From `data.layout` to the function that lists the videos below a root."""

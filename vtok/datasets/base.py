@@ -1,0 +1,78 @@
+"""A source video as a dataset's layout describes it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from schemas.errors import UsageError
+
+EXTENSIONS = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".gif", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv")
+"""Files that count as videos; everything else below a root is ignored."""
+
+
+class SourceVideo(NamedTuple):
+    """One file.
+
+    Attributes:
+        path: where it is.
+        source: its path below the root, with forward slashes: its identity.
+        split: `train`, `test`, ...
+        label: class, from 0.
+        class_name: its name.
+        caption: text.
+        reject: (reason, detail) if it must not be used.
+    """
+
+    path: Path
+    source: str
+    split: str = "train"
+    label: int | None = None
+    class_name: str | None = None
+    caption: str | None = None
+    reject: tuple[str, str] | None = None
+
+
+def find_videos(root: Path) -> list[tuple[Path, str]]:
+    """(path, source) of every video file below a root, in natural order. Hidden files and folders are left out.
+
+    Raises:
+        UsageError: no such folder, or no video in it.
+    """
+    if not root.is_dir():
+        raise UsageError("no such folder of videos", at=str(root), hint="set data.root to the folder that holds them")
+    found = [(path, _utf8(path.relative_to(root).as_posix())) for path in _walk(root)]
+    if not found:
+        known = " ".join(EXTENSIONS)
+        raise UsageError("no videos in this folder", at=str(root), hint=f"files ending in {known} count as videos")
+    return sorted(found, key=lambda item: natural(item[1]))
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and name.lower().endswith(EXTENSIONS):
+                yield Path(folder) / name
+
+
+def _utf8(name: str) -> str:
+    """A name with the bytes that are not UTF-8 spelt out, because manifests are UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def reject_of(path: Path, root: Path) -> tuple[str, str] | None:
+    """(reason, detail) if a file must not be used, whatever is in it."""
+    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+        return "unsafe_path", "a link that leaves the root"
+    if _utf8(str(path)) != str(path):
+        return "unreadable", "the file's name is not UTF-8: rename it"
+    return None
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """A sort key by which clip2 comes before clip10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]

@@ -1,0 +1,363 @@
+"""Decoding in a disposable child process: a file that hangs, crashes or eats memory costs one reject, not the job.
+
+The child speaks over its pipes: a JSON header with its length before it, then raw frame bytes. It is started when first
+needed, reused while it behaves, and replaced when it does not. CPU time and memory are limited by the kernel
+(RLIMIT_CPU, RLIMIT_AS); a generous wall-clock guard catches what sleeps. It leads a process group of its own, with any
+ffmpeg in it, and the whole group ends when its parent does, even in the middle of a request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import queue
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from schemas.errors import VtokError
+from vtok.video.clips import ClipSpan
+from vtok.video.decode import decode_clips
+from vtok.video.errors import VideoError
+from vtok.video.geometry import Policy
+from vtok.video.probe import StreamFacts, probe
+
+_PIXELS_PER_SECOND = 1e7
+"""A slow decoder's pixels per CPU second; PyAV does 5e7 to 5e8."""
+_WALL_FACTOR, _WALL_EXTRA = 10.0, 30.0
+"""The wall-clock guard: this many times the CPU time, plus this many seconds."""
+_BLOCK = 1 << 20
+
+
+class DecodeChild:
+    """A child process that probes and decodes videos.
+
+    Args:
+        max_memory_mb: address space of the child, MiB.
+        module: what `python -m` runs; tests put a misbehaving one here.
+    """
+
+    def __init__(self, max_memory_mb: int = 4096, module: str = "vtok.video.child") -> None:
+        self._memory, self._module = max_memory_mb, module
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> DecodeChild:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the child, and the ffmpeg that it may be running."""
+        if self._process is not None:
+            self._kill_group(self._process)
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            self._process = None
+
+    @staticmethod
+    def _kill_group(process: subprocess.Popen[bytes]) -> None:
+        if process.returncode is None:  # not reaped yet, so the number is still its own
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def probe(self, path: str, *, cpu_seconds: float) -> StreamFacts:
+        """`vtok.video.probe.probe` in the child.
+
+        Raises:
+            VideoError: why the file cannot be used; `timeout`, `crashed` or `memory` if the child did not survive it.
+        """
+        patience = self._send({"do": "probe", "path": path}, cpu_seconds)
+        answer, _ = self._receive(patience, cpu_seconds)
+        if "error" in answer:
+            raise VideoError(*answer["error"])
+        return StreamFacts(**answer["facts"])
+
+    def decode(
+        self,
+        path: str,
+        rows: Sequence[dict[str, Any]],
+        *,
+        resolution: int,
+        policy: Policy,
+        decoder: str,
+        max_pixels: int,
+        cpu_seconds: float,
+    ) -> DecodeRun:
+        """Decodes the clips of one video and hashes the file in the same pass.
+
+        Args:
+            path: the file.
+            rows: manifest rows of its clips.
+            resolution, policy, decoder, max_pixels: see `vtok.video.decode.decode_clips`.
+            cpu_seconds: CPU time that it may take, besides a generous allowance for its pixels.
+        """
+        return DecodeRun(
+            self,
+            path,
+            rows,
+            {"resolution": resolution, "policy": policy, "decoder": decoder, "max_pixels": max_pixels},
+            cpu_seconds,
+        )
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self._module, str(self._memory)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        return self._process
+
+    def _send(self, request: dict[str, Any], cpu_seconds: float) -> _Patience:
+        """Sends a request; returns how long its answers may be waited for."""
+        for attempt in range(2):
+            process = self._start()
+            assert process.stdin is not None
+            try:
+                write_message(process.stdin, {**request, "cpu_seconds": cpu_seconds})
+                break
+            except BrokenPipeError:  # it died between two requests
+                self.close()
+                if attempt:
+                    raise VideoError("crashed", "the decoding process does not start") from None
+        return _Patience(_WALL_FACTOR * cpu_seconds + _WALL_EXTRA)
+
+    def _receive(self, patience: _Patience, cpu_seconds: float) -> tuple[dict[str, Any], bytes]:
+        process = self._process
+        assert process is not None and process.stdout is not None
+        try:
+            size = int.from_bytes(self._read(process.stdout, 4, patience))
+            header = json.loads(self._read(process.stdout, size, patience))
+            data = self._read(process.stdout, header.get("bytes", 0), patience)
+        except TimeoutError:
+            self.close()
+            raise VideoError("timeout", f"no answer within {_WALL_FACTOR * cpu_seconds + _WALL_EXTRA:.0f} s") from None
+        except EOFError:
+            self._kill_group(process)  # it is dead, its exit code is settled; this is for an ffmpeg left behind
+            code = process.wait()
+            self.close()
+            raise _death(code, cpu_seconds, self._memory) from None
+        if "fatal" in header:
+            what, at, hint = header["fatal"]
+            raise VtokError(what, at=at, hint=hint)
+        return header, data
+
+    @staticmethod
+    def _read(stream: IO[bytes], size: int, patience: _Patience) -> bytes:
+        chunks = []
+        handle = stream.fileno()
+        while size:
+            patience.wait(handle)
+            chunk = os.read(handle, min(size, _BLOCK))
+            if not chunk:
+                raise EOFError
+            chunks.append(chunk)
+            size -= len(chunk)
+        return b"".join(chunks)
+
+
+class _Patience:
+    """Seconds that may be spent waiting for a child; what its parent does between two waits does not count."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+
+    def wait(self, handle: int) -> None:
+        """Returns when there is something to read.
+
+        Raises:
+            TimeoutError: all the seconds are spent.
+        """
+        started = time.monotonic()
+        ready, _, _ = select.select([handle], [], [], max(0.0, self._left))
+        self._left -= time.monotonic() - started
+        if not ready:
+            raise TimeoutError
+
+
+class DecodeRun:
+    """The decoding of one video: iterate it for (index into rows, clip or error), each index once.
+
+    Attributes:
+        sha256: of the whole file, hex; known from the first clip on.
+    """
+
+    def __init__(
+        self,
+        child: DecodeChild,
+        path: str,
+        rows: Sequence[dict[str, Any]],
+        options: dict[str, Any],
+        cpu_seconds: float,
+    ) -> None:
+        self._child, self._path, self._rows, self._options = child, path, rows, options
+        first = rows[0]
+        pixels = first["frames"] * first["height"] * first["width"]
+        self._cpu_seconds = cpu_seconds + pixels / _PIXELS_PER_SECOND
+        self.sha256 = ""
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray | VideoError]]:
+        waiting = set(range(len(self._rows)))
+        try:
+            for index, result in self._messages():
+                waiting.discard(index)
+                yield index, result
+        except VideoError as error:
+            for index in sorted(waiting):
+                yield index, error
+
+    def _messages(self) -> Iterator[tuple[int, np.ndarray | VideoError]]:
+        first = self._rows[0]
+        request = {
+            "do": "decode",
+            "path": self._path,
+            "bytes": first["source_bytes"],
+            "spans": [[row[name] for name in ClipSpan._fields] for row in self._rows],
+            "facts": {name: first[name] for name in StreamFacts._fields},
+            "bbox": first.get("bbox"),
+            **self._options,
+        }
+        patience = self._child._send(request, self._cpu_seconds)
+        done = False
+        try:
+            while not done:
+                answer, data = self._child._receive(patience, self._cpu_seconds)
+                if "sha256" in answer:
+                    self.sha256 = answer["sha256"]
+                elif "index" in answer and "error" in answer:
+                    yield answer["index"], VideoError(*answer["error"])
+                elif "index" in answer:
+                    yield answer["index"], np.frombuffer(data, dtype=np.uint8).reshape(answer["shape"])
+                else:
+                    done = True  # all clips, or none of the rest: either is the request's last answer
+                    if "error" in answer:
+                        raise VideoError(*answer["error"])
+        finally:
+            if not done:  # given up half-way: answers that nobody reads must not meet the next request
+                self._child.close()
+
+
+def _death(code: int, cpu_seconds: float, memory: int) -> VideoError:
+    if code == -signal.SIGXCPU:
+        return VideoError("timeout", f"more than {cpu_seconds:.0f} s of CPU time")
+    if code == -signal.SIGKILL:
+        return VideoError("memory", f"the decoding process was killed (limit {memory} MiB)")
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return VideoError("crashed", f"the decoding process died: {name}")
+
+
+def write_message(stream: IO[bytes], header: dict[str, Any], data: bytes | memoryview = b"") -> None:
+    """Sends a header and the raw bytes that belong to it."""
+    text = json.dumps(header).encode()
+    stream.write(len(text).to_bytes(4, "big") + text)
+    stream.write(data)
+    stream.flush()
+
+
+def read_request(stream: IO[bytes]) -> dict[str, Any] | None:
+    """The next request, or None at the end."""
+    size = stream.read(4)
+    if len(size) < 4:
+        return None
+    return dict(json.loads(stream.read(int.from_bytes(size, "big"))))
+
+
+def limit_cpu(seconds: float) -> None:
+    """Lets this process use `seconds` more of CPU time before the kernel ends it."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    used = usage.ru_utime + usage.ru_stime
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used + seconds), hard))
+
+
+def serve() -> None:
+    """The child's life: one request after the other until its parent closes the pipe."""
+    memory = int(sys.argv[1]) << 20
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing that a library prints may end up among the frames
+    requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    while True:
+        request = requests.get()
+        limit_cpu(request["cpu_seconds"])
+        try:
+            answer(request, sink)
+        except VideoError as error:
+            write_message(sink, {"error": [error.reason, error.detail]})
+        except VtokError as error:
+            write_message(sink, {"fatal": [error.what, error.at, error.hint]})
+        except MemoryError:
+            write_message(sink, {"error": ["memory", "the decoder ran out of memory"]})
+
+
+def _listen(requests: queue.SimpleQueue[dict[str, Any]]) -> None:
+    """Reads requests in a thread of its own, so that the parent's end is noticed at any time; then all ends."""
+    while (request := read_request(sys.stdin.buffer)) is not None:
+        requests.put(request)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def answer(request: dict[str, Any], sink: IO[bytes]) -> None:
+    """Does what a request asks for."""
+    path = request["path"]
+    if request["do"] == "probe":
+        write_message(sink, {"facts": probe(path)._asdict()})
+        return
+    write_message(sink, {"sha256": hash_file(path, request["bytes"])})
+    spans = [ClipSpan(*span) for span in request["spans"]]
+    options = {key: request[key] for key in ("resolution", "policy", "decoder", "max_pixels", "bbox")}
+    for index, result in decode_clips(path, StreamFacts(**request["facts"]), spans, **options):
+        if isinstance(result, VideoError):
+            write_message(sink, {"index": index, "error": [result.reason, result.detail]})
+        else:
+            frames = np.ascontiguousarray(result)
+            write_message(sink, {"index": index, "shape": frames.shape, "bytes": frames.nbytes}, frames.data.cast("B"))
+    write_message(sink, {"done": True})
+
+
+def hash_file(path: str, expected_bytes: int) -> str:
+    """sha256 of a file, read through once; decoding then finds it in the page cache.
+
+    Raises:
+        VideoError: `vanished`, `unreadable`, or `changed` if it has another size than at ingest.
+    """
+    digest, size = hashlib.sha256(), 0
+    try:
+        with Path(path).open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+                size += len(block)
+    except FileNotFoundError:
+        raise VideoError("vanished", "no such file") from None
+    except OSError as error:
+        raise VideoError("unreadable", error.strerror or str(error)) from error
+    if size != expected_bytes:
+        raise VideoError("changed", f"{size} bytes where ingest saw {expected_bytes}")
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    serve()
