@@ -4,13 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test soak lint typecheck bench install clean help
+.PHONY: demo test soak lint typecheck install clean help
 
 help:
 	@echo "make demo       every stage on a small corpus, ends with runs/demo/report.html"
 	@echo "make test       lint, types and tests (under 15 minutes on 2 cores)"
 	@echo "make soak       the long tests: every kill point, many rounds"
-	@echo "make bench      side-by-side timings"
 
 demo: install
 	$(BIN)/vtok demo --out runs/demo
@@ -21,8 +20,6 @@ test: lint typecheck
 soak: install
 	$(BIN)/python -m pytest -m soak --timeout=3600
 
-bench: install
-	$(BIN)/python -m tests.bench
 
 lint: install
 	$(BIN)/ruff check .

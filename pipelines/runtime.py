@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from schemas.card import CARD_NAME, Card, Plan
 from schemas.config.run import ClusterConfig
 from schemas.errors import IntegrityError, VtokError
 from vtok import artefacts, console
 from vtok.artefacts import Part
+from vtok.files import sweep_temporaries
 
 _START_TIMEOUT = 120.0  # seconds to wait for a worker to come up
 _POLL = 1.0  # seconds between two looks at the workers
@@ -68,6 +69,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
             ray.init(address=cluster.address, **common)
         else:
             ray.init(
+                address="local",  # without it Ray looks for a cluster that someone else has started
                 num_cpus=max(2, os.cpu_count() or 1),
                 include_dashboard=False,
                 object_store_memory=256 << 20,
@@ -134,6 +136,7 @@ def run_job(
                 for unit, part in _run(todo, worker, init, cluster):
                     done[unit.name] = part
                     bar.advance(unit.items, len(part.rejects))
+    sweep_temporaries(folder)  # of workers that were lost; those that are left have nothing to write any more
     parts = [done[name] for name in plan.units]
     counts, facts = finish(parts)
     return artefacts.seal(folder, plan, parts, counts=counts, facts=facts)
@@ -171,11 +174,24 @@ def _terminated_like_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class _Actor:
+    """A worker that is made with its first unit, so that an error of its making reaches the driver like any other."""
+
+    def __init__(self, worker: type, init: tuple[Any, ...]) -> None:
+        self._worker, self._init = worker, init
+        self._made: Worker | None = None
+
+    def make(self, name: str, payload: Any) -> Part:
+        if self._made is None:
+            self._made = self._worker(*self._init)
+        return self._made.make(name, payload)
+
+
 def _run(units: list[Unit], worker: type, init: tuple[Any, ...], cluster: ClusterConfig) -> Iterator[tuple[Unit, Part]]:
     """Yields units as they finish, in any order; at most one unit per actor is in flight."""
     count = min(cluster.workers or max(1, int(ray.cluster_resources().get("CPU", 1))), len(units))
-    remote: Any = ray.remote(worker).options(num_cpus=cluster.cpus_per_worker, max_restarts=0, max_task_retries=0)
-    actors: dict[int, Any] = {index: remote.remote(*init) for index in range(count)}
+    remote: Any = ray.remote(_Actor).options(num_cpus=cluster.cpus_per_worker, max_restarts=0, max_task_retries=0)
+    actors: dict[int, Any] = {index: remote.remote(worker, init) for index in range(count)}
     queue = list(reversed(units))
     flying: dict[Any, tuple[int, Unit, float]] = {}
     failures: dict[str, int] = {}
@@ -192,7 +208,9 @@ def _run(units: list[Unit], worker: type, init: tuple[Any, ...], cluster: Cluste
             index, unit, _ = flying.pop(reference)
             try:
                 part = ray.get(reference, timeout=_START_TIMEOUT)
-            except (RayActorError, GetTimeoutError) as error:
+            except RayTaskError as error:
+                raise _unwrap(error) from error
+            except RayError as error:
                 failures[unit.name] = failures.get(unit.name, 0) + 1
                 if failures[unit.name] > cluster.retries:
                     raise VtokError(
@@ -201,11 +219,9 @@ def _run(units: list[Unit], worker: type, init: tuple[Any, ...], cluster: Cluste
                         hint="finished units are kept; look at memory (`vtok doctor`), then run the same command again",
                     ) from error
                 console.note(f"worker lost while making {unit.name}; trying again")
-                actors[index] = remote.remote(*init)
+                actors[index] = remote.remote(worker, init)
                 _launch(actors, index, unit, flying)
                 continue
-            except RayTaskError as error:
-                raise _unwrap(error) from error
             yield unit, part
             if queue:
                 _launch(actors, index, queue.pop(), flying)

@@ -26,7 +26,7 @@ from vtok import artefacts
 from vtok.artefacts import Part
 from vtok.files import sha256_of, write_table
 from vtok.shards.codec import encode_clip
-from vtok.shards.writer import read_footer, write_shard
+from vtok.shards.writer import read_footer, verify_shard, write_shard
 from vtok.video.child import DecodeChild
 from vtok.video.errors import VideoError
 
@@ -106,7 +106,7 @@ def recover_shard(path: Path, plan: Plan) -> Part:
     Raises:
         IntegrityError: truncated or damaged, or made to another plan.
     """
-    footer = read_footer(path)
+    footer = verify_shard(path)
     if footer["plan"] != plan.fingerprint:
         raise IntegrityError("made to another plan", at=str(path))
     return Part(path.name, footer["split"], footer["rows"], path.stat().st_size, sha256_of(path), footer["rejects"])

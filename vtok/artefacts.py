@@ -44,6 +44,9 @@ MADE_BY: dict[str, str] = {
 }
 """The command that makes each artefact."""
 
+PART_WISE = ("clips", "shards", "tokens", "samples")
+"""Artefacts that are made of parts and have an index of them."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -234,6 +237,12 @@ def load(folder: Path, kind: Kind | None = None) -> Card:
             hint="use the vtok version that made it, or make it again",
         )
     index = folder / INDEX_NAME
+    if card.kind in PART_WISE and not index.exists():
+        raise IntegrityError(
+            "the index is missing",
+            at=str(index),
+            hint="delete _vtok.json and run the same command again: index and card are rebuilt from the parts",
+        )
     if index.exists() and sha256_of(index) != card.index_sha256:
         raise IntegrityError(
             "the index is not the one that the card seals",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import signal
@@ -95,7 +96,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: str | Path, data: bytes, *, point: str = "") -> None:
+def write_bytes(path: str | Path, data: bytes | bytearray, *, point: str = "") -> None:
     """Writes a whole file at once, atomically."""
     with atomic_file(path, point=point) as stream:
         stream.write(data)
@@ -107,11 +108,29 @@ def write_json(path: str | Path, value: Any, *, point: str = "") -> None:
     write_bytes(path, text.encode(), point=point)
 
 
-def write_table(path: str | Path, table: pa.Table, *, point: str = "", **options: Any) -> None:
-    """Writes a Parquet file with zstd and page checksums, atomically. `options` go to `pyarrow.parquet.write_table`."""
+def table_bytes(
+    table: pa.Table, *, row_group_size: int | None = None, metadata: dict[bytes, bytes] | None = None, **options: Any
+) -> bytes:
+    """A table as a Parquet file with zstd and page checksums.
+
+    Args:
+        table: its rows.
+        row_group_size: rows in a row group; None: pyarrow's choice.
+        metadata: for the file's footer. (In the table's schema it would be stored a second time, as base64.)
+        options: for `pyarrow.parquet.ParquetWriter`.
+    """
     settings: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True, **options}
-    with atomic_file(path, point=point) as stream:
-        pq.write_table(table, stream, **settings)
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, table.schema, **settings) as writer:
+        writer.write_table(table, row_group_size)
+        if metadata:
+            writer.add_key_value_metadata(metadata)
+    return sink.getvalue()
+
+
+def write_table(path: str | Path, table: pa.Table, *, point: str = "", **options: Any) -> None:
+    """Writes `table_bytes` atomically; `options` go there."""
+    write_bytes(path, table_bytes(table, **options), point=point)
 
 
 def read_table(path: str | Path, *, columns: list[str] | None = None, schema: pa.Schema | None = None) -> pa.Table:

@@ -1,7 +1,12 @@
-"""Parquet parts that describe themselves: JSON under one key of the file's metadata."""
+"""Parquet parts that describe themselves: JSON under one key of the file's metadata.
+
+The description ends with a sha256 over the whole file, taken while its own 64 digits are zeros. Page checksums do not
+cover the footer, and before the artefact is sealed nothing else vouches for a finished part.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +17,11 @@ import pyarrow.parquet as pq
 from schemas.card import Plan
 from schemas.errors import IntegrityError
 from vtok.artefacts import Part
-from vtok.files import read_table, sha256_of, write_table
+from vtok.files import read_table, table_bytes, write_bytes
 
 METADATA_KEY = b"vtok"
+_SEAL = b'"zz_sha256":"'  # the last key of the description, so that the last occurrence is the right one
+_BLANK = b"0" * 64
 
 
 def write_part(path: Path, table: pa.Table, metadata: dict[str, Any], *, point: str, **options: Any) -> Part:
@@ -25,22 +32,32 @@ def write_part(path: Path, table: pa.Table, metadata: dict[str, Any], *, point: 
         table: its rows.
         metadata: JSON-compatible; must hold `plan`, `split` and `rejects`.
         point: prefix of the crash points.
-        options: for `vtok.files.write_table`.
+        options: for `vtok.files.table_bytes`.
     """
-    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    write_table(path, table.replace_schema_metadata({METADATA_KEY: text.encode()}), point=point, **options)
-    return Part(path.name, metadata["split"], table.num_rows, path.stat().st_size, sha256_of(path), metadata["rejects"])
+    sealed = {**metadata, "zz_sha256": _BLANK.decode()}
+    text = json.dumps(sealed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    data = bytearray(table_bytes(table, metadata={METADATA_KEY: text.encode()}, **options))
+    start = data.rindex(_SEAL) + len(_SEAL)
+    data[start : start + 64] = hashlib.sha256(data).hexdigest().encode()
+    write_bytes(path, data, point=point)
+    digest = hashlib.sha256(data).hexdigest()
+    return Part(path.name, metadata["split"], table.num_rows, len(data), digest, metadata["rejects"])
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path, keys: tuple[str, ...] = ("plan", "split", "rejects")) -> dict[str, Any]:
     """The description in a part's footer.
+
+    Args:
+        path: the part.
+        keys: what the description must hold.
 
     Raises:
         IntegrityError: the file is truncated or damaged, or no part of vtok's.
     """
     try:
         with pq.ParquetFile(path) as file:
-            return dict(json.loads(file.metadata.metadata[METADATA_KEY]))
+            found = dict(json.loads(file.metadata.metadata[METADATA_KEY]))
+        return {**found, **{key: found[key] for key in keys}}
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise IntegrityError(
             "the part's footer cannot be read",
@@ -50,13 +67,18 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def recover_part(path: Path, plan: Plan) -> Part:
-    """The description of a part that an earlier run finished, after reading and checking all its pages.
+    """The description of a part that an earlier run finished, after checking every byte of it.
 
     Raises:
         IntegrityError: damaged, or made to another plan.
     """
     metadata = read_metadata(path)
-    if metadata.get("plan") != plan.fingerprint:
+    if metadata["plan"] != plan.fingerprint:
         raise IntegrityError("made to another plan", at=str(path))
-    rows = read_table(path).num_rows
-    return Part(path.name, metadata["split"], rows, path.stat().st_size, sha256_of(path), metadata["rejects"])
+    data = bytearray(path.read_bytes())
+    start = data.rfind(_SEAL) + len(_SEAL)
+    digest, seal = hashlib.sha256(data).hexdigest(), bytes(data[start : start + 64])
+    data[start : start + 64] = _BLANK
+    if hashlib.sha256(data).hexdigest().encode() != seal:
+        raise IntegrityError("its bytes are not those that were written", at=str(path))
+    return Part(path.name, metadata["split"], read_table(path).num_rows, len(data), digest, metadata["rejects"])

@@ -64,12 +64,15 @@ class ShardsConfig(Config):
     jpeg_quality: int = Field(95, ge=1, le=100, description="JPEG quality, with encoding jpeg.")
     h264_crf: int = Field(18, ge=0, le=51, description="x264 constant rate factor, with encoding h264 (lower: better).")
     cpu_seconds_per_video: float = Field(
-        60.0, gt=0, description="CPU time that decoding one video may take, seconds; past it the video is rejected."
+        60.0,
+        gt=0,
+        description="CPU time that decoding one video may take, seconds, besides an allowance for its pixels and bytes "
+        "(at most 100 times this); past it the video is rejected.",
     )
     max_pixels: int = Field(
         8192 * 8192, ge=1, description="Largest frame that is decoded, pixels; larger videos are rejected."
     )
-    max_memory_mb: int = Field(4096, ge=256, description="Address space of the decoding process, MiB.")
+    max_memory_mb: int = Field(4096, ge=512, description="Address space of the decoding process, MiB.")
     shuffle: bool = Field(
         True, description="Spread the videos of a class over all shards, in an order fixed by `seed`."
     )

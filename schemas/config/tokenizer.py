@@ -66,6 +66,9 @@ class LossConfig(Config):
     """Weights of the generator's losses."""
 
     l1_weight: float = Field(4.0, ge=0, description="L1 between clip and reconstruction.")
+    l2_weight: float = Field(
+        0.0, ge=0, description="Mean squared error between clip and reconstruction; TATS has none, VideoGPT 1/0.06."
+    )
     image_gan_weight: float = Field(1.0, ge=0, description="Adversarial loss of the image discriminator.")
     video_gan_weight: float = Field(1.0, ge=0, description="Adversarial loss of the video discriminator.")
     gan_feature_weight: float = Field(4.0, ge=0, description="Feature matching on both discriminators' maps.")

@@ -7,14 +7,28 @@ from __future__ import annotations
 
 import sys
 import traceback
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from schemas.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, VtokError
 from vtok.cli import config, data, demo, doctor, evaluate, report, sample, status, tokenize_clips, tokens, train
 
+_ORDER = ("demo", "doctor", "recipes", "config", "data", "train", "tokenize", "sample", "evaluate", "report")
+
+
+class _InOrder(TyperGroup):
+    """Lists the commands in the order of the workflow, groups and commands alike."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+
+
 app = typer.Typer(
     name="vtok",
+    cls=_InOrder,
     help="Raw video becomes verifiable tokens, once; then train, sample and measure.",
     epilog="A first look: vtok demo",
     no_args_is_help=True,

@@ -24,6 +24,9 @@ DEMO = {"videos_per_class": 48, "size": 64, "num_frames": 32, "fps": 16, "seed":
 _GROUPS = 8
 """Videos of a class are spread over this many groups; the last two are the test split, as UCF-101 splits by group."""
 
+_SOFTNESS = 0.1
+"""Width of a shape's soft edge, in units of the frame: a small tokenizer learns soft edges in minutes."""
+
 Grid = Float[np.ndarray, "h w"]
 
 
@@ -112,6 +115,12 @@ CLASSES: dict[str, _Kind] = {
 """Class names in UCF-101's style, alphabetical: the label is the position."""
 
 
+def _smooth(x: Grid) -> Grid:
+    """0 below 0, 1 above 1, smooth between."""
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
 def draw_video(name: str, number: int, *, size: int, num_frames: int, seed: int) -> UInt8[np.ndarray, "t h w 3"]:
     """Video `number` of a class, RGB.
 
@@ -127,7 +136,7 @@ def draw_video(name: str, number: int, *, size: int, num_frames: int, seed: int)
     scene = _Scene(
         x=random.uniform(0.3, 0.7),
         y=random.uniform(0.3, 0.7),
-        radius=random.uniform(0.26, 0.32),
+        radius=random.uniform(0.3, 0.36),
         speed=random.uniform(1.4, 2.0),
         phase=random.uniform(0, 1),
         sign=random.choice([-1.0, 1.0]),
@@ -144,7 +153,7 @@ def draw_video(name: str, number: int, *, size: int, num_frames: int, seed: int)
         dx, dy = x - centre_x, y - centre_y
         cos, sin = np.cos(angle), np.sin(angle)
         distance = kind.distance(cos * dx + sin * dy, cos * dy - sin * dx, scene.radius * scale)
-        cover = np.clip(0.5 - distance * size, 0, 1)[..., None]
+        cover = _smooth(0.5 - distance / _SOFTNESS)[..., None]
         frames[index] = np.rint(255 * (background * (1 - cover) + colour * cover))
     return frames
 

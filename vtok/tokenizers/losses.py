@@ -94,6 +94,8 @@ def generator_loss(
     zero = recon_bcthw.new_zeros(())
 
     recon_loss = config.l1_weight * l1(recon_bcthw, video_bcthw)
+    if config.l2_weight > 0:
+        recon_loss = recon_loss + config.l2_weight * F.mse_loss(recon_bcthw, video_bcthw)
     perceptual_loss = zero
     if config.perceptual_weight > 0:
         if lpips is None:

@@ -181,7 +181,7 @@ class VQGAN(nn.Module):
 
     def latents(self, video_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t2 h2 w2"]:
         """The vectors that the codebook quantises."""
-        return self.pre_vq_conv(self.encoder(video_bcthw))
+        return self.pre_vq_conv(self.encoder(video_bcthw.contiguous(memory_format=torch.channels_last_3d)))
 
     def quantize(
         self, video_bcthw: Float[Tensor, "b c t h w"], generator: torch.Generator | None = None

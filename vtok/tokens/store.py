@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +82,7 @@ def write_tokens(
         "codebook_size": codebook_size,
         "grid": list(grid),
         "mode": "exact",
-        "usage": counts.tolist(),
+        "usage": _pack(counts),
         "perplexity": facts.perplexity,
         "entropy_bits": facts.entropy_bits,
         "dead_codes": facts.dead,
@@ -120,6 +121,8 @@ class TokenStore:
         self.grid: tuple[int, int, int] = tuple(facts["grid"])
         self.classes: list[str] = facts["classes"]
         self.schema = tokens_schema(self.codebook_size)
+        self._sha256 = {part["path"]: part["sha256"] for part in self.parts}
+        self._verified: set[Path] = set()
 
     def splits(self) -> dict[str, int]:
         """Clips in each split."""
@@ -144,9 +147,15 @@ class TokenStore:
     def read(self, group: RowGroup, columns: list[str] | None = None) -> pa.Table:
         """The rows of one row group; page checksums verified.
 
+        Page checksums do not cover the footer, and a flipped bit in it (an offset, a type) can give other rows. So a
+        part's sha256 is compared with the index once per process, before its first row is used.
+
         Raises:
-            IntegrityError: a page is damaged.
+            IntegrityError: a page is damaged, or the part is not the one that was written.
         """
+        if group.path not in self._verified:
+            artefacts.verify_part(self.folder, group.path.name, self._sha256[group.path.name])
+            self._verified.add(group.path)
         try:
             with pq.ParquetFile(group.path, page_checksum_verification=True) as file:
                 return file.read_row_group(group.number, columns=columns)
@@ -179,7 +188,7 @@ class TokenStore:
         """How often each code occurs, summed over the parts' footers; no page is read."""
         total = np.zeros(self.codebook_size, dtype=np.int64)
         for part in self.parts:
-            total += np.asarray(read_metadata(self.folder / part["path"])["usage"], dtype=np.int64)
+            total += _unpack(read_metadata(self.folder / part["path"])["usage"], self.codebook_size)
         return total
 
     def summary(self) -> dict[str, Any]:
@@ -222,13 +231,30 @@ class TokenStore:
         return rows
 
     def _check_metadata(self, path: Path) -> None:
-        metadata = read_metadata(path)
+        metadata = read_metadata(path, ("tokenizer", "codebook_size"))
         if metadata["tokenizer"] != self.tokenizer or metadata["codebook_size"] != self.codebook_size:
             raise IntegrityError(
-                f"the part was made by tokenizer {metadata['tokenizer'][:12]}, the store by {self.tokenizer[:12]}",
+                f"the part was made by tokenizer {str(metadata['tokenizer'])[:12]}, the store by {self.tokenizer[:12]}",
                 at=str(path),
                 hint="a part of another store was put here: delete it and _vtok.json, run `vtok tokenize` again",
             )
+
+
+def _pack(counts: Integer[np.ndarray, " k"]) -> str:
+    """A usage histogram as text: little-endian uint32 in byte planes, zstd, base64.
+
+    In a part of 512 clips of 1,024 codes (16,384 different ones) it costs 0.2 bits a code, a list in JSON 0.75.
+    """
+    planes = counts.astype("<u4").view(np.uint8).reshape(-1, 4).T
+    packed = pa.Codec("zstd", compression_level=9).compress(planes.tobytes(), asbytes=True)
+    return base64.b64encode(packed).decode()
+
+
+def _unpack(text: str, codebook_size: int) -> Integer[np.ndarray, " k"]:
+    """The histogram that `_pack` wrote."""
+    data = pa.Codec("zstd").decompress(base64.b64decode(text), 4 * codebook_size, asbytes=True)
+    planes = np.frombuffer(data, np.uint8).reshape(4, -1)
+    return np.ascontiguousarray(planes.T).view("<u4").reshape(-1).astype(np.int64)
 
 
 def codes_of(table: pa.Table) -> Integer[np.ndarray, "n s"]:

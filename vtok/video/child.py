@@ -34,8 +34,10 @@ from vtok.video.errors import VideoError
 from vtok.video.geometry import Policy
 from vtok.video.probe import StreamFacts, probe
 
-_PIXELS_PER_SECOND = 1e7
-"""A slow decoder's pixels per CPU second; PyAV does 5e7 to 5e8."""
+_PIXELS_PER_SECOND, _BYTES_PER_SECOND = 1e7, 5e7
+"""What a slow decoder and a slow hash do in a CPU second; PyAV does 5e7 to 5e8 pixels, sha256 4e8 bytes."""
+_LARGEST_ALLOWANCE = 100
+"""The allowance for pixels and bytes is at most this many times the configured CPU time: headers can lie."""
 _WALL_FACTOR, _WALL_EXTRA = 10.0, 30.0
 """The wall-clock guard: this many times the CPU time, plus this many seconds."""
 _BLOCK = 1 << 20
@@ -104,7 +106,7 @@ class DecodeChild:
             path: the file.
             rows: manifest rows of its clips.
             resolution, policy, decoder, max_pixels: see `vtok.video.decode.decode_clips`.
-            cpu_seconds: CPU time that it may take, besides a generous allowance for its pixels.
+            cpu_seconds: CPU time that it may take, besides a generous allowance for its pixels and bytes.
         """
         return DecodeRun(
             self,
@@ -211,7 +213,8 @@ class DecodeRun:
         self._child, self._path, self._rows, self._options = child, path, rows, options
         first = rows[0]
         pixels = first["frames"] * first["height"] * first["width"]
-        self._cpu_seconds = cpu_seconds + pixels / _PIXELS_PER_SECOND
+        allowance = pixels / _PIXELS_PER_SECOND + first["source_bytes"] / _BYTES_PER_SECOND
+        self._cpu_seconds = cpu_seconds + min(allowance, _LARGEST_ALLOWANCE * cpu_seconds)
         self.sha256 = ""
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray | VideoError]]:

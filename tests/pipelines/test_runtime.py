@@ -1,0 +1,131 @@
+"""Jobs: planned units, lost workers, errors that travel, and resuming."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.runtime import Unit, run_job
+from schemas.card import Card
+from schemas.config.run import ClusterConfig
+from schemas.errors import ConfigError, IntegrityError, VtokError
+from tests.pipelines import workers
+from tests.pipelines.making import digests
+from vtok import artefacts
+from vtok.parquet import recover_part
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
+NAMES = [f"{letter}.parquet" for letter in "abcd"]
+
+
+def job(folder: Path, worker: type, **cluster: object) -> Card:
+    plan = artefacts.make_plan("tokens", {}, {}, NAMES)
+    return run_job(
+        folder,
+        plan,
+        [Unit(name, 1, number) for number, name in enumerate(NAMES)],
+        worker=worker,
+        init=(str(folder), plan.fingerprint, str(folder.parent / "notes")),
+        cluster=ClusterConfig.model_validate({"workers": 2, **cluster}),
+        recover=recover_part,
+        finish=lambda parts: ({"clips": sum(part.rows for part in parts)}, {}),
+        title="test",
+        item="clips",
+    )
+
+
+def pids(folder: Path, name: str) -> list[str]:
+    return (folder.parent / "notes" / name).read_text().splitlines()
+
+
+def gone(pid: str, patience: float = 10.0) -> bool:
+    """Whether a process ends within some seconds."""
+    end = time.monotonic() + patience
+    while Path(f"/proc/{pid}").exists():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_any_number_of_workers_makes_the_same_bytes(tmp_path: Path) -> None:
+    one, two = tmp_path / "1" / "tokens", tmp_path / "2" / "tokens"
+    card = job(one, workers.Writing, workers=1)
+    assert card == job(two, workers.Writing, workers=2)
+    assert card.counts["clips"] == 4
+    assert digests(one) == digests(two)
+    assert len({pids(one, name)[0] for name in NAMES}) == 1
+    assert os.getpid() not in {int(pid) for name in NAMES for pid in pids(two, name)}
+
+
+def test_running_again_makes_nothing_again(tmp_path: Path) -> None:
+    folder = tmp_path / "tokens"
+    card, before = job(folder, workers.Writing), digests(folder)
+    assert job(folder, workers.AlwaysDies) == card, "a finished job starts no worker"
+    assert digests(folder) == before
+    assert all(len(pids(folder, name)) == 1 for name in NAMES)
+
+
+def test_only_what_is_missing_or_damaged_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "tokens"
+    job(folder, workers.Writing)
+    before = digests(folder)
+    (folder / "_vtok.json").unlink()
+    (folder / "a.parquet").unlink()
+    (folder / "c.parquet").write_bytes((folder / "c.parquet").read_bytes()[:-30])
+    job(folder, workers.Writing)
+    assert digests(folder) == before
+    assert [len(pids(folder, name)) for name in NAMES] == [2, 1, 2, 1]
+
+
+def test_a_lost_worker_is_replaced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    undisturbed, folder = tmp_path / "x" / "tokens", tmp_path / "y" / "tokens"
+    job(undisturbed, workers.Writing)
+    job(folder, workers.DiesOnce)
+    assert digests(folder) == digests(undisturbed), "what the lost worker had half-written must be gone, too"
+    assert len(pids(folder, "b.parquet")) == 2
+    assert "worker lost while making b.parquet; trying again" in capfd.readouterr().err
+
+
+def test_a_unit_that_always_loses_its_worker(tmp_path: Path) -> None:
+    folder = tmp_path / "tokens"
+    with pytest.raises(VtokError, match="was lost 3 times") as caught:
+        job(folder, workers.AlwaysDies, retries=2)
+    assert caught.value.at == "b.parquet"
+    assert "same command again" in caught.value.hint
+    assert len(pids(folder, "b.parquet")) == 3
+    assert not (folder / "_vtok.json").exists()
+    job(folder, workers.Writing)
+    assert len(pids(folder, "a.parquet")) == 1, "finished units are kept"
+
+
+def test_a_workers_error_arrives_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        job(tmp_path / "tokens", workers.Complains)
+    assert str(caught.value) == str(ConfigError([("data.root", "is gone", "mount it")], at="r.yaml"))
+    assert caught.value.exit_code == 2
+
+
+def test_an_error_while_a_worker_starts_arrives_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError) as caught:
+        job(tmp_path / "tokens", workers.CannotStart)
+    assert (caught.value.at, caught.value.hint) == ("w.safetensors", "copy them again")
+    starts = (tmp_path / "notes" / "starts").read_text()
+    assert len(starts) <= 2, "starting again cannot help"
+
+
+def test_a_bug_in_a_worker_shows_its_traceback(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="one over nothing") as caught:
+        job(tmp_path / "tokens", workers.HasABug)
+    assert "misbehave" in str(caught.value)
+
+
+def test_a_unit_that_hangs(tmp_path: Path) -> None:
+    folder = tmp_path / "tokens"
+    with pytest.raises(VtokError, match=r"longer than cluster\.unit_timeout") as caught:
+        job(folder, workers.Hangs, unit_timeout=5)
+    assert caught.value.at == "b.parquet"
+    assert gone(pids(folder, "b.parquet")[0]), "the hanging worker must be ended"

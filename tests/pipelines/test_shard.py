@@ -1,0 +1,209 @@
+"""Every planned clip ends in a shard or as a reject; the bytes depend on videos and recipe alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+
+from pipelines.ingest import ingest
+from pipelines.shard import MANIFEST_NAME, plan_shards, shard
+from schemas.clips import CLIPS
+from schemas.config import Recipe
+from schemas.config.data import ShardsConfig
+from schemas.errors import IntegrityError, UsageError
+from tests.pipelines.making import CLIPS_PER_VIDEO, CUT, digests, flip, recipe
+from vtok import artefacts
+from vtok.datasets.shapes import draw_video, encode_avi
+from vtok.files import read_table, sha256_of
+from vtok.shards.reader import ShardReader
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
+Copy = Callable[..., Recipe]
+
+
+def test_counts_reconcile(made: Recipe) -> None:
+    clips, shards = (artefacts.load(made.folder(name)) for name in ("clips", "shards"))
+    assert shards.counts["planned"] == clips.counts["clips"]
+    assert shards.counts["planned"] == shards.counts["clips"] + shards.counts["rejects"]
+    index = artefacts.load_index(made.folder("shards")).to_pylist()
+    assert sum(row["rows"] for row in index) == shards.counts["clips"]
+    assert shards.facts["splits"] == {
+        split: sum(row["rows"] for row in index if row["split"] == split) for split in ("test", "train")
+    }
+    assert shards.counts["shards"] == len(index) > 2
+
+
+def test_rejects_are_the_clips_that_the_cut_file_lacks(made: Recipe) -> None:
+    rows = artefacts.load_rejects(made.folder("shards")).to_pylist()
+    assert {row["source"] for row in rows} == {CUT}
+    assert {row["reason"] for row in rows} <= {"corrupt", "missing_frames"}
+    assert 1 <= len(rows) <= CLIPS_PER_VIDEO
+    assert all(row["clip_id"] and row["stage"] == "shards" for row in rows)
+
+
+def test_the_finished_manifest_knows_the_files_hashes(made: Recipe) -> None:
+    table = read_table(made.folder("shards") / MANIFEST_NAME, schema=CLIPS)
+    rejected = {row["clip_id"] for row in artefacts.load_rejects(made.folder("shards")).to_pylist()}
+    assert not rejected & set(table["clip_id"].to_pylist())
+    assert table.num_rows == artefacts.load(made.folder("shards")).counts["clips"]
+    for row in table.to_pylist():
+        assert row["source_sha256"] == sha256_of(Path(made.data.root) / row["source"])
+
+
+def test_stock_webdataset_reads_the_shards(made: Recipe) -> None:
+    folder = made.folder("shards")
+    index = artefacts.load_index(folder).to_pylist()
+    dataset = webdataset.WebDataset([str(folder / row["path"]) for row in index], shardshuffle=False)
+    samples = list(dataset)
+    assert len(samples) == artefacts.load(folder).counts["clips"]
+    for sample in samples:
+        meta = json.loads(sample["json"])
+        assert sample["__key__"] == meta["clip_id"]
+        assert meta["split"] in sample["__url__"]
+    assert not any(sample["__key__"].startswith("__") for sample in samples)
+
+
+def test_frames_are_the_videos_frames(made: Recipe) -> None:
+    """Against a second way to the same clip: the drawing itself, at half the size."""
+    clip = next(c for c in ShardReader(made.folder("shards"), "train", shuffle=False).clips(0) if c.label == 0)
+    number, start = int(clip.meta["source"].split("/")[1][0]), clip.meta["start_frame"]
+    drawn = draw_video("BallBounce", number, size=32, num_frames=12, seed=0)[start : start + 4]
+    small = drawn.reshape(4, 16, 2, 16, 2, 3).mean(axis=(2, 4))
+    assert clip.video_thwc.shape == (4, 16, 16, 3)
+    assert np.abs(clip.video_thwc.astype(float) - small).mean() < 8
+    other = draw_video("BallBounce", number, size=32, num_frames=12, seed=0)[(start + 4) % 12 :][:4]
+    wrong = other.reshape(4, 16, 2, 16, 2, 3).mean(axis=(2, 4))
+    assert np.abs(clip.video_thwc.astype(float) - wrong).mean() > np.abs(clip.video_thwc - small).mean()
+
+
+def test_one_worker_makes_the_same_bytes(made: Recipe, copy_of: Copy) -> None:
+    settings = copy_of("clips", cluster__workers=1)
+    shard(settings)
+    assert digests(settings.folder("shards")) == digests(made.folder("shards"))
+
+
+def test_a_rerun_changes_nothing_and_a_damaged_shard_is_made_again(made: Recipe, copy_of: Copy) -> None:
+    settings = copy_of("clips", "shards")
+    folder = settings.folder("shards")
+    before = digests(folder)
+    shard(settings)
+    assert digests(folder) == before
+    (folder / "_vtok.json").unlink()
+    (folder / "train-00001.tar").write_bytes((folder / "train-00001.tar").read_bytes()[:5000])
+    (folder / "train-00002.tar").unlink()
+    shard(settings)
+    assert digests(folder) == before
+
+
+def test_a_flipped_bit_in_an_unsealed_shard_is_found(made: Recipe, copy_of: Copy) -> None:
+    """Without a card nothing vouches for a finished shard but the shard itself."""
+    settings = copy_of("clips", "shards")
+    folder = settings.folder("shards")
+    before = digests(folder)
+    for name in ("_vtok.json", "_index.parquet", "_rejects.parquet"):
+        (folder / name).unlink()
+    assert len(list(folder.glob("*.tar"))) <= 7
+    for number, name in enumerate(sorted(p.name for p in folder.glob("*.tar"))):
+        flip(folder / name, 0.05 + 0.15 * number)
+    shard(settings)
+    assert digests(folder) == before
+
+
+def test_a_flipped_bit_in_a_sealed_shard_is_seen_by_readers(copy_of: Copy) -> None:
+    settings = copy_of("clips", "shards")
+    flip(settings.folder("shards") / "train-00001.tar", 0.4)
+    with pytest.raises(IntegrityError) as caught:
+        list(ShardReader(settings.folder("shards"), "train").clips(0))
+    assert "train-00001.tar" in caught.value.at
+
+
+def test_files_that_vanish_or_change_after_ingest_become_rejects(made: Recipe, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(made.data.root, tmp_path / "videos"))
+    settings = recipe(root, tmp_path / "run")
+    ingest(settings)
+    (root / "Ball/1.avi").unlink()
+    with (root / "Slide/2.avi").open("ab") as stream:
+        stream.write(b"more")
+    card = shard(settings)
+    rows = artefacts.load_rejects(settings.folder("shards")).to_pylist()
+    reasons = {
+        source: {row["reason"] for row in rows if row["source"] == source} for source in ("Ball/1.avi", "Slide/2.avi")
+    }
+    assert reasons == {"Ball/1.avi": {"vanished"}, "Slide/2.avi": {"changed"}}
+    assert sum(row["source"] == "Ball/1.avi" for row in rows) == CLIPS_PER_VIDEO
+    assert card.counts["planned"] == card.counts["clips"] + card.counts["rejects"]
+
+
+def test_a_timeout_is_tried_again_on_rerun(tmp_path: Path) -> None:
+    """A limit of no time at all cannot be had, so the rejects are put there as a slow machine would leave them."""
+    root = tmp_path / "videos"
+    for number in range(2):
+        frames = draw_video("BallBounce", number, size=32, num_frames=12, seed=0)
+        (root / "Ball").mkdir(parents=True, exist_ok=True)
+        (root / "Ball" / f"{number}.avi").write_bytes(encode_avi(frames, 8))
+    settings = recipe(root, tmp_path / "run", data__test_fraction=0, shards__clips_per_shard=3, shards__shuffle=False)
+    ingest(settings)
+    shard(settings)
+    folder = settings.folder("shards")
+    undisturbed = digests(folder)
+
+    from pipelines import shard as module
+    from vtok.video.errors import VideoError
+
+    plan = artefacts.load_plan(folder)
+    worker = module.ShardWorker(str(folder), plan.fingerprint, settings.data.plain(), settings.shards.plain())
+
+    class Slow:
+        def decode(self, path: str, rows: list[object], **options: object) -> object:
+            return [(i, VideoError("timeout", "more than 60 s of CPU time")) for i in range(len(rows))]
+
+    worker.child = Slow()  # type: ignore[assignment]
+    manifest = read_table(settings.folder("clips") / "part-00000.parquet").to_pylist()
+    units = plan_shards(manifest, settings.shards, settings.seed)
+    (folder / "_vtok.json").unlink()
+    slow = worker.make(units[1].name, units[1].payload)
+    parts = [module.recover_shard(folder / unit.name, plan) for unit in units]
+    assert parts[1].rejects == slow.rejects and len(slow.rejects) == 3
+    artefacts.seal(folder, plan, parts, counts={"clips": 3, "planned": 6, "shards": 2}, facts={})
+    assert digests(folder) != undisturbed
+
+    card = shard(settings)
+    assert card.counts["rejects"] == 0 and card.counts["clips"] == 6
+    assert digests(folder) == undisturbed
+
+
+def test_units_are_planned_before_decoding() -> None:
+    rows = [
+        {"source": f"{video}.avi", "clip_id": f"{video}-{clip}", "split": "train" if video % 4 else "test"}
+        for video in range(8)
+        for clip in range(3)
+    ]
+    units = plan_shards(rows, ShardsConfig(clips_per_shard=4), seed=0)
+    assert [unit.name for unit in units] == ["test-00000.tar", "test-00001.tar"] + [
+        f"train-0000{i}.tar" for i in range(5)
+    ]
+    assert [unit.items for unit in units] == [4, 2, 4, 4, 4, 4, 2]
+    planned = [row["clip_id"] for unit in units for row in unit.payload]
+    assert sorted(planned) == sorted(row["clip_id"] for row in rows)
+    sources = [row["source"] for unit in units for row in unit.payload]
+    assert len([i for i in range(1, len(sources)) if sources[i] != sources[i - 1]]) == 7, "a video's clips in sequence"
+    assert plan_shards(rows, ShardsConfig(clips_per_shard=4), seed=0) == units
+    assert plan_shards(rows, ShardsConfig(clips_per_shard=4), seed=1) != units
+    plain = plan_shards(rows, ShardsConfig(clips_per_shard=100, shuffle=False), seed=1)
+    assert [row["clip_id"] for row in plain[1].payload] == [row["clip_id"] for row in rows if row["split"] == "train"]
+
+
+def test_an_unfinished_manifest_is_refused(copy_of: Copy) -> None:
+    with pytest.raises(UsageError, match="no such folder") as caught:
+        shard(copy_of())
+    assert "vtok data ingest" in caught.value.hint
+    settings = copy_of("clips")
+    (settings.folder("clips") / "_vtok.json").unlink()
+    with pytest.raises(UsageError, match="not finished"):
+        shard(settings)

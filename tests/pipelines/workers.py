@@ -1,0 +1,84 @@
+"""Workers that behave and workers that do not, for the tests of the runtime."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from schemas.errors import ConfigError, IntegrityError
+from vtok.artefacts import Part
+from vtok.parquet import write_part
+
+
+class Writing:
+    """Writes what it is given; leaves its process number behind."""
+
+    def __init__(self, folder: str, plan: str, notes: str) -> None:
+        self.folder, self.plan, self.notes = Path(folder), plan, Path(notes)
+
+    def make(self, name: str, payload: Any) -> Part:
+        self.notes.mkdir(exist_ok=True)
+        with (self.notes / name).open("a") as stream:
+            stream.write(f"{os.getpid()}\n")
+        self.misbehave(name)
+        metadata = {"plan": self.plan, "split": "train", "rejects": []}
+        return write_part(self.folder / name, pa.table({"n": [payload]}), metadata, point="")
+
+    def misbehave(self, name: str) -> None:
+        """Nothing, here."""
+
+
+class DiesOnce(Writing):
+    """Is lost the first time that it makes b, with a file half-written."""
+
+    def misbehave(self, name: str) -> None:
+        if name == "b.parquet" and len((self.notes / name).read_text().splitlines()) == 1:
+            (self.folder / ".vtok-tmp-left-b.parquet").write_bytes(b"half")
+            os._exit(1)
+
+
+class AlwaysDies(Writing):
+    """Is lost whenever it makes b."""
+
+    def misbehave(self, name: str) -> None:
+        if name == "b.parquet":
+            os._exit(1)
+
+
+class Complains(Writing):
+    """Raises an error for users."""
+
+    def misbehave(self, name: str) -> None:
+        if name == "b.parquet":
+            raise ConfigError([("data.root", "is gone", "mount it")], at="r.yaml")
+
+
+class HasABug(Writing):
+    """Raises what nobody expected."""
+
+    def misbehave(self, name: str) -> None:
+        if name == "b.parquet":
+            raise ZeroDivisionError("one over nothing")
+
+
+class CannotStart(Writing):
+    """Its constructor finds damage."""
+
+    def __init__(self, folder: str, plan: str, notes: str) -> None:
+        super().__init__(folder, plan, notes)
+        self.notes.mkdir(exist_ok=True)
+        with (self.notes / "starts").open("a") as stream:
+            stream.write("x")
+        raise IntegrityError("the weights are not those that were written", at="w.safetensors", hint="copy them again")
+
+
+class Hangs(Writing):
+    """Never finishes b."""
+
+    def misbehave(self, name: str) -> None:
+        while name == "b.parquet":
+            time.sleep(0.1)

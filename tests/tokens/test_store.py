@@ -1,0 +1,232 @@
+"""The token store gives back what was written, or says that it cannot."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.errors import IntegrityError, UsageError, VtokError
+from tests.tokens.making import GRID, TOKENIZER, codes_of_clip, make_store, token_row
+from vtok.parquet import read_metadata, recover_part
+from vtok.tokens.store import TokenStore, write_tokens
+
+SIZES = {"test": [3], "train": [9, 0, 6]}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("stores") / "tokens", SIZES)
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "tokens"))
+
+
+def test_round_trip(made: Path) -> None:
+    store = TokenStore(made)
+    assert (store.tokenizer, store.codebook_size, store.grid) == (TOKENIZER, 64, GRID)
+    assert store.splits() == {"test": 3, "train": 15}
+    rows = [*store.rows("test"), *store.rows("train")]
+    assert len(rows) == 18 == store.check()
+    for number, row in enumerate(rows):
+        wanted = token_row(number, "test" if number < 3 else "train", 64)
+        assert np.array_equal(row.pop("codes"), wanted.pop("codes"))
+        assert row == wanted
+    assert np.array_equal(store.codes("train"), np.stack([codes_of_clip(n, 64) for n in range(3, 18)]))
+    assert store.codes("val").shape == (0, 12)
+    assert [row["clip_id"] for row in store.rows("test", ["clip_id"])] == ["clip-0000", "clip-0001", "clip-0002"]
+
+
+def test_the_bytes_depend_on_the_rows_alone(made: Path, tmp_path: Path) -> None:
+    again = make_store(tmp_path / "tokens", SIZES)
+    assert {p.name: p.read_bytes() for p in made.iterdir()} == {p.name: p.read_bytes() for p in again.iterdir()}
+
+
+@pytest.mark.parametrize(("codebook_size", "dtype"), [(65_536, np.uint16), (65_537, np.uint32)])
+def test_the_width_of_a_code(tmp_path: Path, codebook_size: int, dtype: type) -> None:
+    store = TokenStore(make_store(tmp_path / "tokens", {"train": [2]}, codebook_size=codebook_size))
+    codes = store.codes("train")
+    assert codes.dtype == dtype
+    assert int(codes[0, 0]) == codebook_size - 1
+    assert np.array_equal(codes, [codes_of_clip(0, codebook_size), codes_of_clip(1, codebook_size)])
+    assert store.codes("val").dtype == dtype
+
+
+def test_a_code_outside_the_codebook_is_never_written(tmp_path: Path) -> None:
+    row = token_row(0, "train", 64)
+    row["codes"][5] = 64
+    with pytest.raises(ValueError, match="code 64 in a codebook of 64"):
+        write_tokens(
+            tmp_path / "p.parquet",
+            [row],
+            tokenizer=TOKENIZER,
+            codebook_size=64,
+            grid=GRID,
+            plan="p",
+            split="train",
+            rejects=[],
+            row_group_rows=4,
+            point="",
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_summary(made: Path) -> None:
+    store = TokenStore(made)
+    codes = np.concatenate([store.codes("test"), store.codes("train")]).reshape(-1)
+    counts = np.bincount(codes, minlength=64)
+    share = counts[counts > 0] / counts.sum()
+    bits = float(-(share * np.log2(share)).sum())
+    summary = store.summary()
+    assert np.array_equal(store.usage(), counts)
+    assert summary["clips"] == 18
+    assert summary["tokens"] == 18 * 12
+    assert summary["dead_codes"] == int((counts == 0).sum())
+    assert summary["entropy_bits"] == round(bits, 3)
+    assert summary["perplexity"] == round(2**bits, 2)
+    size = sum((made / name).stat().st_size for name in ("test-00000.parquet", "train-00000.parquet"))
+    size += sum((made / name).stat().st_size for name in ("train-00001.parquet", "train-00002.parquet"))
+    assert summary["bytes"] == size
+    assert summary["bits_per_token"] == round(8 * size / (18 * 12), 3)
+
+
+def _everything(folder: Path) -> list[object]:
+    store = TokenStore(folder)
+    out: list[object] = []
+    for split in ("test", "train"):
+        for row in store.rows(split):
+            out.append({**row, "codes": row["codes"].tolist()})
+    return out
+
+
+def test_flipped_bits_never_change_a_row(folder: Path) -> None:
+    """Page checksums do not cover the footer, and some of its bits would give other rows."""
+    part = folder / "train-00000.parquet"
+    good, wanted = part.read_bytes(), _everything(folder)
+    for offset in range(0, len(good), 13):
+        bad = bytearray(good)
+        bad[offset] ^= 1 << (offset % 8)
+        part.write_bytes(bytes(bad))
+        with pytest.raises(IntegrityError, match="sha256"):
+            TokenStore(folder).check()
+        try:
+            found = _everything(folder)
+        except IntegrityError:
+            continue
+        assert found == wanted, f"a flipped bit at {offset} changed rows silently"
+
+
+def test_flipped_bits_of_the_index_are_seen(folder: Path) -> None:
+    index = folder / "_index.parquet"
+    good = index.read_bytes()
+    for offset in range(0, len(good), 13):
+        bad = bytearray(good)
+        bad[offset] ^= 1 << (offset % 8)
+        index.write_bytes(bytes(bad))
+        with pytest.raises(IntegrityError, match="index"):
+            TokenStore(folder)
+
+
+def test_truncation_is_seen(folder: Path) -> None:
+    part = folder / "train-00000.parquet"
+    good = part.read_bytes()
+    for length in (0, 3, 4, 100, len(good) // 2, len(good) - 9, len(good) - 1):
+        part.write_bytes(good[:length])
+        with pytest.raises(IntegrityError):
+            TokenStore(folder).check()
+        with pytest.raises(IntegrityError, match="footer cannot be read"):
+            TokenStore(folder).row_groups("train")
+
+
+def test_a_page_that_says_other_codes_is_seen_while_reading(folder: Path) -> None:
+    """A page altered after the part was verified: the checksum of the page is verified at every reading."""
+    part = folder / "train-00000.parquet"
+    store = TokenStore(folder)
+    group = store.row_groups("train")[0]
+    assert store.read(group, ["codes"]).num_rows == 4
+    metadata = pq.ParquetFile(part).metadata.row_group(0)
+    names = [metadata.column(i).path_in_schema for i in range(metadata.num_columns)]
+    column = metadata.column(names.index("codes.list.element"))
+    bad = bytearray(part.read_bytes())
+    bad[column.data_page_offset + column.total_compressed_size - 2] ^= 0xFF
+    part.write_bytes(bytes(bad))
+    with pytest.raises(IntegrityError, match="damaged row group 0") as caught:
+        store.read(group, ["codes"])
+    assert "vtok tokenize" in caught.value.hint
+
+
+def test_a_part_of_another_tokenizer_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = make_store(tmp_path / "other", SIZES, tokenizer="b" * 64)
+    shutil.copy(other / "train-00000.parquet", folder / "train-00000.parquet")
+    with pytest.raises(IntegrityError, match=r"made by tokenizer bbbbbbbbbbbb, the store by aaaaaaaaaaaa"):
+        list(TokenStore(folder).rows("train"))
+    with pytest.raises(IntegrityError, match="sha256"):
+        TokenStore(folder).check()
+
+
+def test_a_part_of_another_plan_is_not_recovered(folder: Path, tmp_path: Path) -> None:
+    from vtok.artefacts import load_plan
+
+    other = make_store(tmp_path / "other", SIZES, tokenizer="b" * 64)
+    recover_part(folder / "train-00000.parquet", load_plan(folder))
+    with pytest.raises(IntegrityError, match="another plan"):
+        recover_part(other / "train-00000.parquet", load_plan(folder))
+
+
+def test_a_missing_part(folder: Path) -> None:
+    (folder / "train-00002.parquet").unlink()
+    with pytest.raises(VtokError) as caught:
+        TokenStore(folder).check()
+    assert "train-00002.parquet" in caught.value.at and "missing" in caught.value.what
+    with pytest.raises(VtokError):
+        TokenStore(folder).row_groups("train")
+
+
+def test_a_footer_without_its_facts_is_damage(folder: Path) -> None:
+    """Valid JSON that lacks a key must not surface as a KeyError."""
+    part = folder / "train-00000.parquet"
+    part.write_bytes(part.read_bytes().replace(b'"tokenizer":', b'"tokenized":'))
+    with pytest.raises(IntegrityError, match="footer cannot be read"):
+        TokenStore(folder).row_groups("train")
+
+
+def test_the_footer_describes_the_part(made: Path) -> None:
+    facts = read_metadata(made / "train-00000.parquet")
+    assert facts["tokenizer"] == TOKENIZER
+    assert facts["codebook_size"] == 64 and facts["grid"] == list(GRID) and facts["mode"] == "exact"
+
+
+def test_no_store(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        TokenStore(tmp_path / "nowhere")
+
+
+def test_uniform_codes_cost_their_entropy(tmp_path: Path) -> None:
+    """targets.md S4: at 128 rows a row group, at most 1.06 x 14 bits a code of a codebook of 16,384."""
+    grid = (4, 16, 16)
+    random = np.random.default_rng(0)
+    rows = [
+        {**token_row(n, "train", 16_384, grid), "codes": random.integers(0, 16_384, 1024), "label": 0}
+        for n in range(512)
+    ]
+    part = write_tokens(
+        tmp_path / "p.parquet",
+        rows,
+        tokenizer=TOKENIZER,
+        codebook_size=16_384,
+        grid=grid,
+        plan="p",
+        split="train",
+        rejects=[],
+        row_group_rows=128,
+        point="",
+    )
+    metadata = pq.ParquetFile(tmp_path / "p.parquet").metadata
+    assert metadata.num_row_groups == 4
+    bits = 8 * part.bytes / (512 * 1024)
+    assert 14 <= bits <= 1.06 * 14
