@@ -25,6 +25,7 @@ from vtok.seeds import derive
 from vtok.tokenizers.load import load_tokenizer
 from vtok.video.decode import read_video
 from vtok.video.encode import write_gif, write_mp4
+from vtok.video.ffmpeg import ffmpeg_binary
 from vtok.video.preview import grid_frames
 from vtok.video.ranges import to_pixels
 
@@ -37,7 +38,9 @@ def generate(recipe: Recipe) -> Card:
 
     Raises:
         UsageError: one of them is missing, they do not belong together, or the label is not one of the prior's.
+        VtokError: the ffmpeg program is not there.
     """
+    ffmpeg_binary()  # fails now rather than in a worker
     prior = artefacts.load(recipe.folder("prior"), "prior")
     tokenizer = artefacts.load(recipe.folder("tokenizer"), "tokenizer")
     if prior.facts["tokenizer"] != tokenizer.facts["fingerprint"]:

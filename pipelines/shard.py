@@ -29,6 +29,7 @@ from vtok.shards.codec import encode_clip
 from vtok.shards.writer import read_footer, verify_shard, write_shard
 from vtok.video.child import DecodeChild
 from vtok.video.errors import VideoError
+from vtok.video.ffmpeg import ffmpeg_binary
 
 MANIFEST_NAME = "_clips.parquet"
 """The manifest of the clips that were written, completed with the sources' sha256."""
@@ -39,8 +40,11 @@ def shard(recipe: Recipe) -> Card:
 
     Raises:
         UsageError: the manifest is missing or unfinished.
+        VtokError: the ffmpeg program is needed and not there.
     """
     clips_folder, folder = recipe.folder("clips"), recipe.folder("shards")
+    if recipe.shards.decoder == "ffmpeg" or recipe.shards.encoding == "h264":
+        ffmpeg_binary()  # fails now rather than in a worker
     clips = artefacts.load(clips_folder, "clips")
     manifest = read_manifest_parts(clips_folder, artefacts.load_index(clips_folder)["path"].to_pylist())
     units = plan_shards(manifest.to_pylist(), recipe.shards, recipe.seed)

@@ -56,16 +56,22 @@ def save(run: Path, kind: str, step: int, engines: Mapping[str, Engine], state: 
             crash_point(f"{kind}:checkpoint-{step}:after_rename")
             for old in list_steps(run)[:-keep]:
                 shutil.rmtree(root / _name(old))
-    except OSError as error:
+    except (OSError, RuntimeError, VtokError) as error:  # torch.save reports a full disk as a RuntimeError
         if rank() == 0:
             shutil.rmtree(temp, ignore_errors=True)
         raise VtokError(
-            f"cannot write the checkpoint: {error.strerror or error}",
+            f"cannot write the checkpoint: {_reason(error)}",
             at=str(final),
             hint="earlier checkpoints are intact; make room, then run the same command again",
         ) from error
     barrier()
     return final
+
+
+def _reason(error: OSError | RuntimeError | VtokError) -> str:
+    if isinstance(error, VtokError):
+        return error.what
+    return (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
 
 
 def list_steps(run: Path) -> list[int]:
@@ -74,6 +80,17 @@ def list_steps(run: Path) -> list[int]:
     if not root.is_dir():
         return []
     return sorted(int(p.name.removeprefix("step-")) for p in root.iterdir() if p.name.startswith("step-"))
+
+
+def set_aside(run: Path) -> None:
+    """Renames the checkpoints of an earlier attempt, so that a run that starts anew does not mix with them."""
+    root = run / FOLDER
+    if rank() == 0 and list_steps(run):
+        old = root.with_name(f"{FOLDER}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        root.rename(old)
+        console.note(f"starting anew; the checkpoints of the earlier attempt are now in {old}")
+    barrier()
 
 
 def find(run: Path, resume: str, kind: str, plan: str) -> tuple[Path, dict[str, Any]] | None:
@@ -122,6 +139,8 @@ def _problem(path: Path) -> str | None:
         return "no such folder"
     try:
         state = _read_state(path)
+        if not {"kind", "plan", "step"} <= state.keys():
+            return f"{STATE_NAME} is damaged"
         for name, digest in state["files"].items():
             if sha256_of(path / name) != digest:
                 return f"{name} is damaged"

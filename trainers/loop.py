@@ -73,9 +73,18 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
         KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint of the last finished step was saved first.
     """
     settings = _read_settings(folder)
-    engine = start(settings.get("engine", config.engine))
-    engines = task.build(engine)
     found = checkpoint.find(folder, resume, task.name, plan.fingerprint)
+    if found is None:  # a run that starts anew may take another engine, but not another number of threads
+        settings = {key: value for key, value in settings.items() if key == "threads"}
+        checkpoint.set_aside(folder)
+    engine = start(settings.get("engine", config.engine))
+    if engine != settings.get("engine", engine):
+        raise VtokError(
+            f"the checkpoints were written by the {settings['engine']} engine, which does not start here",
+            at=str(folder),
+            hint="install a C++ compiler (g++), or start anew with --resume never",
+        )
+    engines = task.build(engine)
     step = 0
     if found is not None:
         path, state = found
@@ -92,7 +101,7 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
     if rank() == 0:
         write_json(folder / SETTINGS_NAME, settings)
         console.say(f"{task.name}: engine {engine}, {console.count(threads, 'threads')}, {config.steps} steps")
-    log = MetricsLog(folder, step)
+    log = MetricsLog(folder, step) if rank() == 0 else None
     saved = step
 
     def save() -> None:
@@ -116,7 +125,7 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
             if step % config.validate_every == 0 or step == config.steps:
                 validated = task.validate(step)
                 meter.validated(validated)
-            if rank() == 0 and (validated or step % config.log_every == 0 or step == 1):
+            if log is not None and (validated or step % config.log_every == 0 or step == 1):
                 row = meter.row(step, {**values, **validated})
                 log.write(row)
                 console.say(step_line(task.name, row))

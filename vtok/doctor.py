@@ -55,11 +55,12 @@ def examine() -> list[Finding]:
     for check in checks:
         try:
             findings.append(check())
-        except (ImportError, OSError, RuntimeError, VtokError) as error:
+        except VtokError as error:
+            findings.append(Finding(check.__name__.lstrip("_"), FAIL, f"{error.what} {error.at}".strip(), error.hint))
+        except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            findings.append(
-                Finding(check.__name__.lstrip("_"), FAIL, text, "install again: pip install -c constraints.txt -e .")
-            )
+            hint = "install again: pip install -c constraints.txt -e ."
+            findings.append(Finding(check.__name__.lstrip("_"), FAIL, text, hint))
     return findings
 
 

@@ -43,7 +43,7 @@ def tokenizer(run: RunFacts) -> Html | None:
             "Loss",
             "Total and reconstruction loss of the training batches.",
             "",
-            [Series("total", series(rows, "loss"), 1), Series("reconstruction (L1)", series(rows, "recon"), 2)],
+            [Series("total", series(rows, "loss"), 1), Series("reconstruction", series(rows, "recon"), 2)],
         ),
         line_chart(
             "Reconstruction of held-out clips",

@@ -11,7 +11,7 @@ from schemas.config.data import ShardsConfig
 from schemas.errors import IntegrityError
 from schemas.shards import FOOTER_MEMBER
 from tests.shards.making import clip_name, samples
-from vtok.shards.writer import read_footer, write_shard
+from vtok.shards.writer import read_footer, verify_shard, write_shard
 
 _FOOTER = {"plan": "p", "split": "train", "rows": 3, "rejects": [], "sources": {"é.avi": "00"}}
 
@@ -88,4 +88,19 @@ def test_text_in_the_footer_is_readable(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar") as tar:
         member = tar.extractfile(FOOTER_MEMBER)
         assert member is not None
-        assert json.loads(member.read()) == _FOOTER
+        found = json.loads(member.read())
+    assert len(found.pop("sha256")) == 64
+    assert found == _FOOTER
+
+
+def test_a_shard_vouches_for_every_byte_of_itself(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    _write(path)
+    assert verify_shard(path) == _FOOTER
+    good = path.read_bytes()
+    for offset in range(0, len(good), 97):
+        bad = bytearray(good)
+        bad[offset] ^= 1 << (offset % 8)
+        path.write_bytes(bytes(bad))
+        with pytest.raises(IntegrityError):
+            verify_shard(path)

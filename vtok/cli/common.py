@@ -56,5 +56,5 @@ def conclude(card: Card, folder: Path, recipe_name: str) -> int:
         console.say(f"rejected: {listed} (details: vtok data info {folder})")
         code = EXIT_REJECTS
     following = NEXT_COMMAND[card.kind]
-    console.say(f"next: {following} {recipe_name}")
+    console.say(f"next: {following} {folder.parent if card.kind == 'samples' else recipe_name}")
     return code

@@ -25,7 +25,9 @@ def demo(
 ) -> int:
     """Run every stage on a small dataset; ends with report.html. Running it again resumes."""
     from pipelines.runtime import ray_session
+    from vtok.video.ffmpeg import ffmpeg_binary
 
+    ffmpeg_binary()  # samples need it: better to know before the training
     planted: list[str] = []
     changes = [f"out={json.dumps(str(out))}"]
     if videos is None:

@@ -1,0 +1,110 @@
+"""Commands that look: they print for people, and JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import tiny_run
+from vtok.cli import main
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    tiny_run.make_run(folder)
+    return folder
+
+
+def said(capfd: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> str:
+    capfd.readouterr()
+    assert main([str(argument) for argument in arguments]) == code
+    return capfd.readouterr().out
+
+
+def test_status_of_a_run(capfd: pytest.CaptureFixture[str], finished: Path) -> None:
+    text = said(capfd, "status", finished)
+    for stage in tiny_run.STAGES:
+        assert any(line.startswith(stage) and "complete" in line for line in text.splitlines())
+    assert text.splitlines()[-1] == "next: vtok evaluate"
+    found = json.loads(said(capfd, "status", finished, "--json"))
+    assert [item["kind"] for item in found] == list(tiny_run.STAGES)
+    assert {item["state"] for item in found} == {"complete"}
+    by_kind = {item["kind"]: item for item in found}
+    assert by_kind["shards"]["inputs"]["clips"] == by_kind["clips"]["fingerprint"]
+
+
+def test_status_of_an_unfinished_artefact(capfd: pytest.CaptureFixture[str], finished: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished / "shards", tmp_path / "shards"))
+    (folder / "_vtok.json").unlink()
+    (folder / "train-00000.tar").unlink()
+    found = json.loads(said(capfd, "status", folder, "--json"))
+    assert found[0]["state"] == "unfinished: 1 of 2 parts" and found[0]["next"] == "vtok data shard"
+    assert "unfinished: 1 of 2 parts" in said(capfd, "data", "info", folder)
+
+
+def test_data_info(capfd: pytest.CaptureFixture[str], finished: Path) -> None:
+    text = said(capfd, "data", "info", finished / "clips")
+    assert "clips in" in text and "complete" in text and "part-00000.parquet" in text
+    assert "unreadable" in text and "no <moov> atom" in text
+    found = json.loads(said(capfd, "data", "info", finished / "clips", "--json"))
+    assert found["kind"] == "clips" and found["counts"]["rejects"] == 2
+    assert {row["reason"] for row in found["rejects"]} == {"unreadable", "empty"}
+    for stage in tiny_run.STAGES:
+        assert json.loads(said(capfd, "data", "info", finished / stage, "--json"))["kind"] == stage
+        assert said(capfd, "data", "info", finished / stage)
+
+
+def test_tokens_info_and_check(capfd: pytest.CaptureFixture[str], finished: Path) -> None:
+    found = json.loads(said(capfd, "tokens", "info", finished / "tokens", "--json"))
+    assert (found["clips"], found["tokens"], found["codebook_size"]) == (17, 17 * 32, 16)
+    assert "perplexity" in said(capfd, "tokens", "info", finished / "tokens")
+    assert said(capfd, "tokens", "check", finished / "tokens").startswith("sound: 17 clips in 2 parts")
+
+
+def test_recipes(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text = said(capfd, "recipes")
+    assert "demo " in text and text.splitlines()[-1].startswith("next: ")
+    printed = said(capfd, "recipes", "demo")
+    assert yaml.safe_load(printed)["name"] == "demo"
+    assert main(["recipes", "dmo"]) == 2
+
+
+def test_config_show(capfd: pytest.CaptureFixture[str]) -> None:
+    shown = yaml.safe_load(said(capfd, "config", "show", "demo", "data.num_frames=16"))
+    assert shown["data"]["num_frames"] == 16
+    assert shown["cluster"]["retries"] == 3, "defaults are shown"
+    from schemas.config import Recipe
+
+    assert Recipe.model_validate(shown).plain() == shown
+
+
+def test_config_schema(capfd: pytest.CaptureFixture[str]) -> None:
+    text = said(capfd, "config", "schema")
+    for key in ("out: str (required)", "data.num_frames: int (default 16)", "tokenizer.train.generator"):
+        assert key in text
+    part = said(capfd, "config", "schema", "tokenizer.model")
+    assert "tokenizer.model.n_codes: int (default 16384)" in part and "data." not in part
+    schema = json.loads(said(capfd, "config", "schema", "--json"))
+    assert {"out", "data", "shards", "tokenizer"} <= schema["properties"].keys()
+    assert main(["config", "schema", "tokenizer.modle"]) == 2
+
+
+def test_doctor(capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    code = main(["doctor", "--json"])
+    found = {item["name"]: item for item in json.loads(capfd.readouterr().out)}
+    assert {"python", "packages", "torch", "ffmpeg", "ray", "compiler", "disk"} <= found.keys()
+    assert code == (1 if any(item["level"] == "FAIL" for item in found.values()) else 0)
+    assert all(item["hint"] for item in found.values() if item["level"] == "FAIL")
+    assert found["packages"]["level"] == "OK"
+
+
+def test_help_reads_as_the_workflow(capfd: pytest.CaptureFixture[str]) -> None:
+    text = said(capfd, "--help")
+    places = [text.index(f" {word} ") for word in ("demo", "data", "train", "tokenize", "sample", "evaluate", "report")]
+    assert places == sorted(places)

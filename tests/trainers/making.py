@@ -1,0 +1,72 @@
+"""The smallest trainings: shards and tokens of `tests.tiny_run`, a handful of steps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import load_file
+
+from schemas.config import Recipe
+from tests import tiny_run
+
+OPTIM = {"lr": 1e-3, "betas": [0.5, 0.9], "optimizer": "adam", "weight_decay": 0.0}
+
+
+def make_inputs(folder: Path) -> Path:
+    """A run with clips, shards, a tokenizer and tokens (no training, no Ray)."""
+    tiny_run.make_run(folder, ("clips", "shards", "tokenizer", "tokens"))
+    return folder
+
+
+def settings(out: Path, *, steps: int, engine: str, **train: Any) -> dict[str, Any]:
+    """A recipe's tree; discriminators join at step 5. `train` changes both trainings."""
+    both = {
+        "engine": engine,
+        "steps": steps,
+        "batch_size": 4,
+        "threads": 1,
+        "log_every": 1,
+        "validate_every": 10,
+        "validate_clips": 4,
+        "checkpoint_every": 4,
+        **train,
+    }
+    tree = tiny_run.recipe(out).plain()
+    tree["tokenizer"] |= {
+        "discriminators": {"channels": 4, "layers": 1},
+        "loss": {"discriminator_start": 5, "gan_feature_weight": 1.0},
+        "train": {**both, "generator": OPTIM, "discriminator": OPTIM, "preview_clips": 1},
+    }
+    tree["prior"]["train"] = {**both, "optim": {"lr": 1e-2, "warmup_steps": 3, "schedule": "cosine"}}
+    return tree
+
+
+def prepare(inputs: Path, out: Path, task: str, *, steps: int = 10, engine: str = "plain", **train: Any) -> Recipe:
+    """A run of its own at `out` with the inputs of one training, and its recipe.yaml."""
+    for stage in ("shards",) if task == "tokenizer" else ("tokenizer", "tokens"):
+        shutil.copytree(inputs / stage, out / stage)
+    tree = settings(out, steps=steps, engine=engine, **train)
+    (out / "recipe.yaml").write_text(yaml.safe_dump(tree))
+    return Recipe.model_validate(tree)
+
+
+def losses(folder: Path) -> dict[int, dict[str, float]]:
+    """Every number that a training logged by step, but for clocks and memory."""
+    clocks = {"rate", "mem_gb", "data_fraction", "eta", "seconds", "unit"}
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len({row["step"] for row in rows}) == len(rows), "a step is logged once"
+    return {row["step"]: {key: value for key, value in row.items() if key not in clocks} for row in rows}
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    """The exported tensors."""
+    return load_file(next(folder.glob("*.safetensors")))
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    """Whether two exports are equal bit by bit."""
+    return next(a.glob("*.safetensors")).read_bytes() == next(b.glob("*.safetensors")).read_bytes()
