@@ -75,11 +75,14 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
                 object_store_memory=256 << 20,
                 **common,
             )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises a bare Exception where a node does not come up within 30 s
+        ray.shutdown()
         raise VtokError(
-            f"Ray does not start: {str(error).splitlines()[0]}",
+            f"Ray does not start: {(str(error).splitlines() or [type(error).__name__])[0]}",
             at=cluster.address or "embedded Ray",
-            hint="check cluster.address and RAY_AUTH_TOKEN" if cluster.address else "see `vtok doctor`",
+            hint="check cluster.address and RAY_AUTH_TOKEN"
+            if cluster.address
+            else "try again when the machine is less busy; see `vtok doctor`",
         ) from error
     try:
         yield

@@ -199,6 +199,8 @@ def _start_deepspeed() -> str | None:
     os.environ.setdefault("WORLD_SIZE", "1")
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", str(_free_port()))
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     try:
         import deepspeed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runtime import Unit, run_job
+from pipelines.runtime import Unit, ray_session, run_job
 from schemas.card import Card
 from schemas.config.run import ClusterConfig
 from schemas.errors import ConfigError, IntegrityError, VtokError
@@ -121,6 +121,21 @@ def test_a_bug_in_a_worker_shows_its_traceback(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="one over nothing") as caught:
         job(tmp_path / "tokens", workers.HasABug)
     assert "misbehave" in str(caught.value)
+
+
+def test_a_ray_that_does_not_start_is_an_error_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(**options: object) -> None:
+        raise Exception("The current node timed out during startup.\nThis could be ...")  # as Ray does
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.setattr("ray.init", late)
+    with (
+        pytest.raises(VtokError, match="does not start: The current node timed out") as caught,
+        ray_session(ClusterConfig()),
+    ):
+        pass
+    assert "vtok doctor" in caught.value.hint
 
 
 def test_a_unit_that_hangs(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,6 +49,8 @@ def conclude(card: Card, folder: Path, recipe_name: str) -> int:
     from vtok.artefacts import NEXT_COMMAND, load_rejects
     from vtok.inspect_folder import reasons
 
+    if os.environ.get("RANK", "0") != "0":
+        return EXIT_DONE  # the first of several training processes speaks for all
     counts = ", ".join(f"{key} {value:,}" for key, value in card.counts.items() if key != "bytes")
     console.say(f"{card.kind}: {counts} ({console.size(card.counts.get('bytes', 0))}) in {folder}")
     code = EXIT_DONE

@@ -1,0 +1,178 @@
+"""kill -9 and Ctrl-C anywhere: the same command again makes the bytes of an undisturbed run.
+
+Points in workers (`<kind>:<part>:...`) kill an actor, which the running command replaces; points in the driver kill the
+command, which is run again. Three points a stage here; all of them, and random ones, in the soak.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from schemas.card import CARD_NAME, INDEX_NAME
+from schemas.config import Recipe
+from tests.pipelines.making import REPOSITORY, digests, vtok, write_recipe
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+COMMANDS = {"clips": ("data", "ingest"), "shards": ("data", "shard"), "tokens": ("tokenize",)}
+PARTS = {"clips": "part-00000.parquet", "shards": "train-00001.tar", "tokens": "train-00001.parquet"}
+INPUTS = {"clips": (), "shards": ("clips",), "tokens": ("shards", "tokenizer")}
+MOMENTS = ("temp_written", "before_rename", "after_rename")
+CODES = (0, 3)
+
+
+def worker_points(kind: str) -> list[str]:
+    return [f"{kind}:{PARTS[kind]}:{moment}" for moment in MOMENTS]
+
+
+def driver_points(kind: str) -> list[str]:
+    places = [f"{kind}:{INDEX_NAME}", f"{kind}:card"]
+    return [f"{place}:{moment}" for place in places for moment in MOMENTS] + [f"{kind}:before_card"]
+
+
+SAMPLE = [
+    "clips:part-00000.parquet:before_rename",
+    f"clips:{INDEX_NAME}:after_rename",
+    "shards:train-00001.tar:temp_written",
+    "shards:before_card",
+    "tokens:train-00001.parquet:after_rename",
+    "tokens:card:before_rename",
+]
+EVERY = [point for kind in COMMANDS for point in worker_points(kind) + driver_points(kind)]
+
+
+def prepare(made: Recipe, folder: Path, kind: str) -> tuple[Path, Path]:
+    """A run with the inputs of a stage: its recipe and the stage's folder."""
+    out = folder / "run"
+    for stage in INPUTS[kind]:
+        shutil.copytree(made.folder(stage), out / stage)
+    return write_recipe(folder / "r.yaml", Path(made.data.root), out), out / kind
+
+
+def kill_and_rerun(made: Recipe, folder: Path, point: str) -> None:
+    kind = point.split(":")[0]
+    recipe, artefact = prepare(made, folder, kind)
+    mark = folder / "mark"
+    first = vtok(*COMMANDS[kind], recipe, VTOK_CRASH_AT=point, VTOK_CRASH_MARK=str(mark))
+    assert mark.exists(), f"{point} was not reached: {first.stderr}"
+    if point in driver_points(kind):
+        assert first.returncode == -signal.SIGKILL
+        assert (artefact / CARD_NAME).exists() == point.endswith("card:after_rename")
+        first = vtok(*COMMANDS[kind], recipe)
+    else:
+        assert "worker lost while making" in first.stderr
+    assert first.returncode in CODES, first.stderr
+    assert digests(artefact) == digests(made.folder(kind))
+
+
+@pytest.mark.parametrize("point", SAMPLE)
+def test_killed_at_a_point(made: Recipe, tmp_path: Path, point: str) -> None:
+    kill_and_rerun(made, tmp_path, point)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("point", EVERY)
+def test_killed_at_every_point(made: Recipe, tmp_path: Path, point: str) -> None:
+    kill_and_rerun(made, tmp_path, point)
+
+
+def start(kind: str, recipe: Path) -> subprocess.Popen[str]:
+    """The command in a session of its own, as a terminal would start it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vtok", *COMMANDS[kind], str(recipe)],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "VTOK_TEST_RUN": recipe.parent.name},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def survivors(recipe: Path) -> list[str]:
+    """Command lines of the processes that carry the mark of a run in their environment."""
+    mark = f"VTOK_TEST_RUN={recipe.parent.name}".encode()
+    found = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdecimal():
+            continue
+        try:
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120])
+        except OSError:
+            continue
+    return [line for line in found if line.strip()]
+
+
+def all_gone(recipe: Path, patience: float = 20.0) -> list[str]:
+    """What is left of a run's processes after at most some seconds."""
+    end = time.monotonic() + patience
+    while (left := survivors(recipe)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
+
+
+def wait_for_parts(process: subprocess.Popen[str], artefact: Path, count: int) -> None:
+    """Returns when the job has written that many parts."""
+    end = time.monotonic() + 120
+    while len([p for p in artefact.glob("*-*.*") if not p.name.startswith((".", "_"))]) < count:
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_ctrl_c_ends_everything_and_the_same_command_goes_on(made: Recipe, tmp_path: Path) -> None:
+    recipe, artefact = prepare(made, tmp_path, "shards")
+    process = start("shards", recipe)
+    wait_for_parts(process, artefact, 1)
+    assert len(survivors(recipe)) > 2, "the mark must find Ray's processes, or the test proves nothing"
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert all_gone(recipe) == []
+    assert not (artefact / CARD_NAME).exists()
+    again = vtok(*COMMANDS["shards"], recipe)
+    assert again.returncode in CODES, again.stderr
+    assert digests(artefact) == digests(made.folder("shards"))
+
+
+def test_a_killed_driver_leaves_no_process(made: Recipe, tmp_path: Path) -> None:
+    recipe, artefact = prepare(made, tmp_path, "shards")
+    process = start("shards", recipe)
+    wait_for_parts(process, artefact, 1)
+    process.kill()
+    process.communicate(timeout=60)
+    assert all_gone(recipe) == []
+    again = vtok(*COMMANDS["shards"], recipe)
+    assert again.returncode in CODES, again.stderr
+    assert digests(artefact) == digests(made.folder("shards"))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", list(COMMANDS))
+def test_killed_again_and_again_at_random_moments(made: Recipe, tmp_path: Path, kind: str) -> None:
+    """At least 20 kills over the three stages: SIGKILL and SIGINT to the driver, some time after its start."""
+    recipe, artefact = prepare(made, tmp_path, kind)
+    draw = random.Random(f"kills {kind}")
+    for _ in range(7):
+        if (artefact / CARD_NAME).exists():
+            shutil.rmtree(artefact)
+        process = start(kind, recipe)
+        try:
+            process.wait(timeout=draw.uniform(1, 14))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, draw.choice([signal.SIGKILL, signal.SIGINT]))
+        process.communicate(timeout=60)
+        assert all_gone(recipe) == []
+    done = vtok(*COMMANDS[kind], recipe)
+    assert done.returncode in CODES, done.stderr
+    assert digests(artefact) == digests(made.folder(kind))
