@@ -68,14 +68,8 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         if cluster.address:
             ray.init(address=cluster.address, **common)
         else:
-            ray.init(
-                address="local",  # without it Ray looks for a cluster that someone else has started
-                num_cpus=max(2, os.cpu_count() or 1),
-                include_dashboard=False,
-                object_store_memory=256 << 20,
-                **common,
-            )
-    except Exception as error:  # Ray raises a bare Exception where a node does not come up within 30 s
+            _start_embedded(common)
+    except Exception as error:  # Ray raises bare Exceptions, too
         ray.shutdown()
         raise VtokError(
             f"Ray does not start: {(str(error).splitlines() or [type(error).__name__])[0]}",
@@ -88,6 +82,25 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_embedded(common: dict[str, Any]) -> None:
+    """Starts a Ray in this process; once more if its node is not up after the 30 s that Ray waits on a busy machine."""
+    for attempt in range(2):
+        try:
+            ray.init(
+                address="local",  # without it Ray looks for a cluster that someone else has started
+                num_cpus=max(2, os.cpu_count() or 1),
+                include_dashboard=False,
+                object_store_memory=256 << 20,
+                **common,
+            )
+            return
+        except Exception as error:
+            if attempt or "timed out" not in str(error):
+                raise
+            console.note("Ray did not start in time; trying once more")
+            ray.shutdown()
 
 
 def run_job(

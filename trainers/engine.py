@@ -148,13 +148,27 @@ def _set_lr(optimizer: Any, lr: float) -> None:
 
 
 def rank() -> int:
-    """This process's rank; 0 outside a distributed run."""
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    """This process's rank, from the launcher's environment until torch.distributed is up; 0 in a run of one process."""
+    if torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    return int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
-    """Number of training processes; 1 outside a distributed run."""
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    """Number of training processes, from the launcher's environment until torch.distributed is up."""
+    if torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def average(values: dict[str, float]) -> dict[str, float]:
+    """The mean of every value over all ranks, which must hold the same keys."""
+    if world_size() == 1:
+        return values
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    total = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(total)
+    return dict(zip(values, (total / world_size()).tolist(), strict=True))
 
 
 def barrier() -> None:
@@ -169,7 +183,7 @@ def start(wanted: EngineName) -> EngineName:
     Raises:
         VtokError: several processes were launched and DeepSpeed cannot start: plain torch trains in one process only.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = world_size()
     if wanted == "deepspeed":
         reason = _start_deepspeed()
         if reason is None:

@@ -24,7 +24,7 @@ from schemas.card import Plan
 from schemas.config.train import TrainConfig
 from schemas.errors import VtokError
 from trainers import checkpoint
-from trainers.engine import Engine, EngineName, rank, start
+from trainers.engine import Engine, EngineName, average, rank, start
 from trainers.metrics import MetricsLog, step_line
 from vtok import console
 from vtok.files import write_json
@@ -113,7 +113,7 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
             waiting = time.perf_counter()
             batch = next(batches)
             meter.waited += time.perf_counter() - waiting
-            values = task.train_step(batch, step)
+            values = average(task.train_step(batch, step))
             step += 1
             if not math.isfinite(values["loss"]):
                 raise VtokError(

@@ -112,7 +112,7 @@ def survivors(recipe: Path) -> list[str]:
     return [line for line in found if line.strip()]
 
 
-def all_gone(recipe: Path, patience: float = 20.0) -> list[str]:
+def all_gone(recipe: Path, patience: float = 60.0) -> list[str]:
     """What is left of a run's processes after at most some seconds."""
     end = time.monotonic() + patience
     while (left := survivors(recipe)) and time.monotonic() < end:

@@ -40,7 +40,7 @@ def assert_equal(folder: Path, other: Path) -> None:
         assert ours[step] == pytest.approx(row, rel=1e-6, abs=1e-6), f"step {step}"
     a, b = weights(folder), weights(other)
     assert a.keys() == b.keys()
-    assert all((a[key] - b[key]).abs().max() <= 1e-6 for key in a)
+    assert all((a[key].double() - b[key].double()).abs().max() <= 1e-6 for key in a)
 
 
 @needs_compiler
