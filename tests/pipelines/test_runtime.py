@@ -124,7 +124,10 @@ def test_a_bug_in_a_worker_shows_its_traceback(tmp_path: Path) -> None:
 
 
 def test_a_ray_that_does_not_start_is_an_error_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[object] = []
+
     def late(**options: object) -> None:
+        tries.append(options["address"])
         raise Exception("The current node timed out during startup.\nThis could be ...")  # as Ray does
 
     monkeypatch.setattr("ray.is_initialized", lambda: False)
@@ -136,6 +139,7 @@ def test_a_ray_that_does_not_start_is_an_error_for_users(monkeypatch: pytest.Mon
     ):
         pass
     assert "vtok doctor" in caught.value.hint
+    assert tries == ["local", "local"], "once more, and never somebody else's cluster"
 
 
 def test_a_unit_that_hangs(tmp_path: Path) -> None:
