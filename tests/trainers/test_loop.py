@@ -25,7 +25,7 @@ from trainers.tokenizer import TokenizerTask, train_tokenizer
 from vtok import artefacts
 from vtok.tokens.store import TokenStore
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 TRAIN = {"tokenizer": train_tokenizer, "prior": train_prior}
 
 
