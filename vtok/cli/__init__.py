@@ -61,13 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
     except VtokError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # the parser turns the former into the latter
         print("interrupted: what is finished is kept; run the same command again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
     except typer.Exit as stop:
         return stop.exit_code
-    except typer.Abort:
-        return EXIT_INTERRUPTED
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "show"):  # the parser's own usage errors
             error.show()
