@@ -167,10 +167,10 @@ def test_what_libraries_print_does_not_mix_with_frames(bad: DecodeChild, video: 
 
 
 def test_a_child_that_died_idle_is_replaced(child: DecodeChild, video: Path) -> None:
-    child.probe(str(video), cpu_seconds=20.0)
-    os.kill(_pid(child), signal.SIGKILL)
-    assert _wait_until_dead(_pid(child), 5)
-    assert child.probe(str(video), cpu_seconds=20.0).frames == 40
+    for _ in range(5):  # at once: a process with threads is not gone the moment that it is killed
+        child.probe(str(video), cpu_seconds=20.0)
+        os.kill(_pid(child), signal.SIGKILL)
+        assert child.probe(str(video), cpu_seconds=20.0).frames == 40
 
 
 def test_no_ffmpeg_is_the_users_error_and_no_reject(

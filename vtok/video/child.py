@@ -40,6 +40,9 @@ _LARGEST_ALLOWANCE = 100
 """The allowance for pixels and bytes is at most this many times the configured CPU time: headers can lie."""
 _WALL_FACTOR, _WALL_EXTRA = 10.0, 30.0
 """The wall-clock guard: this many times the CPU time, plus this many seconds."""
+_START_SECONDS = 120.0
+"""Wall-clock time in which a child must take a request: a busy machine needs seconds to start Python."""
+_RECEIVED = b"."
 _BLOCK = 1 << 20
 
 
@@ -129,18 +132,24 @@ class DecodeChild:
         return self._process
 
     def _send(self, request: dict[str, Any], cpu_seconds: float) -> _Patience:
-        """Sends a request; returns how long its answers may be waited for."""
-        for attempt in range(2):
+        """Sends a request and waits until the child has it; returns how long its answers may be waited for.
+
+        A child that dies before it has the request died of something else, so the video is not to blame.
+        """
+        for _ in range(2):
             process = self._start()
-            assert process.stdin is not None
+            assert process.stdin is not None and process.stdout is not None
             try:
                 write_message(process.stdin, {**request, "cpu_seconds": cpu_seconds})
-                break
-            except BrokenPipeError:  # it died between two requests
+                self._read(process.stdout, len(_RECEIVED), _Patience(_START_SECONDS))
+                return _Patience(_WALL_FACTOR * cpu_seconds + _WALL_EXTRA)
+            except (BrokenPipeError, EOFError, TimeoutError):
                 self.close()
-                if attempt:
-                    raise VideoError("crashed", "the decoding process does not start") from None
-        return _Patience(_WALL_FACTOR * cpu_seconds + _WALL_EXTRA)
+        raise VtokError(
+            "the decoding process does not start",
+            at=f"{sys.executable} -m {self._module}",
+            hint="look at the machine's memory and process limits, then run the same command again",
+        )
 
     def _receive(self, patience: _Patience, cpu_seconds: float) -> tuple[dict[str, Any], bytes]:
         process = self._process
@@ -303,6 +312,8 @@ def serve() -> None:
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     while True:
         request = requests.get()
+        sink.write(_RECEIVED)
+        sink.flush()
         limit_cpu(request["cpu_seconds"])
         try:
             answer(request, sink)
