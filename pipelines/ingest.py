@@ -6,6 +6,7 @@ hashed, once: by the shard job, in the pass that decodes them.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from vtok.parquet import recover_part, write_part
 from vtok.video.child import DecodeChild
 from vtok.video.clips import clip_id, plan_clips
 from vtok.video.errors import VideoError
+from vtok.video.geometry import scale_box
 
 FILES_PER_UNIT = 256
 _PROBE_SECONDS = 20.0  # CPU time for one file's headers
@@ -79,11 +81,13 @@ def read_manifest_parts(folder: Path, names: list[str]) -> pa.Table:
 
 
 def _message(video: SourceVideo) -> dict[str, Any]:
-    """What a worker needs to know of a file."""
-    try:
-        size = video.path.stat().st_size
-    except OSError:
-        size = -1  # the probe will say why
+    """What a worker needs to know of a video; of a file its size, too."""
+    size = None
+    if video.medium is None:
+        try:
+            size = video.path.stat().st_size
+        except OSError:
+            size = -1  # the probe will say why
     return {**video._asdict(), "path": str(video.path), "bytes": size}
 
 
@@ -143,17 +147,22 @@ class IngestWorker:
     def _clips(self, video: dict[str, Any]) -> list[dict[str, Any]]:
         if video["reject"] is not None:
             raise VideoError(*video["reject"])
-        facts = self.child.probe(video["path"], cpu_seconds=_PROBE_SECONDS)
+        address = {"medium": video["medium"], "item": video["item"], "source_fps": self.data.source_fps}
+        facts, size = self.child.probe(video["path"], cpu_seconds=_PROBE_SECONDS, source=address)
+        companions = video["companions"]
         common = {
             "source": video["source"],
-            "source_bytes": video["bytes"],
+            "medium": video["medium"],
+            "item": video["item"],
+            "companions": json.dumps(companions, sort_keys=True) if companions else None,
+            "source_bytes": size,
             "source_sha256": None,
             **facts._asdict(),
             "split": video["split"],
             "label": video["label"],
             "class_name": video["class_name"],
             "caption": video["caption"],
-            "bbox": None,
+            "bbox": scale_box(video["bbox"], video["bbox_size"], facts.width, facts.height),
         }
-        spans = plan_clips(facts, self.data)
+        spans = plan_clips(facts, self.data, video["span"])
         return [{"clip_id": clip_id(video["source"], span), **common, **span._asdict()} for span in spans]

@@ -24,8 +24,9 @@ from schemas.config.data import DataConfig, ShardsConfig
 from schemas.errors import IntegrityError
 from vtok import artefacts
 from vtok.artefacts import Part
+from vtok.datasets.base import source_path
 from vtok.files import sha256_of, write_table
-from vtok.shards.codec import encode_clip
+from vtok.shards.codec import encode_clip, encode_extras
 from vtok.shards.writer import read_footer, verify_shard, write_shard
 from vtok.video.child import DecodeChild
 from vtok.video.errors import VideoError
@@ -162,13 +163,14 @@ class ShardWorker:
         for source, group in itertools.groupby(payload, key=lambda row: row["source"]):
             rows = list(group)
             decoded = self.child.decode(
-                str(Path(self.data.root) / source),
+                str(Path(self.data.root) / source_path(source, rows[0]["item"])),
                 rows,
                 resolution=self.data.resolution,
                 policy=self.config.policy,
                 decoder=self.config.decoder,
                 max_pixels=self.config.max_pixels,
                 cpu_seconds=self.config.cpu_seconds_per_video,
+                audio_rate=self.config.audio_rate,
             )
             for index, result in decoded:
                 row = rows[index]
@@ -179,7 +181,8 @@ class ShardWorker:
                 row = {**row, "source_sha256": decoded.sha256}
                 footer["sources"][source] = decoded.sha256
                 meta = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-                yield row["clip_id"], {"json": meta, **encode_clip(result, self.config, clip_fps(row))}
+                frames = encode_clip(result.frames_thwc, self.config, clip_fps(row))
+                yield row["clip_id"], {"json": meta, **frames, **encode_extras(result.extras, self.config)}
 
 
 def clip_fps(row: dict[str, Any]) -> float:

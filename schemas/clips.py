@@ -9,7 +9,10 @@ import pyarrow as pa
 CLIPS = pa.schema(
     [
         pa.field("clip_id", pa.string(), nullable=False),  # stable: path below the root, start and sampling
-        pa.field("source", pa.string(), nullable=False),  # path below the root, POSIX separators
+        pa.field("source", pa.string(), nullable=False),  # path below the root, POSIX, and `#item` if any
+        pa.field("medium", pa.string()),  # how the frames lie: null for a video file, else frames, hdf5, tar, tfrecord
+        pa.field("item", pa.string()),  # which of several videos in the file, or which part of it; null: the only one
+        pa.field("companions", pa.string()),  # JSON: name to `path#item` of what lies elsewhere, one row a frame
         pa.field("source_bytes", pa.int64(), nullable=False),
         pa.field("source_sha256", pa.string()),  # null until the pass that decodes the file has read it whole
         pa.field("stream", pa.int32(), nullable=False),  # index of the video stream in the file

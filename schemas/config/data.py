@@ -26,6 +26,9 @@ class DataConfig(Config):
         description="Folder without train/ and test/: the fraction of videos that go to `test`, decided per video by a "
         "hash of its path below the root.",
     )
+    source_fps: float = Field(
+        25.0, gt=0, le=1000, description="Frames per second of sources that do not say theirs (image folders, arrays)."
+    )
     resolution: int = Field(128, ge=8, le=4096, description="Height and width of a clip after resize and crop, pixels.")
     num_frames: int = Field(16, ge=1, le=65536, description="Frames in a clip.")
     frame_stride: int | None = Field(None, ge=1, description="Take every n-th source frame (default 1).")
@@ -73,6 +76,12 @@ class ShardsConfig(Config):
         8192 * 8192, ge=1, description="Largest frame that is decoded, pixels; larger videos are rejected."
     )
     max_memory_mb: int = Field(4096, ge=512, description="Address space of the decoding process, MiB.")
+    audio_rate: int | None = Field(
+        None,
+        ge=1000,
+        le=384_000,
+        description="Keep the sound of every clip beside its frames: mono 16-bit WAV at this many samples per second.",
+    )
     shuffle: bool = Field(
         True, description="Spread the videos of a class over all shards, in an order fixed by `seed`."
     )

@@ -72,7 +72,7 @@ def _pid(child: DecodeChild) -> int:
 
 
 def test_probe_equals_the_one_in_process(child: DecodeChild, video: Path) -> None:
-    assert child.probe(str(video), cpu_seconds=20.0) == probe(video)
+    assert child.probe(str(video), cpu_seconds=20.0) == (probe(video), video.stat().st_size)
     with pytest.raises(VideoError) as caught:
         child.probe(str(video.parent / "gone.mp4"), cpu_seconds=20.0)
     assert caught.value.reason == "vanished"
@@ -87,7 +87,7 @@ def test_decode_equals_the_one_in_process(decoder: Any, child: DecodeChild, vide
     count = 0
     for index, clip in run:
         assert run.sha256 == hashlib.sha256(video.read_bytes()).hexdigest()  # known from the first clip on
-        np.testing.assert_array_equal(clip, wanted[index])
+        np.testing.assert_array_equal(clip.frames_thwc, wanted[index])
         count += 1
     assert count == 3
 
@@ -96,13 +96,13 @@ def test_one_process_serves_many_requests(child: DecodeChild, video: Path) -> No
     child.probe(str(video), cpu_seconds=20.0)
     first = _pid(child)
     for _ in range(3):
-        assert [numbers(clip) for _, clip in _run(child, video, _rows(video, [8]))] == [list(range(8, 16))]
+        assert [numbers(clip.frames_thwc) for _, clip in _run(child, video, _rows(video, [8]))] == [list(range(8, 16))]
     assert _pid(child) == first
 
 
 def test_errors_of_single_clips(child: DecodeChild, video: Path) -> None:
     results = dict(_run(child, video, _rows(video, [0, 36])))
-    assert numbers(results[0]) == list(range(8))
+    assert numbers(results[0].frames_thwc) == list(range(8))
     assert results[1].reason == "missing_frames"
 
 
@@ -117,7 +117,7 @@ def test_another_file_than_at_ingest(child: DecodeChild, video: Path) -> None:
 def test_the_box_of_the_manifest_is_used(child: DecodeChild, video: Path) -> None:
     (_, whole), *_ = _run(child, video, _rows(video, [0]))
     (_, boxed), *_ = _run(child, video, _rows(video, [0], bbox=[0, 0, 48, 48]), resolution=48)
-    np.testing.assert_array_equal(boxed, whole[:, :48, :48])
+    np.testing.assert_array_equal(boxed.frames_thwc, whole.frames_thwc[:, :48, :48])
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_misbehaviour(what: str, reason: str, bad: DecodeChild, video: Path) -> 
     results = list(_run(bad, f"/{what}", rows, cpu_seconds=1.0))
     assert [(i, e.reason) for i, e in results] == [(0, reason), (1, reason)]
     assert time.monotonic() - started < 15
-    assert bad.probe(str(video), cpu_seconds=20.0).frames == 40  # the next file is none the worse
+    assert bad.probe(str(video), cpu_seconds=20.0).facts.frames == 40  # the next file is none the worse
 
 
 def test_a_sleeping_decoder_meets_the_wall_clock(bad: DecodeChild, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,19 +158,19 @@ def test_a_slow_reader_is_no_slow_decoder(child: DecodeChild, tmp_path: Path, mo
 def test_an_abandoned_decode_leaves_nothing_behind(child: DecodeChild, video: Path) -> None:
     for _ in _run(child, video, _rows(video, [0, 8, 16])):
         break
-    assert [numbers(clip)[0] for _, clip in _run(child, video, _rows(video, [24]))] == [24]
-    assert child.probe(str(video), cpu_seconds=20.0).frames == 40
+    assert [numbers(clip.frames_thwc)[0] for _, clip in _run(child, video, _rows(video, [24]))] == [24]
+    assert child.probe(str(video), cpu_seconds=20.0).facts.frames == 40
 
 
 def test_what_libraries_print_does_not_mix_with_frames(bad: DecodeChild, video: Path) -> None:
-    assert bad.probe(f"{video}/print", cpu_seconds=20.0).frames == 40
+    assert bad.probe(f"{video}/print", cpu_seconds=20.0).facts.frames == 40
 
 
 def test_a_child_that_died_idle_is_replaced(child: DecodeChild, video: Path) -> None:
     for _ in range(5):  # at once: a process with threads is not gone the moment that it is killed
         child.probe(str(video), cpu_seconds=20.0)
         os.kill(_pid(child), signal.SIGKILL)
-        assert child.probe(str(video), cpu_seconds=20.0).frames == 40
+        assert child.probe(str(video), cpu_seconds=20.0).facts.frames == 40
 
 
 def test_no_ffmpeg_is_the_users_error_and_no_reject(

@@ -15,16 +15,23 @@ EXTENSIONS = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".gif", ".mpg", "
 
 
 class SourceVideo(NamedTuple):
-    """One file.
+    """One video: a file, one of several in a file, a part of a file, or a folder of frames.
 
     Attributes:
-        path: where it is.
-        source: its path below the root, with forward slashes: its identity.
+        path: the file or folder.
+        source: its identity: its path below the root, with forward slashes, and `#item` if any (`source_name`).
         split: `train`, `test`, ...
         label: class, from 0.
         class_name: its name.
         caption: text.
         reject: (reason, detail) if it must not be used.
+        medium: how its frames lie (`vtok.video.media`); None: a video file.
+        item: which of several videos in the file, as the medium names them; or, with `span`, a name for the part.
+        span: (start, end) in seconds of the part of the video that is meant; None: all of it.
+        bbox: left, top, right, bottom of the part of the picture that is meant, in pixels of a frame of `bbox_size`;
+            None: all of it.
+        bbox_size: width and height of the frame that `bbox` refers to; None: the video's own.
+        companions: name to `path#item` below the root of arrays with one row a frame (semantic maps, spectra, ...).
     """
 
     path: Path
@@ -34,6 +41,22 @@ class SourceVideo(NamedTuple):
     class_name: str | None = None
     caption: str | None = None
     reject: tuple[str, str] | None = None
+    medium: str | None = None
+    item: str | None = None
+    span: tuple[float, float] | None = None
+    bbox: tuple[float, float, float, float] | None = None
+    bbox_size: tuple[int, int] | None = None
+    companions: dict[str, str] | None = None
+
+
+def source_name(path: str, item: str | None) -> str:
+    """The identity of an item of a file."""
+    return path if item is None else f"{path}#{item}"
+
+
+def source_path(source: str, item: str | None) -> str:
+    """The path below the root that an identity names."""
+    return source if item is None else source.removesuffix(f"#{item}")
 
 
 def find_videos(root: Path) -> list[tuple[Path, str]]:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from schemas.config.data import ShardsConfig
 from vtok.video.encode import encode_h264
+from vtok.video.media.audio import wav_bytes, wav_samples
 
 RAW = "npy.zst"
 
@@ -33,11 +34,35 @@ def encode_clip(frames_thwc: UInt8[np.ndarray, "t h w 3"], config: ShardsConfig,
     if config.encoding == "jpeg":
         return {f"{i:03d}.jpg": _jpeg(frame, config.jpeg_quality) for i, frame in enumerate(frames_thwc)}
     if config.encoding == "raw":
-        buffer = io.BytesIO()
-        np.save(buffer, np.ascontiguousarray(frames_thwc), allow_pickle=False)
-        data = buffer.getvalue()
+        data = _npy(frames_thwc)
         return {RAW: len(data).to_bytes(8, "little") + pa.compress(data, codec="zstd", asbytes=True)}
     return {"mp4": encode_h264(frames_thwc, fps, config.h264_crf)}
+
+
+def encode_extras(extras: Mapping[str, np.ndarray], config: ShardsConfig) -> dict[str, bytes]:
+    """The members for what belongs to a clip besides its frames: `audio.wav`, and `<name>.npy` for signals."""
+    members = {}
+    for name, array in sorted(extras.items()):
+        if name == "audio":
+            members["audio.wav"] = wav_bytes(array, config.audio_rate or 1)
+        else:
+            members[f"{name}.npy"] = _npy(array)
+    return members
+
+
+def decode_extras(sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What `encode_extras` wrote: `audio` as int16 samples, signals with one row a frame.
+
+    Raises:
+        ValueError: a member is damaged.
+    """
+    extras = {}
+    for name, data in sample.items():
+        if name == "audio.wav":
+            extras["audio"] = wav_samples(bytes(data))
+        elif name.endswith(".npy"):
+            extras[name.removesuffix(".npy")] = np.load(io.BytesIO(bytes(data)), allow_pickle=False)
+    return extras
 
 
 def decode_clip(sample: Mapping[str, Any]) -> UInt8[np.ndarray, "t h w 3"]:
@@ -57,6 +82,12 @@ def decode_clip(sample: Mapping[str, Any]) -> UInt8[np.ndarray, "t h w 3"]:
     if not names:
         raise ValueError("the sample holds no frames")
     return np.stack([np.asarray(Image.open(io.BytesIO(sample[name])).convert("RGB")) for name in names])
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _jpeg(frame_hwc: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:

@@ -21,17 +21,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from schemas.errors import VtokError
 from vtok.video.clips import ClipSpan
-from vtok.video.decode import decode_clips
+from vtok.video.decode import decode_clips, decode_sequence
 from vtok.video.errors import VideoError
 from vtok.video.geometry import Policy
+from vtok.video.media import Opened, open_item
+from vtok.video.media.audio import read_sound
 from vtok.video.probe import StreamFacts, probe
 
 _PIXELS_PER_SECOND, _BYTES_PER_SECOND = 1e7, 5e7
@@ -80,17 +82,22 @@ class DecodeChild:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
 
-    def probe(self, path: str, *, cpu_seconds: float) -> StreamFacts:
+    def probe(self, path: str, *, cpu_seconds: float, source: Mapping[str, Any] | None = None) -> Probed:
         """`vtok.video.probe.probe` in the child.
+
+        Args:
+            path: the file or folder.
+            cpu_seconds: CPU time that it may take.
+            source: `medium`, `item` and `source_fps` of what is no video file (see `vtok.video.media`).
 
         Raises:
             VideoError: why the file cannot be used; `timeout`, `crashed` or `memory` if the child did not survive it.
         """
-        patience = self._send({"do": "probe", "path": path}, cpu_seconds)
+        patience = self._send({"do": "probe", "path": path, **_address(source or {})}, cpu_seconds)
         answer, _ = self._receive(patience, cpu_seconds)
         if "error" in answer:
             raise VideoError(*answer["error"])
-        return StreamFacts(**answer["facts"])
+        return Probed(StreamFacts(**answer["facts"]), answer["size"])
 
     def decode(
         self,
@@ -102,22 +109,19 @@ class DecodeChild:
         decoder: str,
         max_pixels: int,
         cpu_seconds: float,
+        audio_rate: int | None = None,
     ) -> DecodeRun:
         """Decodes the clips of one video and hashes the file in the same pass.
 
         Args:
-            path: the file.
+            path: the file or folder.
             rows: manifest rows of its clips.
             resolution, policy, decoder, max_pixels: see `vtok.video.decode.decode_clips`.
             cpu_seconds: CPU time that it may take, besides a generous allowance for its pixels and bytes.
+            audio_rate: samples per second of the clips' sound; None: leave the sound out.
         """
-        return DecodeRun(
-            self,
-            path,
-            rows,
-            {"resolution": resolution, "policy": policy, "decoder": decoder, "max_pixels": max_pixels},
-            cpu_seconds,
-        )
+        options = {"resolution": resolution, "policy": policy, "decoder": decoder, "max_pixels": max_pixels}
+        return DecodeRun(self, path, rows, options, cpu_seconds, audio_rate)
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
@@ -204,6 +208,30 @@ class _Patience:
             raise TimeoutError
 
 
+class Probed(NamedTuple):
+    """What a probe found out.
+
+    Attributes:
+        facts: of the frames.
+        bytes: stored size of the file or of the item in it.
+    """
+
+    facts: StreamFacts
+    bytes: int
+
+
+class DecodedClip(NamedTuple):
+    """One clip.
+
+    Attributes:
+        frames_thwc: uint8 RGB.
+        extras: what belongs to it: `audio` (int16, mono), or signals with one row a frame, by name.
+    """
+
+    frames_thwc: np.ndarray
+    extras: dict[str, np.ndarray]
+
+
 class DecodeRun:
     """The decoding of one video: iterate it for (index into rows, clip or error), each index once.
 
@@ -218,15 +246,17 @@ class DecodeRun:
         rows: Sequence[dict[str, Any]],
         options: dict[str, Any],
         cpu_seconds: float,
+        audio_rate: int | None,
     ) -> None:
         self._child, self._path, self._rows, self._options = child, path, rows, options
+        self._audio_rate = audio_rate if rows[0]["has_audio"] else None
         first = rows[0]
         pixels = first["frames"] * first["height"] * first["width"]
         allowance = pixels / _PIXELS_PER_SECOND + first["source_bytes"] / _BYTES_PER_SECOND
         self._cpu_seconds = cpu_seconds + min(allowance, _LARGEST_ALLOWANCE * cpu_seconds)
         self.sha256 = ""
 
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray | VideoError]]:
+    def __iter__(self) -> Iterator[tuple[int, DecodedClip | VideoError]]:
         waiting = set(range(len(self._rows)))
         try:
             for index, result in self._messages():
@@ -236,7 +266,7 @@ class DecodeRun:
             for index in sorted(waiting):
                 yield index, error
 
-    def _messages(self) -> Iterator[tuple[int, np.ndarray | VideoError]]:
+    def _messages(self) -> Iterator[tuple[int, DecodedClip | VideoError]]:
         first = self._rows[0]
         request = {
             "do": "decode",
@@ -245,6 +275,8 @@ class DecodeRun:
             "spans": [[row[name] for name in ClipSpan._fields] for row in self._rows],
             "facts": {name: first[name] for name in StreamFacts._fields},
             "bbox": first.get("bbox"),
+            "audio_rate": self._audio_rate,
+            **_address({**first, "source_fps": first["fps"]}),
             **self._options,
         }
         patience = self._child._send(request, self._cpu_seconds)
@@ -257,7 +289,7 @@ class DecodeRun:
                 elif "index" in answer and "error" in answer:
                     yield answer["index"], VideoError(*answer["error"])
                 elif "index" in answer:
-                    yield answer["index"], np.frombuffer(data, dtype=np.uint8).reshape(answer["shape"])
+                    yield answer["index"], _unpack(answer["arrays"], data)
                 else:
                     done = True  # all clips, or none of the rest: either is the request's last answer
                     if "error" in answer:
@@ -265,6 +297,28 @@ class DecodeRun:
         finally:
             if not done:  # given up half-way: answers that nobody reads must not meet the next request
                 self._child.close()
+
+
+def _address(source: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: source.get(key) for key in ("medium", "item", "source_fps")}
+
+
+def _pack(clip: DecodedClip) -> tuple[list[list[Any]], list[memoryview]]:
+    """Name, type and shape of every array of a clip, and their bytes."""
+    arrays = {"": clip.frames_thwc, **clip.extras}
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return (
+        [[name, array.dtype.str, list(array.shape), array.nbytes] for name, array in whole.items()],
+        [array.reshape(-1).data.cast("B") for array in whole.values()],
+    )
+
+
+def _unpack(arrays: list[list[Any]], data: bytes) -> DecodedClip:
+    found, at = {}, 0
+    for name, kind, shape, size in arrays:
+        found[name] = np.frombuffer(data, np.dtype(kind), count=math.prod(shape), offset=at).reshape(shape)
+        at += size
+    return DecodedClip(found.pop(""), found)
 
 
 def _death(code: int, cpu_seconds: float, memory: int) -> VideoError:
@@ -276,11 +330,12 @@ def _death(code: int, cpu_seconds: float, memory: int) -> VideoError:
     return VideoError("crashed", f"the decoding process died: {name}")
 
 
-def write_message(stream: IO[bytes], header: dict[str, Any], data: bytes | memoryview = b"") -> None:
+def write_message(stream: IO[bytes], header: dict[str, Any], blocks: Sequence[bytes | memoryview] = ()) -> None:
     """Sends a header and the raw bytes that belong to it."""
     text = json.dumps(header).encode()
     stream.write(len(text).to_bytes(4, "big") + text)
-    stream.write(data)
+    for block in blocks:
+        stream.write(block)
     stream.flush()
 
 
@@ -336,40 +391,73 @@ def _listen(requests: queue.SimpleQueue[dict[str, Any]]) -> None:
 
 def answer(request: dict[str, Any], sink: IO[bytes]) -> None:
     """Does what a request asks for."""
-    path = request["path"]
-    if request["do"] == "probe":
-        write_message(sink, {"facts": probe(path)._asdict()})
-        return
-    write_message(sink, {"sha256": hash_file(path, request["bytes"])})
+    with open_item(request, Path(request["path"])) as opened:
+        if request["do"] == "probe":
+            facts = opened.sequence.facts if opened.sequence else probe(opened.path)
+            write_message(sink, {"facts": facts._asdict(), "size": _size(opened)})
+            return
+        digest = opened.sequence.digest() if opened.sequence else hash_file(opened.path)
+        size = _size(opened)
+        if size != request["bytes"]:
+            raise VideoError("changed", f"{size} bytes where ingest saw {request['bytes']}")
+        write_message(sink, {"sha256": digest})
+        for index, result in _decode(request, opened):
+            if isinstance(result, VideoError):
+                write_message(sink, {"index": index, "error": [result.reason, result.detail]})
+            else:
+                arrays, blocks = _pack(result)
+                header = {"index": index, "arrays": arrays, "bytes": sum(block.nbytes for block in blocks)}
+                write_message(sink, header, blocks)
+        write_message(sink, {"done": True})
+
+
+def _size(opened: Opened) -> int:
+    if opened.sequence is not None:
+        return opened.sequence.bytes
+    return opened.bytes if opened.bytes is not None else opened.path.stat().st_size
+
+
+def _decode(request: dict[str, Any], opened: Opened) -> Iterator[tuple[int, DecodedClip | VideoError]]:
     spans = [ClipSpan(*span) for span in request["spans"]]
-    options = {key: request[key] for key in ("resolution", "policy", "decoder", "max_pixels", "bbox")}
-    for index, result in decode_clips(path, StreamFacts(**request["facts"]), spans, **options):
-        if isinstance(result, VideoError):
-            write_message(sink, {"index": index, "error": [result.reason, result.detail]})
+    facts = StreamFacts(**request["facts"])
+    options = {key: request[key] for key in ("resolution", "policy", "max_pixels", "bbox")}
+    if opened.sequence is not None:
+        signals = opened.sequence.signals
+        for index, indices, result in decode_sequence(opened.sequence, spans, **options):
+            if isinstance(result, VideoError):
+                yield index, result
+            else:
+                yield index, DecodedClip(result, {name: signal[indices] for name, signal in signals.items()})
+        return
+    sounds: list[np.ndarray | None] = [None] * len(spans)
+    if request["audio_rate"]:
+        order = sorted(range(len(spans)), key=lambda i: spans[i].start_time)
+        times = [(spans[i].start_time, spans[i].end_time) for i in order]
+        for i, sound in zip(order, read_sound(opened.path, facts.stream, times, request["audio_rate"]), strict=True):
+            sounds[i] = sound
+    for index, clip in decode_clips(opened.path, facts, spans, decoder=request["decoder"], **options):
+        if isinstance(clip, VideoError):
+            yield index, clip
         else:
-            frames = np.ascontiguousarray(result)
-            write_message(sink, {"index": index, "shape": frames.shape, "bytes": frames.nbytes}, frames.data.cast("B"))
-    write_message(sink, {"done": True})
+            heard = sounds[index]
+            yield index, DecodedClip(clip, {} if heard is None else {"audio": heard})
 
 
-def hash_file(path: str, expected_bytes: int) -> str:
+def hash_file(path: Path) -> str:
     """sha256 of a file, read through once; decoding then finds it in the page cache.
 
     Raises:
-        VideoError: `vanished`, `unreadable`, or `changed` if it has another size than at ingest.
+        VideoError: `vanished` or `unreadable`.
     """
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     try:
-        with Path(path).open("rb") as stream:
+        with path.open("rb") as stream:
             while block := stream.read(_BLOCK):
                 digest.update(block)
-                size += len(block)
     except FileNotFoundError:
         raise VideoError("vanished", "no such file") from None
     except OSError as error:
         raise VideoError("unreadable", error.strerror or str(error)) from error
-    if size != expected_bytes:
-        raise VideoError("changed", f"{size} bytes where ingest saw {expected_bytes}")
     return digest.hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,39 +39,55 @@ class ClipSpan(NamedTuple):
     num_frames: int
 
 
-def plan_clips(facts: StreamFacts, config: DataConfig) -> list[ClipSpan]:
+def plan_clips(facts: StreamFacts, config: DataConfig, part: tuple[float, float] | None = None) -> list[ClipSpan]:
     """Windows of `num_frames` sampled frames whose starts are `clip_stride` sampled frames apart.
 
     A remainder that is too short for a whole clip is left out.
+
+    Args:
+        facts: of the video.
+        config: the plan.
+        part: (start, end) in seconds of the part of the video to cut clips from: frame i belongs to it if
+            start <= i / fps < end. None: all of it.
 
     Raises:
         VideoError: too_short for one clip.
     """
     length, hop = config.num_frames, config.clip_stride or config.num_frames
-    spans = _by_rate(facts, length, hop, config.frame_rate) if config.frame_rate else None
+    spans = _by_rate(facts, length, hop, config.frame_rate, part) if config.frame_rate else None
     if spans is None:
-        spans = _by_stride(facts, length, hop, config.frame_stride or 1)
+        spans = _by_stride(facts, length, hop, config.frame_stride or 1, part)
     return spans[: config.max_clips_per_video]
 
 
-def _by_stride(facts: StreamFacts, length: int, hop: int, stride: int) -> list[ClipSpan]:
+def _by_stride(
+    facts: StreamFacts, length: int, hop: int, stride: int, part: tuple[float, float] | None
+) -> list[ClipSpan]:
+    first, end = 0, facts.frames
+    if part is not None:
+        first, end = (max(0, math.ceil(time * facts.fps - _EPSILON)) for time in part)
+        end = min(end, facts.frames)
     needed = (length - 1) * stride + 1
-    if facts.frames < needed:
-        raise VideoError("too_short", f"{facts.frames} frames, one clip needs {needed}")
+    if end - first < needed:
+        raise VideoError("too_short", f"{max(0, end - first)} frames, one clip needs {needed}")
     return [
         ClipSpan(start, stride, start / facts.fps, (start + needed) / facts.fps, None, length)
-        for start in range(0, facts.frames - needed + 1, hop * stride)
+        for start in range(first, end - needed + 1, hop * stride)
     ]
 
 
-def _by_rate(facts: StreamFacts, length: int, hop: int, rate: float) -> list[ClipSpan]:
-    last = facts.duration - (length - 1) / rate - _EPSILON  # the last frame of the clip must still be displayed
-    if last <= 0:
-        raise VideoError("too_short", f"{facts.duration:.3f} s, one clip needs more than {(length - 1) / rate:.3f} s")
+def _by_rate(
+    facts: StreamFacts, length: int, hop: int, rate: float, part: tuple[float, float] | None
+) -> list[ClipSpan]:
+    first, end = part or (0.0, facts.duration)
+    end = min(end, facts.duration)
+    last = end - (length - 1) / rate - _EPSILON  # the last frame of the clip must still be displayed
+    if last <= first:
+        raise VideoError("too_short", f"{end - first:.3f} s, one clip needs more than {(length - 1) / rate:.3f} s")
     starts: list[float] = []
-    while (start := len(starts) * hop / rate) < last:
+    while (start := first + len(starts) * hop / rate) < last:
         starts.append(start)
-    return [ClipSpan(None, None, start, min(start + length / rate, facts.duration), rate, length) for start in starts]
+    return [ClipSpan(None, None, start, min(start + length / rate, end), rate, length) for start in starts]
 
 
 def clip_id(source: str, span: ClipSpan) -> str:

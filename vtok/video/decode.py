@@ -26,6 +26,7 @@ from vtok.video import frames_ffmpeg, frames_pyav
 from vtok.video.clips import ClipSpan
 from vtok.video.errors import VideoError
 from vtok.video.geometry import Box, Geometry, Policy
+from vtok.video.media.sequence import FrameSequence, read_sequence
 from vtok.video.probe import StreamFacts, Timeline, probe, read_timeline
 
 MAX_PIXELS = 8192 * 8192
@@ -83,6 +84,27 @@ def decode_clips(
         source = frames_ffmpeg.read_frames(path, facts.stream, wanted, geometry, facts.height, facts.width)
     yield from _assemble(source, chosen, users)
     yield from failed
+
+
+def decode_sequence(
+    sequence: FrameSequence,
+    spans: Sequence[ClipSpan],
+    *,
+    resolution: int,
+    policy: Policy = "reference",
+    max_pixels: int = MAX_PIXELS,
+    bbox: Box | None = None,
+) -> Iterator[tuple[int, list[int], np.ndarray | VideoError]]:
+    """`decode_clips` for frames that are had one by one; each clip with the indices of its frames."""
+    geometry = Geometry(0, resolution, policy, max_pixels, bbox)
+    choices = {i: _frame_indices(span, sequence.facts, None, []) for i, span in enumerate(spans)}
+    failed = [(i, choice) for i, choice in choices.items() if isinstance(choice, VideoError)]
+    chosen = {i: choice for i, choice in choices.items() if not isinstance(choice, VideoError)}
+    users = Counter(itertools.chain.from_iterable(set(choice) for choice in chosen.values()))
+    for i, clip in _assemble(read_sequence(sequence, sorted(users), geometry), chosen, users):
+        yield i, chosen[i], clip
+    for i, error in failed:
+        yield i, [], error
 
 
 def _assemble(

@@ -66,3 +66,21 @@ class Geometry(NamedTuple):
             top, left = (frame_hwc.shape[0] - size) // 2, (frame_hwc.shape[1] - size) // 2
             return np.ascontiguousarray(frame_hwc[top : top + size, left : left + size])
         return resize_crop_uint8(np.ascontiguousarray(frame_hwc)[None], self.resolution)[0]
+
+
+def scale_box(
+    box: tuple[float, float, float, float] | None, size: tuple[int, int] | None, width: int, height: int
+) -> list[int] | None:
+    """A box given for frames of `size` (width, height), for frames of width x height: rounded, and cut to the frame.
+
+    Raises:
+        VideoError: corrupt, if nothing of the box is inside of the frame.
+    """
+    if box is None:
+        return None
+    across, down = (width / size[0], height / size[1]) if size else (1.0, 1.0)
+    left, right = (min(max(round(x * across), 0), width) for x in (box[0], box[2]))
+    top, bottom = (min(max(round(y * down), 0), height) for y in (box[1], box[3]))
+    if left >= right or top >= bottom:
+        raise VideoError("corrupt", f"the box {box} is not inside of the frame of {width}x{height}")
+    return [left, top, right, bottom]

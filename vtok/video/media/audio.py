@@ -1,0 +1,110 @@
+"""The sound of clips: mono, 16 bit, resampled, cut to each clip's time span, in one pass over the audio stream."""
+
+from __future__ import annotations
+
+import io
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+
+import av.error
+import numpy as np
+from av.audio.resampler import AudioResampler
+from jaxtyping import Int16
+
+from vtok.video.errors import VideoError
+from vtok.video.probe import describe, open_video
+
+_GAP = 0.05  # seconds; smaller differences between time stamps and samples are rounding
+
+
+def read_sound(
+    path: str | Path, stream_index: int, spans: Sequence[tuple[float, float]], rate: int
+) -> list[Int16[np.ndarray, " samples"] | None]:
+    """The sound of every span.
+
+    Args:
+        path: a file with an audio stream; its first one is read.
+        stream_index: the video stream, whose first frame is time 0.
+        spans: (start, end) of each clip in ascending order, seconds.
+        rate: samples per second of the result.
+
+    Returns:
+        For each span round((end - start) * rate) samples, silent where the file has no sound; None where it has none in
+        the whole span.
+
+    Raises:
+        VideoError: the audio stream cannot be decoded.
+    """
+    clips = [_Window(round(start * rate), round((end - start) * rate)) for start, end in spans]
+    last = max((clip.end for clip in clips), default=0)
+    resampler = AudioResampler(format="s16", layout="mono", rate=rate)
+    done = 0
+    try:
+        with open_video(path) as container:
+            video = container.streams[stream_index]
+            zero = float((video.start_time or 0) * (video.time_base or 0))
+            at: int | None = None
+            for frame in container.decode(container.streams.audio[0]):
+                if frame.pts is not None and frame.time_base is not None:
+                    stamp = round((float(frame.pts * frame.time_base) - zero) * rate)
+                    if at is None or abs(stamp - at) > _GAP * rate:
+                        at = stamp
+                at = at or 0
+                for piece in resampler.resample(frame):
+                    samples = piece.to_ndarray().reshape(-1)
+                    while done < len(clips) and clips[done].end <= at:
+                        done += 1
+                    for clip in clips[done:]:
+                        if clip.start >= at + len(samples):
+                            break
+                        clip.fill(at, samples)
+                    at += len(samples)
+                if at >= last:
+                    break
+    except MemoryError:
+        raise
+    except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
+        raise VideoError("corrupt", f"the sound cannot be decoded: {describe(error)}") from None
+    return [clip.samples for clip in clips]
+
+
+class _Window:
+    """The samples start..end of a clip."""
+
+    def __init__(self, start: int, count: int) -> None:
+        self.start, self.end = start, start + count
+        self.samples: np.ndarray | None = None
+
+    def fill(self, at: int, samples: np.ndarray) -> None:
+        low, high = max(self.start, at), min(self.end, at + len(samples))
+        if low < high:
+            if self.samples is None:
+                self.samples = np.zeros(self.end - self.start, np.int16)
+            self.samples[low - self.start : high - self.start] = samples[low - at : high - at]
+
+
+def wav_bytes(samples: Int16[np.ndarray, " samples"], rate: int) -> bytes:
+    """A mono 16-bit WAV file."""
+    sink = io.BytesIO()
+    with wave.open(sink, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.astype("<i2").tobytes())
+    return sink.getvalue()
+
+
+def wav_samples(data: bytes) -> Int16[np.ndarray, " samples"]:
+    """The samples of a mono 16-bit WAV file.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        with wave.open(io.BytesIO(data), "rb") as file:
+            if file.getnchannels() != 1 or file.getsampwidth() != 2:
+                raise ValueError("the sound is not mono with 16 bits")
+            return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.int16)
+    except (wave.Error, EOFError) as error:
+        raise ValueError(f"the sound cannot be read: {error}") from error
