@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -19,6 +20,8 @@ from schemas.config.data import DataConfig, ShardsConfig
 from schemas.config.prior import PriorConfig, SampleConfig
 from schemas.config.tokenizer import TokenizerConfig, TokensConfig
 from schemas.errors import ConfigError, UsageError
+
+Model = TypeVar("Model", bound=Config)
 
 STAGE_FOLDERS = {
     "clips": "clips",
@@ -103,10 +106,27 @@ def load_recipe(
     problems: list[tuple[str, str, str]] = []
     for text in overrides:
         _apply_override(tree, text, problems)
-    problems += _unknown_keys(Recipe, tree, "")
-    recipe: Recipe | None = None
+    return _validated(Recipe, tree, problems, str(path))
+
+
+def read_section(model: type[Model], tree: dict[str, Any], overrides: Sequence[str] = ()) -> Model:
+    """A section by itself, with `key=value` overrides on top of `tree`.
+
+    Raises:
+        ConfigError: every unknown key, wrong type and contradiction, together.
+    """
+    tree = copy.deepcopy(tree)
+    problems: list[tuple[str, str, str]] = []
+    for text in overrides:
+        _apply_override(tree, text, problems)
+    return _validated(model, tree, problems, "key=value arguments")
+
+
+def _validated(model: type[Model], tree: dict[str, Any], problems: list[tuple[str, str, str]], at: str) -> Model:
+    problems += _unknown_keys(model, tree, "")
+    checked: Model | None = None
     try:
-        recipe = Recipe.model_validate(tree)
+        checked = model.model_validate(tree)
     except ValidationError as error:
         known = {p for p, _, _ in problems}
         for item in error.errors():
@@ -114,9 +134,9 @@ def load_recipe(
             if item["type"] == "extra_forbidden" or dotted in known:
                 continue
             problems.append((dotted, _message(item), ""))
-    if problems or recipe is None:
-        raise ConfigError(problems, at=str(path))
-    return recipe
+    if problems or checked is None:
+        raise ConfigError(problems, at=at)
+    return checked
 
 
 def _message(item: Any) -> str:

@@ -9,9 +9,12 @@ from typing import Annotated
 import typer
 
 from vtok import console
+from vtok.cli import data_source
 from vtok.cli.common import Overrides, RayAddress, RecipeArgument, conclude, read_recipe, with_address
 
 app = typer.Typer(help="From raw video to a clip manifest to WebDataset shards.", no_args_is_help=True)
+app.command()(data_source.unpack)
+app.command()(data_source.doctor)
 
 
 @app.command()
