@@ -31,6 +31,7 @@ from vtok.video.errors import VideoError
 from vtok.video.geometry import scale_box
 
 FILES_PER_UNIT = 256
+_EXAMPLES = 3  # rejects that an error names
 _PROBE_SECONDS = 20.0  # CPU time for one file's headers
 
 
@@ -53,6 +54,7 @@ def ingest(recipe: Recipe) -> Card:
     def finish(parts: list[Part]) -> tuple[dict[str, int], dict[str, Any]]:
         table = read_manifest_parts(folder, [part.path for part in parts])
         if table.num_rows == 0:
+            artefacts.discard(folder, plan)  # so that the next try may plan clips in another way
             raise _nothing_left(recipe, [reject for part in parts for reject in part.rejects])
         classes = _classes(table)
         files = table.column("source").unique()
@@ -116,10 +118,11 @@ def _nothing_left(recipe: Recipe, rejects: list[dict[str, Any]]) -> UsageError:
             hint="lower data.num_frames or data.frame_stride, or raise data.frame_rate",
         )
     listed = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
+    first = "; ".join(f"{reject['source']}: {reject['detail']}" for reject in rejects[:_EXAMPLES])
     return UsageError(
         f"no clip could be planned from any of the {len(rejects)} files ({listed})",
         at=recipe.data.root,
-        hint=f"see {recipe.folder('clips')}: `vtok data info` names each file's reason",
+        hint=f"for example {first}",
     )
 
 

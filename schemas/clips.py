@@ -58,7 +58,7 @@ REASONS: dict[str, str] = {
     "no_frames": "the video stream has no frames",
     "too_short": "fewer frames than one clip needs",
     "too_large": "frames larger than shards.max_pixels",
-    "unsafe_path": "the path is a link that leaves the root",
+    "unsafe_path": "the path is a link that leaves the root, or a link to a folder",
     "corrupt": "decoding failed",
     "missing_frames": "the file ends before the clip does",
     "timeout": "decoding took longer than shards.cpu_seconds_per_video (tried again on the next run)",

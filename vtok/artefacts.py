@@ -106,6 +106,14 @@ def begin(folder: Path, plan: Plan) -> Card | None:
     return None
 
 
+def discard(folder: Path, plan: Plan) -> None:
+    """Removes the parts and the plan of an artefact that turned out to be worth nothing before it was sealed."""
+    for name in plan.units:
+        (folder / name).unlink(missing_ok=True)
+    (folder / PLAN_NAME).unlink()
+    folder.rmdir()
+
+
 def load_plan(folder: Path) -> Plan:
     """The plan of a folder.
 

@@ -108,3 +108,16 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
         source.encode("utf-8")
     assert found["good.mp4"] is None
     assert [reject[0] for reject in found.values() if reject] == ["unreadable"]
+
+
+def test_a_link_to_a_folder_is_a_reject_and_disturbs_no_labels(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for place in (root / "Cats" / "a.mp4", root / "Dogs" / "b.mp4", outside / "c.mp4"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    (root / "more").symlink_to(outside)
+    videos = {video.source: video for video in list_folder(root, DataConfig(root=str(root)))}
+    assert set(videos) == {"Cats/a.mp4", "Dogs/b.mp4", "more"}
+    assert videos["more"].reject is not None
+    assert videos["more"].reject[0] == "unsafe_path"
+    assert [videos[name].label for name in ("Cats/a.mp4", "Dogs/b.mp4")] == [0, 1]

@@ -62,6 +62,8 @@ def source_path(source: str, item: str | None) -> str:
 def find_videos(root: Path) -> list[tuple[Path, str]]:
     """(path, source) of every video file below a root, in natural order. Hidden files and folders are left out.
 
+    A link to a folder is listed like a file, so that `reject_of` can say why what is in it is not used.
+
     Raises:
         UsageError: no such folder, or no video in it.
     """
@@ -77,6 +79,7 @@ def find_videos(root: Path) -> list[tuple[Path, str]]:
 def _walk(root: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(folder) / name for name in folders if (Path(folder) / name).is_symlink())
         for name in files:
             if not name.startswith(".") and name.lower().endswith(EXTENSIONS):
                 yield Path(folder) / name
@@ -89,6 +92,8 @@ def _utf8(name: str) -> str:
 
 def reject_of(path: Path, root: Path) -> tuple[str, str] | None:
     """(reason, detail) if a file must not be used, whatever is in it."""
+    if path.is_symlink() and path.is_dir():
+        return "unsafe_path", "a link to a folder is not followed: set data.root to it, or copy the files"
     if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
         return "unsafe_path", "a link that leaves the root"
     if _utf8(str(path)) != str(path):

@@ -31,16 +31,18 @@ def list_folder(root: Path, config: DataConfig) -> list[SourceVideo]:
         split_of = _hashed_splits([source for _, source in found], config.test_fraction)
     else:
         split_of = {source: split or "train" for _, source, split, _ in placed}
-    names = sorted({name for _, _, _, name in placed if name is not None})
-    labelled = bool(names) and all(name is not None for _, _, _, name in placed)
+    rejects = {source: reject_of(path, root) for path, source in found}
+    classes = [name for _, source, _, name in placed if rejects[source] is None]
+    names = sorted({name for name in classes if name is not None})
+    labelled = bool(names) and None not in classes
     return [
         SourceVideo(
             path,
             source,
             split_of[source],
-            names.index(name) if labelled and name is not None else None,
-            name if labelled else None,
-            reject=reject_of(path, root),
+            names.index(name) if labelled and name in names else None,
+            name if labelled and name in names else None,
+            reject=rejects[source],
         )
         for path, source, _, name in placed
     ]
