@@ -26,6 +26,31 @@ class GptConfig(Config):
         return self
 
 
+class VideoGptConfig(Config):
+    """VideoGPT's prior (https://arxiv.org/abs/2104.10157): a transformer over codebook embeddings in raster order."""
+
+    kind: Literal["videogpt"] = "videogpt"
+    n_layer: int = Field(8, ge=1, description="Transformer blocks.")
+    n_head: int = Field(4, ge=1, description="Attention heads.")
+    n_embd: int = Field(576, ge=3, description="Width of the residual stream; a multiple of 3, one part an axis.")
+    condition: Literal["none", "label"] = Field("none", description="Unconditional, or on the class label.")
+    attention: Literal["full", "sparse"] = Field(
+        "full", description="`full`, or `sparse`: strided, in blocks of 32 codes with 4 local blocks."
+    )
+    cond_frames: int = Field(0, ge=0, description="First frames of a clip that are given, as pixels.")
+    frame_width: int = Field(240, ge=3, description="Channels of the features of the given frames; a multiple of 3.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout after attention and feed-forward layers.")
+    attention_dropout: float = Field(0.3, ge=0, lt=1, description="Dropout of attention probabilities.")
+
+    @model_validator(mode="after")
+    def _widths(self) -> VideoGptConfig:
+        if self.n_embd % self.n_head or self.n_embd % 3:
+            raise ValueError(f"n_embd {self.n_embd} is not divisible by n_head {self.n_head} and by 3")
+        if self.frame_width % self.n_head or self.frame_width % 3:
+            raise ValueError(f"frame_width {self.frame_width} is not divisible by n_head {self.n_head} and by 3")
+        return self
+
+
 class PriorTrainConfig(TrainConfig):
     """Training of the prior."""
 

@@ -6,6 +6,7 @@ command, which is run again. Three points a stage here; all of them, and random 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -84,12 +85,12 @@ def test_killed_at_every_point(made: Recipe, tmp_path: Path, point: str) -> None
     kill_and_rerun(made, tmp_path, point)
 
 
-def start(kind: str, recipe: Path) -> subprocess.Popen[str]:
+def start(kind: str, recipe: Path, **environment: str) -> subprocess.Popen[str]:
     """The command in a session of its own, as a terminal would start it."""
     return subprocess.Popen(
         [sys.executable, "-m", "vtok", *COMMANDS[kind], str(recipe)],
         cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "VTOK_TEST_RUN": recipe.parent.name},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "VTOK_TEST_RUN": recipe.parent.name, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -97,18 +98,23 @@ def start(kind: str, recipe: Path) -> subprocess.Popen[str]:
     )
 
 
-def survivors(recipe: Path) -> list[str]:
-    """Command lines of the processes that carry the mark of a run in their environment."""
+def pids(recipe: Path) -> list[int]:
+    """The processes that carry the mark of a run in their environment."""
     mark = f"VTOK_TEST_RUN={recipe.parent.name}".encode()
     found = []
     for process in Path("/proc").iterdir():
-        if not process.name.isdecimal():
-            continue
-        try:
-            if mark in (process / "environ").read_bytes().split(b"\0"):
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120])
-        except OSError:
-            continue
+        with contextlib.suppress(OSError):
+            if process.name.isdecimal() and mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+    return found
+
+
+def survivors(recipe: Path) -> list[str]:
+    """Their command lines."""
+    found = []
+    for pid in pids(recipe):
+        with contextlib.suppress(OSError):
+            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:120])
     return [line for line in found if line.strip()]
 
 
@@ -118,6 +124,13 @@ def all_gone(recipe: Path, patience: float = 200.0) -> list[str]:
     while (left := survivors(recipe)) and time.monotonic() < end:
         time.sleep(0.1)
     return left
+
+
+def go_on(recipe: Path) -> None:
+    """Wakes the processes of a run that stand still."""
+    for pid in pids(recipe):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def wait_for_parts(process: subprocess.Popen[str], artefact: Path, count: int) -> None:
@@ -130,10 +143,16 @@ def wait_for_parts(process: subprocess.Popen[str], artefact: Path, count: int) -
 
 def test_ctrl_c_ends_everything_and_the_same_command_goes_on(made: Recipe, tmp_path: Path) -> None:
     recipe, artefact = prepare(made, tmp_path, "shards")
-    process = start("shards", recipe)
+    mark, point = tmp_path / "mark", f"shards:{PARTS['shards']}:temp_written"
+    held = {"VTOK_CRASH_AT": point, "VTOK_CRASH_MARK": str(mark), "VTOK_CRASH_SIGNAL": str(int(signal.SIGSTOP))}
+    process = start("shards", recipe, **held)  # one worker stands still, so that the job cannot end too early
     wait_for_parts(process, artefact, 1)
+    while not mark.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
     assert len(survivors(recipe)) > 2, "the mark must find Ray's processes, or the test proves nothing"
     os.killpg(process.pid, signal.SIGINT)
+    go_on(recipe)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors

@@ -34,6 +34,17 @@ class PriorOutput(NamedTuple):
     acc5: Float[Tensor, ""]
 
 
+def measure(logits_bnv: Float[Tensor, "b n v"], targets_bn: Int[Tensor, "b n"]) -> PriorOutput:
+    """Loss and accuracies of logits against the tokens that should have come."""
+    logits_nv, targets_n = logits_bnv.flatten(0, 1).float(), targets_bn.flatten()
+    loss = F.cross_entropy(logits_nv, targets_n)
+    with torch.no_grad():
+        best_n5 = logits_nv.topk(min(5, logits_nv.shape[1]), dim=1).indices
+        hit_n5 = best_n5 == targets_n.unsqueeze(1)
+        acc1, acc5 = (100 * hit_n5[:, :k].any(1).float().mean() for k in (1, 5))
+    return PriorOutput(loss, acc1, acc5)
+
+
 class GptPrior(nn.Module):
     """TATS's prior on one grid of codes.
 
@@ -112,14 +123,7 @@ class GptPrior(nn.Module):
     def forward(self, codes_bthw: Int[Tensor, "b t h w"], labels_b: Int[Tensor, " b"] | None = None) -> PriorOutput:
         """Loss and accuracies of a batch of codes in 0..n_codes-1, with labels in 0..n_classes-1."""
         tokens_bn, targets_bn = self.inputs(codes_bthw, labels_b)
-        logits_nv = self.transformer(tokens_bn).flatten(0, 1).float()
-        targets_n = targets_bn.flatten()
-        loss = F.cross_entropy(logits_nv, targets_n)
-        with torch.no_grad():
-            best_n5 = logits_nv.topk(min(5, logits_nv.shape[1]), dim=1).indices
-            hit_n5 = best_n5 == targets_n.unsqueeze(1)
-            acc1, acc5 = (100 * hit_n5[:, :k].any(1).float().mean() for k in (1, 5))
-        return PriorOutput(loss, acc1, acc5)
+        return measure(self.transformer(tokens_bn), targets_bn)
 
     def loss(self, codes_bthw: Int[Tensor, "b t h w"], labels_b: Int[Tensor, " b"] | None = None) -> PriorOutput:
         """The same as calling the prior."""

@@ -1,0 +1,360 @@
+"""The prior of VideoGPT (https://arxiv.org/abs/2104.10157): a transformer over the codebook embeddings of a clip.
+
+Codes enter as the tokenizer's embeddings, shifted by one place in raster order behind a learned start vector. Each axis
+has its own position table. A class scales and shifts every normalisation; conditioning frames are read by a 3-D ResNet
+and attended to in every block. Attention is full or strided (`vtok.priors.sparse`). Parameter names are the original's.
+
+Deviations on purpose: fused attention; a normalisation that gives 0 for a constant row, where the original gives NaN; a
+strided pattern that runs on any device.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from schemas.config.prior import VideoGptConfig
+from schemas.errors import VtokError
+from vtok.priors.attention import Linear
+from vtok.priors.frame_condition import FrameEncoder
+from vtok.priors.sparse import dense_mask
+from vtok.priors.tats import PriorOutput, measure
+
+Shape = tuple[int, int, int]
+_SMALLEST = 1e-30  # of a variance: far below what float32 activations have unless they are constant
+
+
+class Norm(nn.Module):
+    """(x - mean) * (1e-5 + 1 / sqrt(variance)), times a gain, plus a bias, in float32; a class gives gain and bias."""
+
+    def __init__(self, width: int, n_classes: int) -> None:
+        super().__init__()
+        self.n_classes = n_classes
+        if n_classes:
+            self.w = Linear(n_classes, width, bias=False)
+            self.wb = Linear(n_classes, width, bias=False)
+        else:
+            self.g = nn.Parameter(torch.ones(width))
+            self.b = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x_bne: Float[Tensor, "b n e"], labels_b: Int[Tensor, " b"] | None) -> Float[Tensor, "b n e"]:
+        x = x_bne.float()
+        centred = x - x.mean(-1, keepdim=True)
+        variance = centred.square().mean(-1, keepdim=True)
+        normal = (centred * (1e-5 + variance.clamp_min(_SMALLEST).rsqrt())).to(x_bne.dtype)
+        if not self.n_classes:
+            return normal * self.g + self.b
+        assert labels_b is not None
+        gain = 1 + self.w.weight.t()[labels_b].unsqueeze(1)  # a linear layer of a one-hot vector
+        return normal * gain + self.wb.weight.t()[labels_b].unsqueeze(1)
+
+
+class MultiHeadAttention(nn.Module):
+    """Attention of one sequence to itself or to another."""
+
+    def __init__(self, width: int, width_kv: int, heads: int, values: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.w_qs = Linear(width, width, bias=False)
+        self.w_ks = Linear(width_kv, width, bias=False)
+        self.w_vs = Linear(width_kv, values, bias=False)
+        self.fc = Linear(values, width)
+
+    def keys_values(self, x_bne: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, heads, n, d) each."""
+        key, value = (w(x_bne).unflatten(-1, (self.heads, -1)).transpose(1, 2) for w in (self.w_ks, self.w_vs))
+        return key, value
+
+    def forward(
+        self, x_bne: Tensor, key_bhnd: Tensor, value_bhnd: Tensor, mask_nk: Tensor | None, *, causal: bool
+    ) -> Float[Tensor, "b n e"]:
+        query = self.w_qs(x_bne).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        out = F.scaled_dot_product_attention(
+            query,
+            key_bhnd,
+            value_bhnd,
+            attn_mask=mask_nk,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=causal and mask_nk is None,
+        )
+        return self.fc(out.transpose(1, 2).flatten(2))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        state_dict.pop(prefix + "attn.mask", None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class FastGelu(nn.Module):
+    """x * sigmoid(1.702 x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Block(nn.Module):
+    """x += attention(norm(x)); x += attention_to_frames(norm(x)); x += mlp(norm(x))."""
+
+    def __init__(self, config: VideoGptConfig, n_classes: int, frame_width: int) -> None:
+        super().__init__()
+        width = config.n_embd
+        self.pre_attn_norm = Norm(width, n_classes)
+        self.attn = MultiHeadAttention(width, width, config.n_head, width, config.attention_dropout)
+        self.reads_frames = frame_width > 0
+        if self.reads_frames:
+            self.pre_enc_norm = Norm(width, n_classes)
+            self.enc_attn = MultiHeadAttention(width, frame_width, config.n_head, frame_width, 0.0)
+        self.pre_fc_norm = Norm(width, n_classes)
+        self.fc_block = nn.Sequential(Linear(width, 4 * width), FastGelu(), Linear(4 * width, width))
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x_bne: Tensor, context: Context, mask_nn: Tensor | None, past: Past | None) -> Tensor:
+        normal = self.pre_attn_norm(x_bne, context.labels_b)
+        key, value = self.attn.keys_values(normal)
+        if past is None:
+            mixed = self.attn(normal, key, value, mask_nn, causal=True)
+        else:
+            end = past.position + 1
+            past.keys[:, :, past.position : end], past.values[:, :, past.position : end] = key, value
+            seen = None if mask_nn is None else mask_nn[past.position : end, :end]
+            mixed = self.attn(normal, past.keys[:, :, :end], past.values[:, :, :end], seen, causal=False)
+        x_bne = x_bne + self.drop(mixed)
+        if self.reads_frames:
+            assert context.frames_bnc is not None
+            key, value = self.enc_attn.keys_values(context.frames_bnc)
+            normal = self.pre_enc_norm(x_bne, context.labels_b)
+            x_bne = x_bne + self.drop(self.enc_attn(normal, key, value, None, causal=False))
+        return x_bne + self.drop(self.fc_block(self.pre_fc_norm(x_bne, context.labels_b)))
+
+
+class Context(NamedTuple):
+    """What a batch is conditioned on.
+
+    Attributes:
+        labels_b: a class a clip, or None.
+        frames_bnc: features of the conditioning frames, or None.
+    """
+
+    labels_b: Tensor | None = None
+    frames_bnc: Tensor | None = None
+
+
+class Past(NamedTuple):
+    """Keys and values of one block, (b, heads, n, d), written up to `position`."""
+
+    keys: Tensor
+    values: Tensor
+    position: int
+
+
+class PositionTables(nn.Module):
+    """One table of width e / 3 an axis; an element's position is the three entries side by side."""
+
+    def __init__(self, shape: Shape, width: int) -> None:
+        super().__init__()
+        self.emb = nn.ParameterDict(
+            {f"d_{axis}": nn.Parameter(torch.zeros(size, width // 3)) for axis, size in enumerate(shape)}
+        )
+
+    def forward(self) -> Float[Tensor, "n e"]:
+        tables = [self.emb[f"d_{axis}"] for axis in range(3)]
+        shape = [len(table) for table in tables]
+        along = []
+        for axis, table in enumerate(tables):
+            sizes = [n if a == axis else 1 for a, n in enumerate(shape)]
+            along.append(table.view(*sizes, -1).expand(*shape, -1))
+        return torch.cat(along, dim=-1).flatten(0, 2)
+
+
+class _Shift(nn.Module):
+    """The learned vector that stands before the first code."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.sos = nn.Parameter(torch.zeros(width))
+
+
+class AttentionStack(nn.Module):
+    """The blocks, with what comes before them."""
+
+    def __init__(self, config: VideoGptConfig, grid: Shape, n_classes: int, frame_width: int) -> None:
+        super().__init__()
+        self.right_shift = _Shift(config.n_embd)
+        self.pos_embd = PositionTables(grid, config.n_embd)
+        self.attn_nets = nn.ModuleList(Block(config, n_classes, frame_width) for _ in range(config.n_layer))
+
+
+class VideoGptPrior(nn.Module):
+    """VideoGPT's prior on one grid of codes.
+
+    Args:
+        config: the transformer.
+        codebook_kc: the tokenizer's embeddings (n_codes, c); kept with the prior, never trained.
+        grid: codes (t, h, w) of a clip.
+        n_classes: number of class labels, for `condition: label`.
+        resolution: height and width of the conditioning frames, pixels; with `cond_frames` > 0.
+        generator: draws the initial weights; None: a generator with seed 0.
+
+    Raises:
+        VtokError: a label-conditional prior without classes, or a grid that the sparse pattern does not tile.
+    """
+
+    codebook_kc: Tensor
+    mask_nn: Tensor | None
+
+    def __init__(
+        self,
+        config: VideoGptConfig,
+        codebook_kc: Float[Tensor, "k c"],
+        grid: Shape,
+        n_classes: int = 0,
+        resolution: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        labelled = config.condition == "label"
+        if labelled and n_classes < 1:
+            raise VtokError(
+                "a label-conditional prior needs clips with labels",
+                at="prior.model.condition",
+                hint="set condition: none, or tokenize a dataset with classes",
+            )
+        self.config, self.grid, self.n_codes = config, grid, len(codebook_kc)
+        self.register_buffer("codebook_kc", codebook_kc.clone())
+        classes, frame_width = (n_classes if labelled else 0), (config.frame_width if config.cond_frames else 0)
+        self.fc_in = Linear(codebook_kc.shape[1], config.n_embd, bias=False)
+        self.attn_stack = AttentionStack(config, grid, classes, frame_width)
+        self.norm = Norm(config.n_embd, classes)
+        self.fc_out = Linear(config.n_embd, self.n_codes, bias=False)
+        if config.cond_frames:
+            self.resnet = FrameEncoder(frame_width)
+            side = self.resnet.side(resolution)
+            self.cond_pos_embd = PositionTables((config.cond_frames, side, side), frame_width)
+        self.register_buffer("mask_nn", self._mask(), persistent=False)
+        self._draw_weights(torch.Generator().manual_seed(0) if generator is None else generator)
+
+    def _mask(self) -> Bool[Tensor, "n n"] | None:
+        if self.config.attention == "full":
+            return None
+        try:
+            return dense_mask(self.grid)
+        except ValueError as error:
+            raise VtokError(str(error), at="prior.model.attention", hint="use attention: full for this grid") from None
+
+    @torch.no_grad()
+    def _draw_weights(self, generator: torch.Generator) -> None:
+        """The original's initial weights: the loss starts at exactly ln(n_codes)."""
+        if self.fc_in.weight.is_meta:
+            return
+
+        def normal(tensor: Tensor, std: float) -> None:
+            tensor.copy_(torch.empty(tensor.shape).normal_(0, std, generator=generator))
+
+        def uniform(linear: nn.Linear) -> None:
+            bound = 1 / math.sqrt(linear.in_features)
+            for tensor in (linear.weight, linear.bias):
+                if tensor is not None:
+                    tensor.copy_(torch.empty(tensor.shape).uniform_(-bound, bound, generator=generator))
+
+        for module in self.modules():
+            if isinstance(module, MultiHeadAttention):
+                normal(module.w_qs.weight, module.w_qs.in_features**-0.5)
+                normal(module.w_ks.weight, module.w_ks.in_features**-0.5)
+                normal(module.w_vs.weight, module.w_vs.in_features**-0.5)
+                uniform(module.fc)
+                normal(module.fc.weight, (module.fc.out_features * self.config.n_layer) ** -0.5)
+            elif isinstance(module, FrameEncoder):
+                module.draw_weights(generator)
+            elif isinstance(module, Norm) and module.n_classes:
+                module.w.weight.fill_(module.n_classes**-0.5)
+                uniform(module.wb)
+            elif isinstance(module, PositionTables):
+                for table in module.emb.values():
+                    normal(table, 0.01)
+            elif isinstance(module, Block):
+                for layer in (module.fc_block[0], module.fc_block[2]):
+                    assert isinstance(layer, nn.Linear)
+                    uniform(layer)
+        normal(self.attn_stack.right_shift.sos, 0.02)
+        normal(self.fc_in.weight, 0.02)
+        self.fc_out.weight.zero_()
+
+    def context(
+        self,
+        labels_b: Int[Tensor, " b"] | None = None,
+        frames_bcthw: Float[Tensor, "b 3 f r r"] | None = None,
+    ) -> Context:
+        """What a batch is conditioned on.
+
+        Args:
+            labels_b: a class a clip, 0..n_classes-1.
+            frames_bcthw: the first `cond_frames` frames of each clip, pixels in [-0.5, 0.5].
+
+        Raises:
+            ValueError: something is missing, or not wanted.
+        """
+        wanted = {"labels": self.config.condition == "label", "frames": self.config.cond_frames > 0}
+        given = {"labels": labels_b is not None, "frames": frames_bcthw is not None}
+        for name in wanted:
+            if wanted[name] != given[name]:
+                raise ValueError(f"this prior {'needs' if wanted[name] else 'takes no'} {name}")
+        frames = None
+        if frames_bcthw is not None:
+            features = self.resnet(frames_bcthw).movedim(1, -1)
+            frames = features.flatten(1, 3) + self.cond_pos_embd()
+        return Context(None if labels_b is None else labels_b.long(), frames)
+
+    def logits(self, codes_bthw: Int[Tensor, "b t h w"], context: Context) -> Float[Tensor, "b n k"]:
+        """Logits of every code in raster order, given those before it."""
+        return self.logits_of_embeddings(self.codebook_kc[codes_bthw.long()], context)
+
+    def logits_of_embeddings(
+        self, embeddings_bthwc: Float[Tensor, "b t h w c"], context: Context
+    ) -> Float[Tensor, "b n k"]:
+        """`logits`, for codes given by their embeddings."""
+        x_bne = self.fc_in(embeddings_bthwc.flatten(1, 3))
+        sos = self.attn_stack.right_shift.sos.to(x_bne.dtype).expand(x_bne.shape[0], 1, -1)
+        x_bne = torch.cat([sos, x_bne[:, :-1]], dim=1) + self.attn_stack.pos_embd()
+        for block in self.attn_stack.attn_nets:
+            x_bne = block(x_bne, context, self.mask_nn, None)
+        return self.fc_out(self.norm(x_bne, context.labels_b))
+
+    def new_cache(self, batch: int) -> Float[Tensor, "l 2 b h n d"]:
+        """Empty keys and values of all blocks, in the dtype and on the device of the weights."""
+        config = self.config
+        shape = (config.n_layer, 2, batch, config.n_head, math.prod(self.grid), config.n_embd // config.n_head)
+        return self.fc_in.weight.new_zeros(shape)
+
+    def step(
+        self, code_b: Int[Tensor, " b"] | None, position: int, cache: Float[Tensor, "l 2 b h n d"], context: Context
+    ) -> Float[Tensor, "b k"]:
+        """Logits of the code at `position`, given the one before it and, in `cache`, which is extended, the rest.
+
+        Args:
+            code_b: the code at `position - 1`; None at position 0.
+            position: place in raster order.
+            cache: of `new_cache`.
+            context: of `context`.
+        """
+        if code_b is None:
+            x_bne = self.attn_stack.right_shift.sos.expand(cache.shape[2], 1, -1)
+        else:
+            x_bne = self.fc_in(self.codebook_kc[code_b.long()]).unsqueeze(1)
+        x_bne = x_bne + self.attn_stack.pos_embd()[position]
+        for layer, block in enumerate(self.attn_stack.attn_nets):
+            x_bne = block(x_bne, context, self.mask_nn, Past(cache[layer, 0], cache[layer, 1], position))
+        return self.fc_out(self.norm(x_bne, context.labels_b))[:, 0]
+
+    def forward(
+        self,
+        codes_bthw: Int[Tensor, "b t h w"],
+        labels_b: Int[Tensor, " b"] | None = None,
+        frames_bcthw: Float[Tensor, "b 3 f r r"] | None = None,
+    ) -> PriorOutput:
+        """Loss and accuracies of a batch of codes in 0..n_codes-1 (those of conditioning frames count, too)."""
+        logits_bnk = self.logits(codes_bthw, self.context(labels_b, frames_bcthw))
+        return measure(logits_bnk, codes_bthw.flatten(1).long())
