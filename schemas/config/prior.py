@@ -51,6 +51,56 @@ class VideoGptConfig(Config):
         return self
 
 
+MebtMode = Literal["latent_enc", "latent_self", "latent_dec", "lt2l", "maskgit"]
+
+
+class MebtConfig(Config):
+    """MeBT's prior (https://arxiv.org/abs/2303.11251): masked codes are predicted through a few latent tokens."""
+
+    kind: Literal["mebt"] = "mebt"
+    n_layer: int = Field(24, ge=1, description="Transformer blocks.")
+    n_head: int = Field(16, ge=1, description="Attention heads.")
+    n_embd: int = Field(1024, ge=1, description="Width of the residual stream.")
+    latents: int = Field(256, ge=0, description="Latent tokens.")
+    mode: tuple[MebtMode, ...] | None = Field(
+        None,
+        description="What each layer does, `maskgit` for those that are not named; null: MeBT's own order, "
+        "(enc, self) x n, enc, (dec, lt2l) x m, dec.",
+    )
+    schedule: Literal["linear", "cosine", "cosine_plus", "quadratic", "convex", "square", "cube", "sqrt"] = Field(
+        "linear", description="Share of masked codes over time, in training."
+    )
+    t_range: tuple[float, float] = Field((0.0, 1.0), description="Times that are drawn in training.")
+    budget: int | None = Field(None, ge=1, description="Masked codes predicted in a step and clip; null: all.")
+    t_prior: Literal["longest", "uniform", "gaussian2", "gaussian100000_2"] = Field(
+        "longest", description="How many latent frames are trained on, step by step."
+    )
+    avg_loss: float = Field(1.0, ge=0, description="1: mean over masked codes; 0: over all codes.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Of the targets in training.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of embeddings and of every layer's output.")
+    attention_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of attention probabilities.")
+
+    @model_validator(mode="after")
+    def _sizes(self) -> MebtConfig:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}")
+        if self.mode is not None and len(self.mode) > self.n_layer:
+            raise ValueError(f"mode names {len(self.mode)} layers, n_layer is {self.n_layer}")
+        return self
+
+    def modes(self) -> list[MebtMode]:
+        """What each of the `n_layer` layers does."""
+        if self.mode is not None:
+            rest: list[MebtMode] = ["maskgit"] * (self.n_layer - len(self.mode))
+            return [*self.mode, *rest]
+        if self.n_layer == 1:
+            return ["maskgit"]
+        head: list[MebtMode] = ["latent_enc", "latent_self"] * (self.n_layer // 4)
+        head += ["latent_enc", "latent_self"] if self.n_layer % 2 else ["latent_enc"]
+        tail: list[MebtMode] = ["latent_dec", "lt2l"] * self.n_layer
+        return [*head, *tail][: self.n_layer]
+
+
 class PriorTrainConfig(TrainConfig):
     """Training of the prior."""
 

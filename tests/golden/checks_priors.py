@@ -1,4 +1,4 @@
-"""Checks of tats/gpt_uncond, tats/gpt_label, tats/gpt_lowvar and tats/topk_topp."""
+"""Checks of tats/gpt_uncond, tats/gpt_label, tats/gpt_lowvar, tats/topk_topp and videogpt/sparse_layout."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from schemas.config.prior import GptConfig
 from tests.golden.cases import Case
 from tests.golden.checks_tokenizers import NOT_THE_TOKENIZER, vqgan_from
 from vtok.priors.gpt import GPT
+from vtok.priors.sparse import block_grid, block_layout, dense_mask
 from vtok.priors.tats import GptPrior
 from vtok.sampling.autoregressive import sample, sample_codes, sample_tokens
 from vtok.sampling.logits import filter_logits
@@ -97,6 +98,18 @@ def check_gpt_plain(case: Case) -> None:
     case.expect("logits", logits_bnv, case.tolerance("logits"))
     targets = case.input("targets")
     case.expect("loss", F.cross_entropy(logits_bnv.flatten(0, 1), targets.flatten()), case.tolerance("loss"))
+
+
+def check_sparse_layout(case: Case) -> None:
+    exact = case.tolerance("all")
+    for number, options in case.config.items():
+        shape = tuple(options["shape"])
+        chosen = {"block": options["block"], "local_blocks": options["num_local_blocks"], "causal": options["causal"]}
+        assert block_grid(shape, options["block"]) == tuple(options["block_shape"])
+        layout = block_layout(shape, **chosen)
+        case.expect(f"layout{number}", layout.long().expand(options["n_head"], -1, -1), exact)
+        if case.has(f"mask{number}"):
+            case.expect(f"mask{number}", dense_mask(shape, **chosen), exact)
 
 
 def check_topk_topp(case: Case) -> None:

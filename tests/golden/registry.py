@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.golden.cases import Case
+from tests.golden.checks_mebt import check_masks, check_mebt, check_mebt_plain
 from tests.golden.checks_other import check_lpips, check_preprocess
-from tests.golden.checks_priors import check_gpt_clip, check_gpt_plain, check_topk_topp
+from tests.golden.checks_priors import check_gpt_clip, check_gpt_plain, check_sparse_layout, check_topk_topp
 from tests.golden.checks_tokenizers import check_codebook_ema, check_codebook_init, check_vqgan, check_vqgan_loss
 
 Check = Callable[[Case], None]
@@ -14,6 +15,9 @@ Check = Callable[[Case], None]
 CHECKS: dict[tuple[str, str], Check] = {
     ("data", "preprocess"): check_preprocess,
     ("lpips", "lpips"): check_lpips,
+    ("mebt", "mebt_"): check_mebt,
+    ("mebt", "mebt_lowvar"): check_mebt_plain,
+    ("mebt", "mebt_masks"): check_masks,
     ("tats", "codebook_ema"): check_codebook_ema,
     ("tats", "codebook_init"): check_codebook_init,
     ("tats", "gpt_label"): check_gpt_clip,
@@ -24,6 +28,7 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("tats", "vqgan_loss_"): check_vqgan_loss,
     ("videogpt", "codebook_ema"): check_codebook_ema,
     ("videogpt", "codebook_init"): check_codebook_init,
+    ("videogpt", "sparse_layout"): check_sparse_layout,
 }
 
 

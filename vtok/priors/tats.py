@@ -37,12 +37,18 @@ class PriorOutput(NamedTuple):
 def measure(logits_bnv: Float[Tensor, "b n v"], targets_bn: Int[Tensor, "b n"]) -> PriorOutput:
     """Loss and accuracies of logits against the tokens that should have come."""
     logits_nv, targets_n = logits_bnv.flatten(0, 1).float(), targets_bn.flatten()
-    loss = F.cross_entropy(logits_nv, targets_n)
-    with torch.no_grad():
-        best_n5 = logits_nv.topk(min(5, logits_nv.shape[1]), dim=1).indices
-        hit_n5 = best_n5 == targets_n.unsqueeze(1)
-        acc1, acc5 = (100 * hit_n5[:, :k].any(1).float().mean() for k in (1, 5))
-    return PriorOutput(loss, acc1, acc5)
+    return PriorOutput(F.cross_entropy(logits_nv, targets_n), *hits(logits_bnv, targets_bn))
+
+
+@torch.no_grad()
+def hits(
+    logits_bnv: Float[Tensor, "b n v"], targets_bn: Int[Tensor, "b n"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """How often the target was the most likely token, and one of the five most likely, percent."""
+    best_bn5 = logits_bnv.topk(min(5, logits_bnv.shape[-1]), dim=-1).indices
+    hit_bn5 = best_bn5 == targets_bn.unsqueeze(-1)
+    acc1, acc5 = (100 * hit_bn5[..., :k].any(-1).float().mean() for k in (1, 5))
+    return acc1, acc5
 
 
 class GptPrior(nn.Module):

@@ -1,0 +1,178 @@
+"""The prior of MeBT (https://arxiv.org/abs/2303.11251): a bidirectional transformer whose cost is linear in the codes.
+
+A few latent tokens read the codes that are seen (contexts) and are read by those to be predicted (targets). What a
+layer does is its mode: `latent_enc` latents read contexts, `latent_self` latents read themselves, `latent_dec` targets
+read latents, `lt2l` latents read latents and targets, `maskgit` contexts and targets read each other. Parameter names
+are the original's, and so is its block, whose residual carries the normalised query.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from schemas.config.prior import MebtConfig
+from vtok.priors.attention import Linear
+from vtok.priors.masking import Division
+from vtok.priors.tats import PriorOutput, hits
+
+_INIT_STD = 0.02
+
+
+class _Attention(nn.Module):
+    """One sequence reads another, or nothing: then its values are 0."""
+
+    def __init__(self, config: MebtConfig) -> None:
+        super().__init__()
+        width = config.n_embd
+        self.n_head, self.dropout = config.n_head, config.attention_dropout
+        self.key, self.query, self.value, self.proj = (Linear(width, width) for _ in range(4))
+
+    def forward(self, query_bne: Tensor, read_bme: Tensor) -> Tensor:
+        if read_bme.shape[1] == 0:
+            return self.proj(torch.zeros_like(query_bne))
+        query, key, value = (
+            layer(x).unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+            for layer, x in ((self.query, query_bne), (self.key, read_bme), (self.value, read_bme))
+        )
+        out = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout if self.training else 0.0)
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """q = norm(query); x = q + attention(q, norm(read)); x + mlp(norm(x))."""
+
+    def __init__(self, config: MebtConfig) -> None:
+        super().__init__()
+        width = config.n_embd
+        self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = _Attention(config)
+        self.mlp = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, query_bne: Tensor, read_bme: Tensor) -> Tensor:
+        query_bne = self.ln1(query_bne)
+        x_bne = query_bne + self.drop(self.attn(query_bne, self.ln1(read_bme)))
+        return x_bne + self.drop(self.mlp(self.ln2(x_bne)))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        state_dict.pop(prefix + "attn.mask", None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class _Transformer(nn.Module):
+    def __init__(self, config: MebtConfig, n_codes: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd)
+        self.head = Linear(config.n_embd, n_codes, bias=False)
+
+
+class MebtPrior(nn.Module):
+    """MeBT's prior on one grid of codes.
+
+    Args:
+        config: the transformer and its masks.
+        n_codes: size of the tokenizer's codebook.
+        grid: codes (t, h, w) of a clip.
+        generator: draws the initial weights; None: a generator with seed 0.
+    """
+
+    def __init__(
+        self,
+        config: MebtConfig,
+        n_codes: int,
+        grid: tuple[int, int, int],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.n_codes, self.grid = config, n_codes, grid
+        self.modes = config.modes()
+        width = config.n_embd
+        self.tok_emb = nn.Embedding(n_codes, width, _weight=torch.empty(n_codes, width))
+        self.mask_emb = nn.Parameter(torch.empty(1, 1, width))
+        self.sos_emb = nn.Parameter(torch.empty(1, config.latents, width))
+        self.pos_emb = nn.Parameter(torch.empty(1, math.prod(grid), width))
+        self.drop = nn.Dropout(config.dropout)
+        self.transformer = _Transformer(config, n_codes)
+        self._draw_weights(torch.Generator().manual_seed(0) if generator is None else generator)
+
+    @torch.no_grad()
+    def _draw_weights(self, generator: torch.Generator) -> None:
+        """All weights from N(0, 0.02), biases 0."""
+        if self.pos_emb.is_meta:
+            return
+        linear = [module for module in self.modules() if isinstance(module, Linear)]
+        tables = [self.tok_emb.weight, self.mask_emb, self.sos_emb, self.pos_emb]
+        for tensor in [*tables, *(module.weight for module in linear)]:
+            tensor.copy_(torch.empty(tensor.shape).normal_(0, _INIT_STD, generator=generator))
+        for module in linear:
+            if module.bias is not None:
+                module.bias.zero_()
+
+    def logits(
+        self, codes_bn: Int[Tensor, "b n"], contexts_bc: Int[Tensor, "b c"], targets_bm: Int[Tensor, "b m"]
+    ) -> Float[Tensor, "b m k"]:
+        """Logits of the codes at the target places, given those at the context places.
+
+        Args:
+            codes_bn: all codes in raster order; those that are no contexts are not looked at.
+            contexts_bc: places 0..n-1; may be none.
+            targets_bm: places to predict.
+        """
+        batch, width = len(codes_bn), self.pos_emb.shape[2]
+        places = self.pos_emb.expand(batch, -1, -1)
+
+        def at(index_bm: Tensor) -> Tensor:
+            return places.gather(1, index_bm.unsqueeze(-1).expand(-1, -1, width))
+
+        contexts = self.drop(self.tok_emb(codes_bn.gather(1, contexts_bc).long()) + at(contexts_bc))
+        targets = self.drop(self.mask_emb + at(targets_bm))
+        latents = self.drop(self.sos_emb.expand(batch, -1, -1))
+        for mode, block in zip(self.modes, self.transformer.blocks, strict=True):
+            if mode == "latent_enc":
+                latents = block(latents, contexts)
+            elif mode == "latent_self":
+                latents = block(latents, latents)
+            elif mode == "latent_dec":
+                targets = block(targets, latents)
+            elif mode == "lt2l":
+                latents = block(latents, torch.cat([latents, targets], dim=1))
+            else:
+                both = torch.cat([contexts, targets], dim=1)
+                contexts, targets = block(both, both).split([contexts.shape[1], targets.shape[1]], dim=1)
+        return self.transformer.head(self.transformer.ln_f(targets))
+
+    def forward(self, codes_bthw: Int[Tensor, "b t h w"], division: Division) -> PriorOutput:
+        """Loss and accuracies of the division's targets.
+
+        The loss is the sum of the cross-entropies over (clips x codes x ratio ** avg_loss), ratio being the share of
+        codes that are masked: with avg_loss 1 a mean over masked codes, with 0 one over all codes.
+        """
+        codes_bn = codes_bthw.flatten(1).long()
+        logits_bmk = self.logits(codes_bn, division.contexts_bn, division.targets_bn).float()
+        targets_bm = codes_bn.gather(1, division.targets_bn)
+        total = F.cross_entropy(
+            logits_bmk.flatten(0, 1),
+            targets_bm.flatten(),
+            reduction="sum",
+            label_smoothing=self.config.label_smoothing if self.training else 0.0,
+        )
+        ratio = (division.length - division.contexts_bn.shape[1]) / division.length
+        loss = total / (len(codes_bn) * division.length * ratio**self.config.avg_loss)
+        return PriorOutput(loss, *hits(logits_bmk, targets_bm))
+
+    def optim_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Four parameter groups: weights of linear layers, which decay; token tables; the rest; positions."""
+        linear = {id(m.weight) for m in self.modules() if isinstance(m, nn.Linear)}
+        tables = {id(self.tok_emb.weight), id(self.mask_emb), id(self.sos_emb)}
+        groups: list[list[nn.Parameter]] = [[], [], [], []]
+        for _, parameter in sorted(self.named_parameters()):
+            which = 0 if id(parameter) in linear else 1 if id(parameter) in tables else 2
+            groups[3 if parameter is self.pos_emb else which].append(parameter)
+        return [{"params": g, "weight_decay": weight_decay if i == 0 else 0.0} for i, g in enumerate(groups)]
