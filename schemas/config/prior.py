@@ -18,6 +18,11 @@ class GptConfig(Config):
     n_head: int = Field(16, ge=1, description="Attention heads.")
     n_embd: int = Field(1024, ge=1, description="Width of the residual stream.")
     condition: Literal["none", "label"] = Field("none", description="Unconditional, or on the class label.")
+    interpolation: Literal["none", "prefix", "tats"] = Field(
+        "none",
+        description="Learn the latent frames between the first and the last: `prefix` (both ends come first, the loss "
+        "is on what lies between) or `tats` (the original's mask and positions, for its checkpoints).",
+    )
 
     @model_validator(mode="after")
     def _heads(self) -> GptConfig:

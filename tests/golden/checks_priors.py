@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from schemas.config.prior import GptConfig
 from tests.golden.cases import Case
 from tests.golden.checks_tokenizers import NOT_THE_TOKENIZER, vqgan_from
+from vtok.priors.attention import visible
 from vtok.priors.gpt import GPT
 from vtok.priors.sparse import block_grid, block_layout, dense_mask
 from vtok.priors.tats import GptPrior
 from vtok.sampling.autoregressive import sample, sample_codes, sample_tokens
+from vtok.sampling.interpolate import fill_tokens
 from vtok.sampling.logits import filter_logits
 
 
@@ -98,6 +100,57 @@ def check_gpt_plain(case: Case) -> None:
     case.expect("logits", logits_bnv, case.tolerance("logits"))
     targets = case.input("targets")
     case.expect("loss", F.cross_entropy(logits_bnv.flatten(0, 1), targets.flatten()), case.tolerance("loss"))
+
+
+def check_gpt_interpolation(case: Case) -> None:
+    """TATS's transformer for interpolation, with its mask, positions and first token."""
+    config, near, exact = case.config, case.tolerance("logits"), case.tolerance("tokens")
+    sizes = {name: config[name] for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_unmasked")}
+    gpt = GPT(**sizes).eval()
+    gpt.load_state_dict(case.state())
+    tokens_bn, past_bn, future_bn = case.input("idx"), case.input("x_past"), case.input("x_future")
+    block, future = config["block_size"], future_bn.shape[1]
+    case.expect("mask", visible(block, config["n_unmasked"]), exact)
+    with torch.no_grad():
+        logits_bnv = gpt(tokens_bn)
+        case.expect("logits", logits_bnv, near)
+        case.expect("logits_short", gpt(tokens_bn[:, : block - config["n_unmasked"]]), near)
+        targets = case.input("targets").flatten()
+        case.expect("loss", F.cross_entropy(logits_bnv.flatten(0, 1), targets), case.tolerance("loss"))
+        places = torch.cat([torch.arange(past_bn.shape[1]), torch.arange(block - future, block)])
+        first = gpt(torch.cat([past_bn, future_bn], dim=1), positions_n=places)
+        case.expect("future_first_logits", first, near)
+    steps = (config["frames"] - 2) * config["tokens_per_frame"]
+    case.expect("greedy_tokens", fill_tokens(gpt, past_bn, future_bn, steps, tats=True), exact)
+
+
+def check_gpt_boxes(case: Case) -> None:
+    """A table of places that boxes are cut out of."""
+    config, near = case.config, case.tolerance("logits")
+    tokens_bn, boxes_b4 = case.input("idx"), case.input("cbox")
+
+    def build(prefix: str, **changes: int) -> GPT:
+        options = {**config, **changes}
+        sizes = {name: options[name] for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")}
+        side = options["args_resolution"]
+        gpt = GPT(**sizes, box_grid=(options["args_sequence_length"], side, side)).eval()
+        gpt.load_state_dict(case.state(prefix, drop=("gpt_t.",) if not prefix else ()))
+        return gpt
+
+    with torch.no_grad():
+        prefixes = {name.removeprefix("sd/").split(".")[0] for name in case.tensors if name.startswith("sd/")}
+        gpt = build("gpt." if "gpt" in prefixes else "")
+        case.expect("logits", gpt(tokens_bn, boxes_bne=gpt.box_positions(boxes_b4)), near)
+        one = gpt.box_positions(boxes_b4[:1])
+        case.expect("logits_onebox", gpt(tokens_bn, boxes_bne=one), near)
+        cache, prefill = gpt.new_cache(len(tokens_bn), config["block_size"]), 3
+        parts = [gpt.prefill(tokens_bn[:, :prefill], cache, boxes_bne=one[:, :prefill])]
+        for i in range(prefill, config["block_size"]):
+            parts.append(gpt.step(tokens_bn[:, i], i, cache, box_be=one[:, i]).unsqueeze(1))
+        case.expect("incremental_logits_onebox", torch.cat(parts, dim=1), near)
+        timed = build("gpt_t.", **config["gpt_t"])
+        boxes_bne = timed.box_positions(boxes_b4, case.input("tbox"))
+        case.expect("logits_tbox", timed(tokens_bn, boxes_bne=boxes_bne), near)
 
 
 def check_sparse_layout(case: Case) -> None:

@@ -7,7 +7,14 @@ from collections.abc import Callable
 from tests.golden.cases import Case
 from tests.golden.checks_mebt import check_masks, check_mebt, check_mebt_plain
 from tests.golden.checks_other import check_lpips, check_preprocess
-from tests.golden.checks_priors import check_gpt_clip, check_gpt_plain, check_sparse_layout, check_topk_topp
+from tests.golden.checks_priors import (
+    check_gpt_boxes,
+    check_gpt_clip,
+    check_gpt_interpolation,
+    check_gpt_plain,
+    check_sparse_layout,
+    check_topk_topp,
+)
 from tests.golden.checks_tokenizers import check_codebook_ema, check_codebook_init, check_vqgan, check_vqgan_loss
 
 Check = Callable[[Case], None]
@@ -20,9 +27,11 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("mebt", "mebt_masks"): check_masks,
     ("tats", "codebook_ema"): check_codebook_ema,
     ("tats", "codebook_init"): check_codebook_init,
+    ("tats", "gpt_interp"): check_gpt_interpolation,
     ("tats", "gpt_label"): check_gpt_clip,
     ("tats", "gpt_lowvar"): check_gpt_plain,
     ("tats", "gpt_uncond"): check_gpt_clip,
+    ("tats", "gpt_vtokens_pos"): check_gpt_boxes,
     ("tats", "topk_topp"): check_topk_topp,
     ("tats", "vqgan_"): check_vqgan,
     ("tats", "vqgan_loss_"): check_vqgan_loss,

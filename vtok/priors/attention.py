@@ -43,6 +43,13 @@ def visible(block_size: int, n_unmasked: int) -> Bool[Tensor, "q k"]:
     return mask
 
 
+def prefix_visible(length: int, prefix: int) -> Bool[Tensor, "q k"]:
+    """Which inputs (k) each input (q) sees: all of the first `prefix`, and its past."""
+    mask = torch.ones(length, length, dtype=torch.bool).tril()
+    mask[:, :prefix] = True
+    return mask
+
+
 class SelfAttention(nn.Module):
     """Attention of `n_head` heads, scaled by 1/sqrt(width of a head). Ignores `mask` of original state dicts."""
 

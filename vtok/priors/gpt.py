@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vtok.priors.attention import KVCache, Linear, SelfAttention, visible
@@ -44,7 +44,8 @@ class GPT(nn.Module):
         n_layer: blocks.
         n_head: attention heads.
         n_embd: width of the residual stream.
-        n_unmasked: codes of the first and of the last frame that every position sees (interpolation); 0: causal.
+        n_unmasked: codes of the first and of the last frame that every position sees (TATS's interpolation); 0: causal.
+        box_grid: codes (t, h, w) of the largest clip that boxes are cut out of; None: no boxes.
         generator: draws the initial weights; None: a generator with seed 0.
     """
 
@@ -58,6 +59,7 @@ class GPT(nn.Module):
         n_head: int,
         n_embd: int,
         n_unmasked: int = 0,
+        box_grid: tuple[int, int, int] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -65,6 +67,8 @@ class GPT(nn.Module):
         self.n_head = n_head
         self.tok_emb = nn.Embedding(vocab_size, n_embd, _weight=torch.empty(vocab_size, n_embd))
         self.pos_emb = nn.Parameter(torch.zeros(1, block_size, n_embd))
+        if box_grid is not None:
+            self.vtokens_pos_emb = nn.Parameter(torch.zeros(1, *box_grid, n_embd))
         self.blocks = nn.ModuleList(Block(n_embd, n_head) for _ in range(n_layer))
         self.ln_f = nn.LayerNorm(n_embd)
         self.head = Linear(n_embd, vocab_size, bias=False)
@@ -87,13 +91,41 @@ class GPT(nn.Module):
     def vocab_size(self) -> int:
         return self.head.out_features
 
-    def forward(self, tokens_bn: Int[Tensor, "b n"]) -> Float[Tensor, "b n v"]:
+    def forward(
+        self,
+        tokens_bn: Int[Tensor, "b n"],
+        *,
+        positions_n: Int[Tensor, " n"] | None = None,
+        boxes_bne: Float[Tensor, "b n e"] | None = None,
+        mask_nn: Bool[Tensor, "n n"] | None = None,
+    ) -> Float[Tensor, "b n v"]:
         """Logits of the token after each one.
+
+        Args:
+            tokens_bn: the input.
+            positions_n: entry of the position table for each token; None: 0, 1, 2, ...
+            boxes_bne: of `box_positions`, added to the positions.
+            mask_nn: True where a token (first axis) sees another; None: the model's own.
 
         Raises:
             ValueError: more tokens than `block_size`.
         """
-        return self._run(tokens_bn, None, 0)
+        return self._run(tokens_bn, None, 0, positions_n, boxes_bne, mask_nn)
+
+    def box_positions(
+        self, boxes_b4: Int[Tensor, "b 4"], frames_b2: Int[Tensor, "b 2"] | None = None
+    ) -> Float[Tensor, "b n e"]:
+        """What boxes cut out of the table of places: entry i marks the code that input i predicts, in raster order.
+
+        Args:
+            boxes_b4: top, bottom, left, right a clip, or one for all.
+            frames_b2: first and end latent frame a clip; None: all.
+        """
+        parts = []
+        for number, (top, bottom, left, right) in enumerate(boxes_b4.tolist()):
+            first, end = (None, None) if frames_b2 is None else frames_b2[number].tolist()
+            parts.append(self.vtokens_pos_emb[0, first:end, top:bottom, left:right].flatten(0, 2))
+        return torch.stack(parts)
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         """An empty cache for `length` positions, in the dtype and on the device of the weights."""
@@ -101,22 +133,57 @@ class GPT(nn.Module):
         shape = (len(self.blocks), batch, self.n_head, length, weight.shape[1] // self.n_head)
         return KVCache(weight.new_zeros(shape), weight.new_zeros(shape))
 
-    def prefill(self, tokens_bn: Int[Tensor, "b n"], cache: KVCache) -> Float[Tensor, "b n v"]:
-        """As `forward`, and remember keys and values of positions 0..n-1 in `cache`."""
-        return self._run(tokens_bn, cache, 0)
+    def prefill(
+        self,
+        tokens_bn: Int[Tensor, "b n"],
+        cache: KVCache,
+        *,
+        positions_n: Int[Tensor, " n"] | None = None,
+        boxes_bne: Float[Tensor, "b n e"] | None = None,
+        mask_nn: Bool[Tensor, "n n"] | None = None,
+    ) -> Float[Tensor, "b n v"]:
+        """As `forward`, and remember keys and values in places 0..n-1 of `cache`."""
+        return self._run(tokens_bn, cache, 0, positions_n, boxes_bne, mask_nn)
 
-    def step(self, token_b: Int[Tensor, " b"], position: int, cache: KVCache) -> Float[Tensor, "b v"]:
-        """Logits of the token after the one at `position`, given those before it in `cache`, which is extended."""
-        return self._run(token_b.unsqueeze(1), cache, position)[:, 0]
+    def step(
+        self,
+        token_b: Int[Tensor, " b"],
+        place: int,
+        cache: KVCache,
+        *,
+        position: int | None = None,
+        box_be: Float[Tensor, "b e"] | None = None,
+    ) -> Float[Tensor, "b v"]:
+        """Logits of the token after the one at `place`, given those before it in `cache`, which is extended.
 
-    def _run(self, tokens_bn: Tensor, cache: KVCache | None, position: int) -> Tensor:
-        end = position + tokens_bn.shape[1]
-        if end > self.block_size:
+        Args:
+            position: its entry of the position table; None: `place`.
+            box_be: its entry of `box_positions`.
+        """
+        positions_n = None if position is None else torch.tensor([position], device=token_b.device)
+        box = None if box_be is None else box_be.unsqueeze(1)
+        return self._run(token_b.unsqueeze(1), cache, place, positions_n, box, None)[:, 0]
+
+    def _run(
+        self,
+        tokens_bn: Tensor,
+        cache: KVCache | None,
+        place: int,
+        positions_n: Tensor | None,
+        boxes_bne: Tensor | None,
+        mask_nn: Tensor | None,
+    ) -> Tensor:
+        end = place + tokens_bn.shape[1]
+        if positions_n is None and end > self.block_size:
             raise ValueError(f"{end} positions exceed the block size {self.block_size}")
-        x_bne = self.tok_emb(tokens_bn) + self.pos_emb[:, position:end]
-        mask_nn = None if self.mask_nn is None else self.mask_nn[:end, :end]
+        positions = self.pos_emb[:, place:end] if positions_n is None else self.pos_emb[:, positions_n]
+        x_bne = self.tok_emb(tokens_bn) + positions
+        if boxes_bne is not None:
+            x_bne = x_bne + boxes_bne
+        if mask_nn is None and self.mask_nn is not None:
+            mask_nn = self.mask_nn[:end, :end]
         for layer, block in enumerate(self.blocks):
-            x_bne = block(x_bne, mask_nn, cache, layer, position)
+            x_bne = block(x_bne, mask_nn, cache, layer, place)
         return self.head(self.ln_f(x_bne))
 
     def optim_groups(self, weight_decay: float) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from schemas.config.prior import GptConfig
 from schemas.errors import VtokError
+from vtok.priors.attention import prefix_visible
 from vtok.priors.gpt import GPT
 
 
@@ -83,6 +84,15 @@ class GptPrior(nn.Module):
                 hint="set condition: none, or tokenize a dataset with classes",
             )
         needed = math.prod(grid)
+        area = grid[1] * grid[2]
+        if config.interpolation != "none" and grid[0] < 3:
+            raise VtokError(
+                f"there is nothing between the first and the last of {grid[0]} latent frames",
+                at="prior.model.interpolation",
+                hint="tokenize longer clips, or set interpolation: none",
+            )
+        if config.interpolation == "prefix":
+            needed += 1  # the last code is an input, too
         if block_size is not None and block_size < needed:
             raise VtokError(f"a grid of {needed} codes does not fit in {block_size} positions")
         self.config = config
@@ -95,8 +105,10 @@ class GptPrior(nn.Module):
             config.n_layer,
             config.n_head,
             config.n_embd,
+            n_unmasked=area if config.interpolation == "tats" else 0,
             generator=generator,
         )
+        self.given = 2 * area if config.interpolation == "prefix" else 0
 
     def condition(self, batch: int, labels_b: Int[Tensor, " b"] | None) -> Int[Tensor, "b 1"]:
         """The condition token of each clip: its label, or 0 for an unconditional prior.
@@ -115,21 +127,41 @@ class GptPrior(nn.Module):
     def inputs(
         self, codes_bthw: Int[Tensor, "b t h w"], labels_b: Int[Tensor, " b"] | None = None
     ) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b n"]]:
-        """Input tokens and the tokens that should follow them; n = t * h * w."""
+        """Input tokens and the tokens that should follow them; n = t * h * w.
+
+        To interpolate (`prefix`), the inputs are condition, last frame, first frame and what lies between, the targets
+        what lies between.
+        """
         targets_bn = codes_bthw.flatten(1).long() + self.offset
-        tokens_bn = torch.cat([self.condition(codes_bthw.shape[0], labels_b), targets_bn[:, :-1]], dim=1)
-        return tokens_bn, targets_bn
+        start_b1 = self.condition(codes_bthw.shape[0], labels_b)
+        if self.given:
+            area = self.given // 2
+            first, between, last = targets_bn[:, :area], targets_bn[:, area:-area], targets_bn[:, -area:]
+            return torch.cat([start_b1, last, first, between[:, :-1]], dim=1), between
+        return torch.cat([start_b1, targets_bn[:, :-1]], dim=1), targets_bn
+
+    def _logits_of(self, tokens_bn: Int[Tensor, "b n"]) -> Float[Tensor, "b m v"]:
+        if not self.given:
+            return self.transformer(tokens_bn)
+        area, count = self.given // 2, tokens_bn.shape[1]
+        places = torch.arange(math.prod(self.grid) + 1, device=tokens_bn.device)
+        positions_n = torch.cat([places[:1], places[-area:], places[1:-area]])[:count]
+        mask_nn = prefix_visible(count, 1 + self.given).to(tokens_bn.device)
+        return self.transformer(tokens_bn, positions_n=positions_n, mask_nn=mask_nn)[:, self.given :]
 
     def logits(
         self, codes_bthw: Int[Tensor, "b t h w"], labels_b: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b n v"]:
-        """Logits of every code given those before it; column `offset + code` belongs to a code."""
-        return self.transformer(self.inputs(codes_bthw, labels_b)[0])
+        """Logits of every code given those before it, of those between the ends if the prior interpolates (`prefix`).
+
+        Column `offset + code` belongs to a code.
+        """
+        return self._logits_of(self.inputs(codes_bthw, labels_b)[0])
 
     def forward(self, codes_bthw: Int[Tensor, "b t h w"], labels_b: Int[Tensor, " b"] | None = None) -> PriorOutput:
         """Loss and accuracies of a batch of codes in 0..n_codes-1, with labels in 0..n_classes-1."""
         tokens_bn, targets_bn = self.inputs(codes_bthw, labels_b)
-        return measure(self.transformer(tokens_bn), targets_bn)
+        return measure(self._logits_of(tokens_bn), targets_bn)
 
     def loss(self, codes_bthw: Int[Tensor, "b t h w"], labels_b: Int[Tensor, " b"] | None = None) -> PriorOutput:
         """The same as calling the prior."""

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from schemas.errors import UsageError
 from vtok.priors.gpt import GPT
 from vtok.priors.tats import GptPrior
 from vtok.sampling.logits import Generators, greedy, sample_logits
@@ -89,7 +90,16 @@ def sample_codes(
 
     Returns:
         int64, 0..n_codes-1.
+
+    Raises:
+        UsageError: the prior interpolates, and needs two ends (`vtok.sampling.interpolate`).
     """
+    if prior.config.interpolation != "none":
+        raise UsageError(
+            "this prior fills in what lies between two latent frames; it cannot begin a clip",
+            at="prior.model.interpolation",
+            hint="sample from a prior with interpolation: none",
+        )
     tokens_bn = sample_tokens(
         prior.transformer,
         prior.condition(num, labels_b),
