@@ -1,9 +1,9 @@
 """Clips longer than the prior was trained on (TATS, https://arxiv.org/abs/2204.03638): a window that slides over time,
 and a hierarchy of key frames with a second prior that fills in what lies between them.
 
-A window begins anew at position 0: [condition, the last few latent frames], and draws the next one. Condition tokens can
-be kept from being drawn in place of codes (`Draw.first_allowed`); TATS lets them: they stay in the context and become
-code 0 at the end.
+A window begins anew at position 0: [condition, the last few latent frames], and draws the next one. Condition tokens
+can be kept from being drawn in place of codes (`Draw.first_allowed`); TATS lets them: they stay in the context and
+become code 0 at the end.
 """
 
 from __future__ import annotations
