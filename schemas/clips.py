@@ -66,6 +66,8 @@ REASONS: dict[str, str] = {
     "memory": "decoding needed more than shards.max_memory_mb",
     "vanished": "the file was there at ingest and is gone now",
     "changed": "the file is not the one that ingest saw",
+    "still": "the clip moves less than data.min_motion",
+    "black": "more of the clip's frames are black than data.max_black",
     "not_in_split": "the official split lists do not name this file",
 }
 """Every reason that a reject can have, and what it means."""

@@ -41,7 +41,45 @@ class DataConfig(Config):
         description="Distance between the starts of two clips of a video, in sampled frames (default: num_frames, "
         "so that clips do not overlap).",
     )
-    max_clips_per_video: int | None = Field(None, ge=1, description="Keep the first n clips of a video.")
+    windows: Literal["all", "first", "centre"] = Field(
+        "all",
+        description="Where clips lie in a video (in a shot, with scene_threshold): `all` windows from its start on, only "
+        "the `first`, or one in the `centre`. All clips have num_frames frames.",
+    )
+    max_clips_per_video: int | None = Field(
+        None, ge=1, description="Keep at most n clips of a video, of those that the filters below let through."
+    )
+    pick: Literal["first", "spread"] = Field(
+        "first",
+        description="Which clips max_clips_per_video keeps: the `first` n, or n `spread` evenly over the video.",
+    )
+    scene_threshold: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Cut videos into shots and let no clip straddle a cut: a frame whose score (ffmpeg's scdet, 0-100) is "
+        "higher begins a shot; 10 is usual. This and the next three options decode every video once more, at ingest.",
+    )
+    min_motion: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Reject clips (`still`) whose mean absolute difference between successive frames, grey and small, is "
+        "below this, percent of the range from black to white; 0.1 drops slides and still pictures.",
+    )
+    max_black: float | None = Field(
+        None, ge=0, lt=1, description="Reject clips (`black`) of whose frames more than this fraction are black."
+    )
+    letterbox: Literal["keep", "crop"] = Field(
+        "keep",
+        description="Black bars around the picture: `keep` them or `crop` to the picture (the manifest's bbox). Videos "
+        "whose layout gives a box keep that.",
+    )
+
+    @property
+    def looks_at_frames(self) -> bool:
+        """Whether planning needs more than the headers: a pass over the frames of every video."""
+        return (self.scene_threshold, self.min_motion, self.max_black) != (None,) * 3 or self.letterbox == "crop"
 
     @model_validator(mode="after")
     def _one_rate(self) -> DataConfig:

@@ -21,6 +21,8 @@ Reason = Literal[
     "memory",
     "vanished",
     "changed",
+    "still",
+    "black",
     "not_in_split",
 ]
 """The keys of `schemas.clips.REASONS`, repeated because that module imports pyarrow and decoding children must not."""
