@@ -1,7 +1,8 @@
 """Ingest: a folder of videos becomes a clip manifest, with a reject row for everything that does not make it.
 
-Only headers are read here (packets where a container has no frame count). The bytes of a file are read whole, and
-hashed, once: by the shard job, in the pass that decodes them.
+Only headers are read here (packets where a container has no frame count), unless the recipe asks for what only frames
+tell: shots, motion, black, bars. Then every video is decoded once more. The bytes of a file are hashed once: by the
+shard job, in the pass that decodes them.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ from vtok.datasets import LAYOUTS
 from vtok.datasets.base import SourceVideo
 from vtok.files import read_table
 from vtok.parquet import recover_part, write_part
+from vtok.video.analysis import Analysis, judge, shots
 from vtok.video.child import DecodeChild
-from vtok.video.clips import clip_id, plan_clips
-from vtok.video.errors import VideoError
+from vtok.video.clips import ClipSpan, clip_id, limit_clips, plan_clips, plan_windows
+from vtok.video.errors import Reason, VideoError
 from vtok.video.geometry import scale_box
+from vtok.video.probe import StreamFacts
 
 FILES_PER_UNIT = 256
 _EXAMPLES = 3  # rejects that an error names
 _PROBE_SECONDS = 20.0  # CPU time for one file's headers
+_ANALYSIS_SECONDS = 60.0  # CPU time for looking at one file's frames, besides an allowance for pixels and bytes
 
 
 def ingest(recipe: Recipe) -> Card:
@@ -59,7 +63,13 @@ def ingest(recipe: Recipe) -> Card:
         classes = _classes(table)
         files = table.column("source").unique()
         splits = table.column("split").value_counts().to_pylist()
-        counts = {"files": len(videos), "files_with_clips": len(files), "clips": table.num_rows}
+        lost = {reject["source"] for part in parts for reject in part.rejects} - set(files.to_pylist())
+        counts = {
+            "files": len(videos),
+            "files_with_clips": len(files),
+            "rejected_files": len(lost),
+            "clips": table.num_rows,
+        }
         facts = {"splits": {row["values"]: row["counts"] for row in splits}, "classes": classes}
         return counts, facts
 
@@ -120,7 +130,7 @@ def _nothing_left(recipe: Recipe, rejects: list[dict[str, Any]]) -> UsageError:
     listed = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
     first = "; ".join(f"{reject['source']}: {reject['detail']}" for reject in rejects[:_EXAMPLES])
     return UsageError(
-        f"no clip could be planned from any of the {len(rejects)} files ({listed})",
+        f"no clip could be planned from any of the {len({r['source'] for r in rejects})} files ({listed})",
         at=recipe.data.root,
         hint=f"for example {first}",
     )
@@ -140,14 +150,17 @@ class IngestWorker:
         rejects: list[dict[str, Any]] = []
         for video in payload:
             try:
-                rows += self._clips(video)
+                clips, dropped = self._clips(video)
+                rows += clips
+                rejects += dropped
             except VideoError as error:
                 rejects.append(reject_row("clips", video["source"], None, error.reason, error.detail))
         table = pa.Table.from_pylist(rows, schema=CLIPS)
         metadata = {"plan": self.plan, "split": "all", "rejects": rejects}
         return write_part(self.folder / name, table, metadata, point=f"clips:{name}")
 
-    def _clips(self, video: dict[str, Any]) -> list[dict[str, Any]]:
+    def _clips(self, video: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Manifest rows of a video's clips, and rejects of those that the filters dropped."""
         if video["reject"] is not None:
             raise VideoError(*video["reject"])
         address = {"medium": video["medium"], "item": video["item"], "source_fps": self.data.source_fps}
@@ -167,5 +180,36 @@ class IngestWorker:
             "caption": video["caption"],
             "bbox": scale_box(video["bbox"], video["bbox_size"], facts.width, facts.height),
         }
-        spans = plan_clips(facts, self.data, video["span"])
-        return [{"clip_id": clip_id(video["source"], span), **common, **span._asdict()} for span in spans]
+        dropped: dict[ClipSpan, tuple[Reason, str]] = {}
+        if not self.data.looks_at_frames:
+            spans = plan_clips(facts, self.data, video["span"])
+        else:
+            crop = self.data.letterbox == "crop" and common["bbox"] is None
+            analysis = self.child.analyse(
+                video["path"], facts, size=size, bars=crop, cpu_seconds=_ANALYSIS_SECONDS, source=address
+            )
+            if analysis.picture is not None:
+                common["bbox"] = list(analysis.picture)
+            spans, dropped = plan_filtered(facts, self.data, video["span"], analysis)
+        names = {span: clip_id(video["source"], span) for span in [*spans, *dropped]}
+        return (
+            [{"clip_id": names[span], **common, **span._asdict()} for span in spans],
+            [reject_row("clips", video["source"], names[span], *why) for span, why in dropped.items()],
+        )
+
+
+def plan_filtered(
+    facts: StreamFacts, config: DataConfig, part: tuple[float, float] | None, analysis: Analysis
+) -> tuple[list[ClipSpan], dict[ClipSpan, tuple[Reason, str]]]:
+    """The clips of a video that was looked at, and those that the filters drop, with reason and detail.
+
+    `max_clips_per_video` counts clips that pass.
+
+    Raises:
+        VideoError: too_short for one clip, in every shot.
+    """
+    segments = shots(analysis, config.scene_threshold, facts) if config.scene_threshold else None
+    windows = plan_windows(facts, config, part, segments)
+    verdicts = {span: judge(span, analysis, config) for span in windows}
+    dropped = {span: verdict for span, verdict in verdicts.items() if verdict is not None}
+    return limit_clips([span for span in windows if span not in dropped], config), dropped

@@ -152,10 +152,9 @@ def reconciliation(run: RunFacts) -> list[tuple[str, bool]]:
     clips, shards = run.stages["clips"], run.stages["shards"]
     if clips.complete:
         c = clips.counts
-        ok = c["files"] == c["files_with_clips"] + c["rejects"]
-        lines.append(
-            (f"{c['files']:,} files found = {c['files_with_clips']:,} with clips + {c['rejects']:,} rejected", ok)
-        )
+        lost = c.get("rejected_files", c["rejects"])
+        ok = c["files"] == c["files_with_clips"] + lost
+        lines.append((f"{c['files']:,} files found = {c['files_with_clips']:,} with clips + {lost:,} rejected", ok))
     if shards.complete:
         s = shards.counts
         ok = s["planned"] == s["clips"] + s["rejects"]

@@ -43,8 +43,8 @@ class DataConfig(Config):
     )
     windows: Literal["all", "first", "centre"] = Field(
         "all",
-        description="Where clips lie in a video (in a shot, with scene_threshold): `all` windows from its start on, only "
-        "the `first`, or one in the `centre`. All clips have num_frames frames.",
+        description="Where clips lie in a video (in a shot, with scene_threshold): `all` windows from its start on, "
+        "only the `first`, or one in the `centre`. All clips have num_frames frames.",
     )
     max_clips_per_video: int | None = Field(
         None, ge=1, description="Keep at most n clips of a video, of those that the filters below let through."
@@ -57,15 +57,16 @@ class DataConfig(Config):
         None,
         gt=0,
         le=100,
-        description="Cut videos into shots and let no clip straddle a cut: a frame whose score (ffmpeg's scdet, 0-100) is "
-        "higher begins a shot; 10 is usual. This and the next three options decode every video once more, at ingest.",
+        description="Cut videos into shots and let no clip straddle a cut: a frame whose score (ffmpeg's scdet, 0-100) "
+        "is higher begins a shot; 10 is usual. This and the next three options decode every video once more, at "
+        "ingest.",
     )
     min_motion: float | None = Field(
         None,
         ge=0,
         le=100,
-        description="Reject clips (`still`) whose mean absolute difference between successive frames, grey and small, is "
-        "below this, percent of the range from black to white; 0.1 drops slides and still pictures.",
+        description="Reject clips (`still`) whose mean absolute difference between successive frames, grey and small, "
+        "is below this, percent of the range from black to white; 0.1 drops slides and still pictures.",
     )
     max_black: float | None = Field(
         None, ge=0, lt=1, description="Reject clips (`black`) of whose frames more than this fraction are black."

@@ -28,6 +28,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from schemas.errors import VtokError
+from vtok.video.analysis import Analysis, analyse, pack, unpack
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import decode_clips, decode_sequence
 from vtok.video.errors import VideoError
@@ -98,6 +99,29 @@ class DecodeChild:
         if "error" in answer:
             raise VideoError(*answer["error"])
         return Probed(StreamFacts(**answer["facts"]), answer["size"])
+
+    def analyse(
+        self, path: str, facts: StreamFacts, *, size: int, bars: bool, cpu_seconds: float, source: Mapping[str, Any]
+    ) -> Analysis:
+        """`vtok.video.analysis.analyse` in the child.
+
+        Args:
+            path: the file or folder.
+            facts: what `probe` found.
+            size: stored bytes, as `probe` found them.
+            bars: whether to look for black bars.
+            cpu_seconds: CPU time that it may take, besides a generous allowance for its pixels and bytes.
+            source: see `probe`.
+
+        Raises:
+            VideoError: as `probe`.
+        """
+        seconds = _with_allowance(cpu_seconds, facts.frames * facts.height * facts.width, size)
+        request = {"do": "analyse", "path": path, "facts": facts._asdict(), "bars": bars, **_address(source)}
+        answer, data = self._receive(self._send(request, seconds), seconds)
+        if "error" in answer:
+            raise VideoError(*answer["error"])
+        return unpack(answer, data)
 
     def decode(
         self,
@@ -252,8 +276,7 @@ class DecodeRun:
         self._audio_rate = audio_rate if rows[0]["has_audio"] else None
         first = rows[0]
         pixels = first["frames"] * first["height"] * first["width"]
-        allowance = pixels / _PIXELS_PER_SECOND + first["source_bytes"] / _BYTES_PER_SECOND
-        self._cpu_seconds = cpu_seconds + min(allowance, _LARGEST_ALLOWANCE * cpu_seconds)
+        self._cpu_seconds = _with_allowance(cpu_seconds, pixels, first["source_bytes"])
         self.sha256 = ""
 
     def __iter__(self) -> Iterator[tuple[int, DecodedClip | VideoError]]:
@@ -297,6 +320,11 @@ class DecodeRun:
         finally:
             if not done:  # given up half-way: answers that nobody reads must not meet the next request
                 self._child.close()
+
+
+def _with_allowance(cpu_seconds: float, pixels: int, size: int) -> float:
+    allowance = pixels / _PIXELS_PER_SECOND + size / _BYTES_PER_SECOND
+    return cpu_seconds + min(allowance, _LARGEST_ALLOWANCE * cpu_seconds)
 
 
 def _address(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -395,6 +423,10 @@ def answer(request: dict[str, Any], sink: IO[bytes]) -> None:
         if request["do"] == "probe":
             facts = opened.sequence.facts if opened.sequence else probe(opened.path)
             write_message(sink, {"facts": facts._asdict(), "size": _size(opened)})
+            return
+        if request["do"] == "analyse":
+            header, data = pack(analyse(opened, StreamFacts(**request["facts"]), bars=request["bars"]))
+            write_message(sink, header, [data])
             return
         digest = opened.sequence.digest() if opened.sequence else hash_file(opened.path)
         size = _size(opened)
