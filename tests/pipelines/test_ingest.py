@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -17,7 +18,8 @@ from schemas.errors import UsageError
 from tests.pipelines.making import AT_INGEST, CLIPS_PER_VIDEO, CUT, digests, flip, recipe
 from vtok import artefacts
 from vtok.datasets.shapes import CLASSES as SHAPES
-from vtok.datasets.shapes import write_shapes
+from vtok.datasets.shapes import draw_video, encode_avi, write_shapes
+from vtok.files import write_bytes
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
 Copy = Callable[..., Recipe]
@@ -149,3 +151,65 @@ def test_no_folder_no_videos_no_clip(made: Recipe, tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
     assert not (tmp_path / "d" / "clips").exists(), "what is worth nothing does not stand in the way of the next try"
     assert ingest(recipe(tmp_path / "short", tmp_path / "d")).counts["clips"] > 0
+
+
+def test_filters_of_what_frames_show(tmp_path: Path) -> None:
+    """Every window of every shot is a clip or a reject; files found = files with clips + rejected files."""
+    root = tmp_path / "videos"
+    moving, resting = (draw_video(kind, 1, size=64, num_frames=16, seed=0) for kind in ("BallBounce", "SquareSlide"))
+    rest, dark = np.repeat(resting[:1], 8, axis=0), np.zeros((8, 64, 64, 3), np.uint8)
+    barred = moving.copy()
+    barred[:, :12] = barred[:, -12:] = 0
+    write_bytes(root / "mixed.avi", encode_avi(np.concatenate([moving, dark, rest]), 8))
+    write_bytes(root / "dark.avi", encode_avi(np.concatenate([dark, dark]), 8))
+    write_bytes(root / "bars.avi", encode_avi(barred, 8))
+    (root / "text.avi").write_text("no video")
+    settings = recipe(
+        root,
+        tmp_path / "run",
+        data__scene_threshold=5.0,
+        data__min_motion=0.02,
+        data__max_black=0.5,
+        data__letterbox="crop",
+        data__test_fraction=0.0,
+    )
+    card = ingest(settings)
+    rejects = artefacts.load_rejects(settings.folder("clips")).to_pylist()
+    rows = manifest(settings).to_pylist()
+    starts = lambda source: [row["start_frame"] for row in rows if row["source"] == source]
+    assert starts("mixed.avi") == [0, 4, 8, 12]
+    assert starts("bars.avi") == [0, 4, 8, 12]
+    found = {(row["source"], row["reason"], row["clip_id"] is None) for row in rejects}
+    assert found == {
+        ("mixed.avi", "black", False),
+        ("mixed.avi", "still", False),
+        ("dark.avi", "black", False),
+        ("text.avi", "unreadable", True),
+    }
+    assert len(rejects) == 2 + 2 + 4 + 1
+    assert {row["source"]: row["bbox"] for row in rows}["mixed.avi"] is None
+    left, top, right, bottom = {row["source"]: row["bbox"] for row in rows}["bars.avi"]
+    assert (left, right) == (0, 64) and abs(top - 12) <= 1 and abs(bottom - 52) <= 1
+    assert {**card.counts, "bytes": 0} == {
+        "files": 4,
+        "files_with_clips": 2,
+        "rejected_files": 2,
+        "clips": 8,
+        "rejects": 9,
+        "bytes": 0,
+    }
+    assert len({row["clip_id"] for row in rows + rejects}) == 8 + 8 + 1
+
+
+def test_limits_count_the_clips_that_pass(tmp_path: Path) -> None:
+    dark = np.zeros((8, 64, 64, 3), np.uint8)
+    write_bytes(
+        tmp_path / "videos" / "a.avi",
+        encode_avi(np.concatenate([dark, draw_video("BallBounce", 1, size=64, num_frames=16, seed=0)]), 8),
+    )
+    settings = recipe(
+        tmp_path / "videos", tmp_path / "run", data__max_black=0.5, data__max_clips_per_video=2, data__test_fraction=0.0
+    )
+    ingest(settings)
+    assert [row["start_frame"] for row in manifest(settings).to_pylist()] == [8, 12]
+    assert len(artefacts.load_rejects(settings.folder("clips"))) == 2
