@@ -22,11 +22,12 @@ from schemas.clips import CLIPS, reject_row
 from schemas.config import Recipe
 from schemas.config.data import DataConfig, ShardsConfig
 from schemas.errors import IntegrityError
-from vtok import artefacts
+from vtok import artefacts, console
 from vtok.artefacts import Part
 from vtok.datasets.base import source_path
 from vtok.files import sha256_of, write_table
 from vtok.shards.codec import encode_clip, encode_extras
+from vtok.shards.duplicates import find_duplicates, summary
 from vtok.shards.writer import read_footer, verify_shard, write_shard
 from vtok.video.child import DecodeChild
 from vtok.video.errors import VideoError
@@ -59,8 +60,14 @@ def shard(recipe: Recipe) -> Card:
 
     def finish(parts: list[Part]) -> tuple[dict[str, int], dict[str, Any]]:
         written = _write_manifest(folder, manifest, [part.path for part in parts])
-        counts = {"clips": written, "planned": manifest.num_rows, "shards": len(parts)}
-        return counts, {**clips.facts, "splits": _split_counts(parts)}
+        counts = {"clips": len(written), "planned": manifest.num_rows, "shards": len(parts)}
+        copies = summary(find_duplicates(written))
+        if copies["across_splits"]:
+            console.note(
+                f"leakage: {console.count(copies['across_splits'], 'files')} with an exact copy in another split "
+                f"(`vtok data check {folder}` names them)"
+            )
+        return counts, {**clips.facts, "splits": _split_counts(parts), "duplicates": copies}
 
     return run_job(
         folder,
@@ -117,8 +124,8 @@ def recover_shard(path: Path, plan: Plan) -> Part:
     return Part(path.name, footer["split"], footer["rows"], path.stat().st_size, sha256_of(path), footer["rejects"])
 
 
-def _write_manifest(folder: Path, manifest: pa.Table, names: list[str]) -> int:
-    """Writes the completed manifest of the written clips; returns their number."""
+def _write_manifest(folder: Path, manifest: pa.Table, names: list[str]) -> list[dict[str, Any]]:
+    """Writes the completed manifest of the written clips; returns its rows."""
     hashes: dict[str, str] = {}
     rejected: set[str] = set()
     for name in names:
@@ -131,7 +138,7 @@ def _write_manifest(folder: Path, manifest: pa.Table, names: list[str]) -> int:
         if row["clip_id"] not in rejected
     ]
     write_table(folder / MANIFEST_NAME, pa.Table.from_pylist(rows, schema=CLIPS))
-    return len(rows)
+    return rows
 
 
 def _split_counts(parts: list[Part]) -> dict[str, int]:
