@@ -22,6 +22,7 @@ from schemas.clips import CLIPS, reject_row
 from schemas.config import Recipe
 from schemas.config.data import DataConfig, ShardsConfig
 from schemas.errors import IntegrityError
+from schemas.shards import MANIFEST_NAME
 from vtok import artefacts, console
 from vtok.artefacts import Part
 from vtok.datasets.base import source_path
@@ -32,9 +33,6 @@ from vtok.shards.writer import read_footer, verify_shard, write_shard
 from vtok.video.child import DecodeChild
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import ffmpeg_binary
-
-MANIFEST_NAME = "_clips.parquet"
-"""The manifest of the clips that were written, completed with the sources' sha256."""
 
 
 def shard(recipe: Recipe) -> Card:

@@ -18,3 +18,6 @@ INDEX = pa.schema(
 
 FOOTER_MEMBER = "__vtok__/footer.json"
 """Last member of every shard: unit, plan, rows and rejects. WebDataset readers skip names of the form `__x__/`."""
+
+MANIFEST_NAME = "_clips.parquet"
+"""Beside the shards: the manifest of the clips that were written, completed with the sources' sha256."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def _rows() -> list[dict[str, object]]:
                         "clip_id": f"{source.removesuffix('.avi')}_0",
                         "source": source,
                         "source_bytes": 1,
-                        "source_sha256": "0" * 64,
+                        "source_sha256": hashlib.sha256(source.encode()).hexdigest(),
                         "stream": 0,
                         "codec": "mpeg4",
                         "fps": 8.0,
@@ -145,7 +146,8 @@ def _shards(settings: Recipe) -> None:
             samples.append(
                 (str(row["clip_id"]), {"json": meta, **encode_clip(frames, ShardsConfig(encoding="raw"), 8.0)})
             )
-        footer = {"plan": plan.fingerprint, "split": split, "rows": len(mine), "sources": {}, "rejects": rejects}
+        sources = {row["source"]: row["source_sha256"] for row in mine}
+        footer = {"plan": plan.fingerprint, "split": split, "rows": len(mine), "sources": sources, "rejects": rejects}
         size, digest = write_shard(folder / name, samples, footer, point="")
         parts.append(Part(name, split, len(mine), size, digest, rejects))
         kept += mine

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from schemas.card import CARD_NAME, PLAN_NAME
 from schemas.config.run import STAGE_FOLDERS
-from schemas.errors import UsageError
+from schemas.errors import UsageError, VtokError
 from vtok import artefacts
 
 
@@ -68,3 +68,11 @@ def describe_run(folder: Path) -> list[dict[str, Any]]:
         if (stage / CARD_NAME).exists() or (stage / PLAN_NAME).exists():
             found.append(describe(stage))
     return found
+
+
+def planned_items(folder: Path) -> int:
+    """How many clips an artefact's card counts; 0 if that cannot be told."""
+    try:
+        return artefacts.load(folder).counts.get("clips", 0)
+    except VtokError:
+        return 0

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vtok import console
-from vtok.cli import data_source
+from vtok.cli import data_look, data_source
 from vtok.cli.common import Overrides, RayAddress, RecipeArgument, conclude, read_recipe, with_address
 
 app = typer.Typer(help="From raw video to a clip manifest to WebDataset shards.", no_args_is_help=True)
@@ -69,3 +69,8 @@ def info(
                 f"  {row['reason']:15} {row['clip_id'] or row['source']}: {row['detail']} ({REASONS[row['reason']]})"
             )
     return 0
+
+
+app.command("check")(data_look.check)
+app.command("preview")(data_look.preview)
+app.command("sql")(data_look.sql)

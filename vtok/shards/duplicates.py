@@ -2,8 +2,8 @@
 
 The hash of a file is known only after the pass that decodes it (ingest reads headers). Which copy would have to go is
 therefore not known when clips are planned, and nothing may be dropped later: shards are planned before decoding. So
-copies are kept and reported, by the shard job in its card and by `vtok data check` with their names; who wants to be rid
-of them deletes the files named, or lists splits that keep copies together, and runs ingest again.
+copies are kept and reported, by the shard job in its card and by `vtok data check` with their names. To be rid of them,
+delete the files named, or list splits that keep copies together, and run ingest again.
 
 Only equal bytes count. A video that was encoded again, trimmed or rescaled is no duplicate here.
 """

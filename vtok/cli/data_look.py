@@ -1,0 +1,109 @@
+"""`vtok data check|preview|sql`: verify, see and query clips and shards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import EXIT_DONE, EXIT_FAILED
+from vtok import console
+
+if TYPE_CHECKING:
+    from vtok.shards.check import Findings
+
+DataPath = Annotated[Path, typer.Argument(help="A run's folder, or its clips or shards.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+_SHOWN_COPIES = 20
+
+
+def check(
+    path: DataPath,
+    fast: Annotated[bool, typer.Option("--fast", help="Hashes and counts only; no clip is decoded.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Verify clips and shards: every byte, every sample, every count; say what is damaged and how to mend it."""
+    from vtok.artefacts import NEXT_COMMAND
+    from vtok.inspect_folder import planned_items
+    from vtok.shards import check as checking
+
+    found = []
+    for folder in checking.data_folders(path):
+        with console.progress(f"check {folder.name}", planned_items(folder), "clips") as bar:
+            found.append(checking.check(folder, fast=fast, advance=bar.advance))
+    damaged = any(item.problems for item in found)
+    if as_json:
+        console.say(json.dumps([_plain(item, fast) for item in found], indent=2, ensure_ascii=False))
+        return EXIT_FAILED if damaged else EXIT_DONE
+    for item in found:
+        _show(item, fast)
+    if damaged:
+        return EXIT_FAILED
+    console.say(f"next: {NEXT_COMMAND[found[-1].kind]}")
+    return EXIT_DONE
+
+
+def _plain(item: Findings, fast: bool) -> dict[str, Any]:
+    return {
+        **item._asdict(),
+        "path": str(item.path),
+        "sound": not item.problems,
+        "fast": fast,
+        "problems": [problem._asdict() for problem in item.problems],
+        "duplicates": [group._asdict() for group in item.duplicates],
+    }
+
+
+def _show(item: Findings, fast: bool) -> None:
+    holds = f"{console.count(item.clips, 'clips')} in {console.count(item.parts, 'parts')}"
+    state = "damaged" if item.problems else "sound"
+    how = "hashes compared, nothing decoded" if fast else "every byte and every clip"
+    console.say(f"{item.kind} in {item.path}: {state}: {holds}, {console.count(item.rejects, 'rejects')} ({how})")
+    for problem in item.problems:
+        console.say(f"  {problem.at}: {problem.what}\n    hint: {problem.hint}")
+    for note in item.notes:
+        console.say(f"  note: {note}")
+    for group in item.duplicates[:_SHOWN_COPIES]:
+        leak = f"LEAK across {', '.join(group.splits)}" if len(group.splits) > 1 else f"in {group.splits[0]}"
+        console.say(f"  equal files {leak}: {', '.join(group.sources)}")
+    if len(item.duplicates) > _SHOWN_COPIES:
+        console.say(f"  and {len(item.duplicates) - _SHOWN_COPIES} more groups of equal files (--json lists all)")
+
+
+def preview(
+    path: DataPath,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="FILE.html or FILE.png; default: preview.html beside the shards.")
+    ] = None,
+    clips: Annotated[int, typer.Option("--clips", min=1, max=1000, help="How many, spread over the split.")] = 24,
+    split: Annotated[str | None, typer.Option("--split", help="Which split; default: train, or the first.")] = None,
+) -> int:
+    """Draw a contact sheet of clips as filmstrips, with id, class and caption."""
+    from vtok.shards.preview import write_preview
+
+    written, shown = write_preview(path, out, clips, split)
+    console.say(f"{console.count(shown, 'clips')} in {written} ({console.size(written.stat().st_size)})")
+    return EXIT_DONE
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help="A SELECT over the views clips, rejects and parts.")],
+    path: DataPath,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Rows that are shown at most.")] = 100,
+    as_json: AsJson = False,
+) -> int:
+    """Ask the manifest in SQL (DuckDB): `vtok data sql "select split, count(*) from clips group by 1" runs/mine`."""
+    from vtok.shards.query import run_query, text_table
+
+    answer = run_query(query, path, limit)
+    if as_json:
+        rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+        console.say(json.dumps(rows, indent=2, ensure_ascii=False, default=str))
+    else:
+        console.say(text_table(answer.columns, answer.rows))
+    if answer.more:
+        console.note(f"only the first {console.count(limit, 'rows')} are shown; raise --limit for more")
+    return EXIT_DONE
