@@ -76,3 +76,20 @@ def planned_items(folder: Path) -> int:
         return artefacts.load(folder).counts.get("clips", 0)
     except VtokError:
         return 0
+
+
+def data_folders(path: Path) -> list[Path]:
+    """The folders of clips and shards that a path means: itself, or those in a run.
+
+    Raises:
+        UsageError: it means none.
+    """
+    if not path.is_dir():
+        raise UsageError("no such folder", at=str(path), hint="give a run's folder, or its clips or shards")
+    if (path / CARD_NAME).exists() or (path / PLAN_NAME).exists():
+        return [path]
+    found = [path / STAGE_FOLDERS[kind] for kind in ("clips", "shards")]
+    found = [folder for folder in found if (folder / CARD_NAME).exists() or (folder / PLAN_NAME).exists()]
+    if not found:
+        raise UsageError("no clips or shards here", at=str(path), hint="`vtok data ingest` makes clips")
+    return found

@@ -27,11 +27,11 @@ def check(
 ) -> int:
     """Verify clips and shards: every byte, every sample, every count; say what is damaged and how to mend it."""
     from vtok.artefacts import NEXT_COMMAND
-    from vtok.inspect_folder import planned_items
+    from vtok.inspect_folder import data_folders, planned_items
     from vtok.shards import check as checking
 
     found = []
-    for folder in checking.data_folders(path):
+    for folder in data_folders(path):
         with console.progress(f"check {folder.name}", planned_items(folder), "clips") as bar:
             found.append(checking.check(folder, fast=fast, advance=bar.advance))
     damaged = any(item.problems for item in found)

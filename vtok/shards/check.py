@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from schemas.card import CARD_NAME, INDEX_NAME, PLAN_NAME, REJECTS_NAME, Card, Plan
+from schemas.card import CARD_NAME, INDEX_NAME, REJECTS_NAME, Card, Plan
 from schemas.clips import CLIPS
 from schemas.config.run import STAGE_FOLDERS
 from schemas.errors import IntegrityError, UsageError, VtokError
@@ -63,23 +63,6 @@ class Findings(NamedTuple):
     problems: list[Problem]
     notes: list[str]
     duplicates: list[Duplicates]
-
-
-def data_folders(path: Path) -> list[Path]:
-    """The folders of clips and shards that a path means: itself, or those in a run.
-
-    Raises:
-        UsageError: it means none.
-    """
-    if not path.is_dir():
-        raise UsageError("no such folder", at=str(path), hint="give a run's folder, or its clips or shards")
-    if (path / CARD_NAME).exists() or (path / PLAN_NAME).exists():
-        return [path]
-    found = [path / STAGE_FOLDERS[kind] for kind in KINDS]
-    found = [folder for folder in found if (folder / CARD_NAME).exists() or (folder / PLAN_NAME).exists()]
-    if not found:
-        raise UsageError("no clips or shards here", at=str(path), hint="`vtok data ingest` makes clips")
-    return found
 
 
 def check(folder: Path, *, fast: bool = False, advance: Callable[[int], None] = lambda clips: None) -> Findings:
@@ -241,7 +224,10 @@ class _Check:
         """Parts, manifest and rejects tell the same story. (Only asked where every part is sound.)"""
         twice = [name for name, number in Counter(self.clip_ids).items() if number > 1]
         if twice:
-            self._problem(twice[0], f"{len(twice)} clip ids occur more than once")
+            self._problem(
+                twice[0],
+                "this clip id occurs more than once" + (f", like {len(twice) - 1} others" if twice[1:] else ""),
+            )
         rejects = self._rejects()
         if rejects is not None and rejects != self.rejects:
             self._problem(REJECTS_NAME, "it does not hold the rejects of the parts")

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from schemas.errors import UsageError
 from vtok import artefacts
 from vtok.files import write_bytes
+from vtok.inspect_folder import data_folders
 from vtok.report_html import Html, figure, join, page, section, tag
 from vtok.report_pictures import strip_picture
-from vtok.shards.check import data_folders
 from vtok.shards.reader import Clip, decode_sample, read_samples
 from vtok.video.preview import contact_sheet
 

@@ -16,9 +16,10 @@ from schemas.errors import UsageError, VtokError
 from schemas.shards import MANIFEST_NAME
 from vtok import artefacts
 from vtok.files import read_table
-from vtok.shards.check import data_folders
+from vtok.inspect_folder import data_folders
 
 _SHUT = (
+    "SET temp_directory = ''",
     "SET enable_external_access = false",
     "SET python_enable_replacements = false",
     "SET autoinstall_known_extensions = false",
@@ -37,20 +38,24 @@ class Answer(NamedTuple):
 
 
 def views(path: Path) -> dict[str, pa.Table]:
-    """`clips` (one row a clip), `rejects` and `parts` of clips or shards; of a run, of its shards if it has them.
+    """`clips` (one row a clip), `rejects` and `parts` of clips or shards.
+
+    Of a run: the clips and parts of its shards, if it has them, and the rejects of clips and shards.
 
     Raises:
         UsageError: there are none, or they are not finished.
         IntegrityError: a file is damaged.
     """
-    folder = data_folders(path)[-1]
+    folders = data_folders(path)
+    folder = folders[-1]
     card = artefacts.load(folder)
     if card.kind not in ("clips", "shards"):
         raise UsageError(f"this is a {card.kind} folder, not clips or shards", at=str(folder))
     parts = artefacts.load_index(folder)
     names = [MANIFEST_NAME] if card.kind == "shards" else parts["path"].to_pylist()
     clips = pa.concat_tables([read_table(folder / name, schema=CLIPS) for name in names])
-    return {"clips": clips, "rejects": artefacts.load_rejects(folder), "parts": parts}
+    rejects = pa.concat_tables([artefacts.load_rejects(each) for each in folders])
+    return {"clips": clips, "rejects": rejects, "parts": parts}
 
 
 def run_query(query: str, path: Path, limit: int) -> Answer:
@@ -79,7 +84,7 @@ def run_query(query: str, path: Path, limit: int) -> Answer:
         try:
             statements = connection.extract_statements(query)
             kinds = [statement.type for statement in statements]
-            if kinds not in ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN]):
+            if kinds != [duckdb.StatementType.SELECT]:
                 found = ", ".join(str(kind).rpartition(".")[2] for kind in kinds) or "nothing"
                 raise UsageError(f"one SELECT is wanted, not {found}", at=query, hint=hint)
             result = connection.execute(statements[0])
