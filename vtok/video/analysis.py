@@ -1,9 +1,10 @@
 """What the frames of a video are like: cuts, motion, black frames, black bars. Only on request, at ingest.
 
 One sequential pass. FFmpeg's filters shrink every frame to 64 x 64 grey pixels (`scale`) and measure what changed since
-the frame before (`scdet`), in this process through PyAV. Its build has no `blackframe` and no `cropdetect`, so their
-rules are written out: a frame is black if 98% of its small pixels are darker than a tenth of the range, and bars are
-the rows and columns whose mean stays under a threshold in every frame.
+the frame before (`scdet`), in this process through PyAV, whose build has no `blackframe` and no `cropdetect`. A frame
+is black if 98% of its small pixels are darker than a tenth of the range. Bars are rows or columns without a bright
+pixel in any frame, equally thick on both sides: cropdetect's rule (a low mean, each side for itself) takes the dark
+side of a night scene for a bar.
 
 A video that cannot be decoded to its end is analysed up to there; what comes after is neither cut nor judged, and the
 job that decodes the clips says what is wrong with it.
@@ -24,7 +25,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float64, UInt8
 
 from vtok.video.clips import ClipSpan, Segment
 from vtok.video.errors import Reason, VideoError
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 
 _SIDE = 64  # pixels of a small frame
 _DARK, _DARK_SHARE = 25, 0.98  # grey level; share of a black frame's pixels
-_BAR = 10  # grey level: mean of a row or column that belongs to a bar; compressed black is not quite black
-_THINNEST_BAR = 0.02  # of the height or width; thinner ones are the edges of bad scans and encoders
+_BAR = 24  # grey level: the brightest pixel of a row or column that belongs to a bar; compressed black is not quite 0
+_THINNEST_BAR = 0.02  # of the height or width; two bars may differ by this, and thinner ones are a bad encoder's edges
 _BEFORE_CUT = 6e-4  # seconds that a shot ends before the next one is displayed; decoding rounds time stamps up to 5e-4
 
 
@@ -110,7 +111,7 @@ class _Look:
 
     def __init__(self, bars: bool) -> None:
         self.rows: list[tuple[float, float, float]] = []
-        self._bars, self._lines = bars, (np.zeros(0), np.zeros(0))
+        self._bars, self._lines = bars, (np.zeros(0, np.uint8), np.zeros(0, np.uint8))
         self._reformatter = VideoReformatter()
         self._graph: av.filter.Graph | None = None
         self._size = (0, 0, "")
@@ -136,11 +137,11 @@ class _Look:
 
     def _add_lines(self, frame: VideoFrame) -> None:
         grey_hw = self._grey(frame)
-        means = grey_hw.mean(axis=1), grey_hw.mean(axis=0)
+        rows, columns = grey_hw.max(axis=1), grey_hw.max(axis=0)
         if not self.rows:
-            self._lines = means
-        elif means[0].shape == self._lines[0].shape and means[1].shape == self._lines[1].shape:
-            self._lines = np.maximum(self._lines[0], means[0]), np.maximum(self._lines[1], means[1])
+            self._lines = rows, columns
+        elif (len(rows), len(columns)) == tuple(map(len, self._lines)):
+            self._lines = np.maximum(self._lines[0], rows), np.maximum(self._lines[1], columns)
 
     def _grey(self, frame: VideoFrame) -> UInt8[np.ndarray, "h w"]:
         return self._reformatter.reformat(frame, format="gray", dst_color_range=ColorRange.JPEG, threads=1).to_ndarray()
@@ -171,14 +172,14 @@ def _small_grey(frame: VideoFrame) -> av.filter.Graph:
     return graph
 
 
-def _extent(lines: Float[np.ndarray, " n"]) -> tuple[int, int] | None:
-    """The range of lines that are no bars; bars that are too thin count as picture."""
+def _extent(lines: UInt8[np.ndarray, " n"]) -> tuple[int, int] | None:
+    """The range of lines between two bars; all lines if there are none, None if there is nothing else."""
     bright = np.flatnonzero(lines > _BAR)
     if not len(bright):
         return None
-    first, end = int(bright[0]), int(bright[-1]) + 1
-    thin = _THINNEST_BAR * len(lines)
-    return (first if first >= thin else 0), (end if len(lines) - end >= thin else len(lines))
+    first, end, thin = int(bright[0]), int(bright[-1]) + 1, _THINNEST_BAR * len(lines)
+    after = len(lines) - end
+    return (first, end) if min(first, after) >= thin >= abs(first - after) else (0, len(lines))
 
 
 def shots(analysis: Analysis, threshold: float, facts: StreamFacts) -> list[Segment]:
