@@ -58,8 +58,8 @@ class DataConfig(Config):
         gt=0,
         le=100,
         description="Cut videos into shots and let no clip straddle a cut: a frame whose score (ffmpeg's scdet, 0-100) "
-        "is higher begins a shot; 10 is usual. This and the next three options decode every video once more, at "
-        "ingest.",
+        "is higher begins a shot; 10 is usual, and dissolves are not found. This and the next three options decode "
+        "every video once more, at ingest.",
     )
     min_motion: float | None = Field(
         None,

@@ -6,11 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 
+from schemas.clips import CLIPS
 from tests import tiny_run
+from tests.pipelines.making import flip
 from vtok.cli import main
+from vtok.files import read_table, write_table
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +61,56 @@ def test_data_info(capfd: pytest.CaptureFixture[str], finished: Path) -> None:
     for stage in tiny_run.STAGES:
         assert json.loads(said(capfd, "data", "info", finished / stage, "--json"))["kind"] == stage
         assert said(capfd, "data", "info", finished / stage)
+
+
+def test_data_check(capfd: pytest.CaptureFixture[str], finished: Path, tmp_path: Path) -> None:
+    text = said(capfd, "data", "check", finished)
+    assert text.splitlines() == [
+        f"clips in {finished}/clips: sound: 18 clips in 1 part, 2 rejects (every byte and every clip)",
+        f"shards in {finished}/shards: sound: 17 clips in 2 parts, 1 reject (every byte and every clip)",
+        "next: vtok train tokenizer",
+    ]
+    assert "hashes compared, nothing decoded" in said(capfd, "data", "check", "--fast", finished / "shards")
+    folder = Path(shutil.copytree(finished / "shards", tmp_path / "shards"))
+    flip(folder / "test-00000.tar")
+    text = said(capfd, "data", "check", folder, code=1)
+    assert "damaged" in text and "test-00000.tar: " in text and "hint: delete it and _vtok.json" in text
+    (found,) = json.loads(said(capfd, "data", "check", folder, "--json", "--fast", code=1))
+    assert (found["kind"], found["sound"], len(found["problems"])) == ("shards", False, 1)
+    said(capfd, "data", "check", finished / "tokens", code=2)
+
+
+def test_data_check_names_equal_files(capfd: pytest.CaptureFixture[str], finished: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished / "shards", tmp_path / "shards"))
+    rows = read_table(folder / "_clips.parquet").to_pylist()
+    rows = [{**row, "source_sha256": "0" * 64} if row["source"].startswith("class0/t") else row for row in rows]
+    write_table(folder / "_clips.parquet", pa.Table.from_pylist(rows, schema=CLIPS))
+    text = said(capfd, "data", "check", folder, "--fast")
+    assert "equal files LEAK across test, train: class0/test0.avi, class0/test1.avi" in text
+
+
+def test_data_preview(capfd: pytest.CaptureFixture[str], finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a" / "sheet.png"
+    text = said(capfd, "data", "preview", finished, "--out", out, "--clips", "3", "--split", "test")
+    assert text.startswith(f"3 clips in {out} (") and out.read_bytes()[:4] == b"\x89PNG"
+    said(capfd, "data", "preview", finished, "--split", "val", code=2)
+
+
+def test_data_sql(capfd: pytest.CaptureFixture[str], finished: Path) -> None:
+    pytest.importorskip("duckdb", reason="duckdb is not installed")
+    query = "select split, count(*) as clips, avg(duration) as seconds from clips group by split order by split"
+    assert said(capfd, "data", "sql", query, finished).splitlines() == [
+        "split  clips  seconds",
+        "-----  -----  -------",
+        "test       6      0.5",
+        "train     11      0.5",
+    ]
+    assert json.loads(said(capfd, "data", "sql", query, finished, "--json", "--limit", "1")) == [
+        {"split": "test", "clips": 6, "seconds": 0.5}
+    ]
+    assert main(["data", "sql", "select nosuch from clips", str(finished)]) == 2
+    shown = capfd.readouterr().err
+    assert "error: DuckDB: " in shown and "nosuch" in shown and "hint:  the views are clips, rejects, parts" in shown
 
 
 def test_tokens_info_and_check(capfd: pytest.CaptureFixture[str], finished: Path) -> None:

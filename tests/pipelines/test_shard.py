@@ -21,6 +21,7 @@ from tests.pipelines.making import CLIPS_PER_VIDEO, CUT, digests, flip, recipe
 from vtok import artefacts
 from vtok.datasets.shapes import draw_video, encode_avi
 from vtok.files import read_table, sha256_of
+from vtok.shards.check import check
 from vtok.shards.reader import ShardReader
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
@@ -207,3 +208,36 @@ def test_an_unfinished_manifest_is_refused(copy_of: Copy) -> None:
     (settings.folder("clips") / "_vtok.json").unlink()
     with pytest.raises(UsageError, match="not finished"):
         shard(settings)
+
+
+def test_what_the_jobs_made_passes_the_check(made: Recipe) -> None:
+    for stage in ("clips", "shards"):
+        findings = check(made.folder(stage))
+        assert findings.problems == [] and findings.notes == [] and findings.duplicates == []
+    assert artefacts.load(made.folder("shards")).facts["duplicates"] == {"groups": 0, "copies": 0, "across_splits": 0}
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "h264"])
+def test_exact_copies_are_reported(
+    made: Recipe, tmp_path: Path, encoding: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root, first, second = tmp_path / "videos", *(Path(made.data.root) / "Ball" / f"{i}.avi" for i in range(2))
+    for source, name in [
+        (first, "train/a.avi"),
+        (first, "test/b.avi"),
+        (second, "train/c.avi"),
+        (second, "train/d.avi"),
+    ]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, root / name)
+    settings = recipe(root, tmp_path / "run", shards__encoding=encoding)
+    ingest(settings)
+    card = shard(settings)
+    assert card.facts["duplicates"] == {"groups": 2, "copies": 2, "across_splits": 1}
+    assert "leakage: 1 file with an exact copy in another split" in capfd.readouterr().err
+    findings = check(settings.folder("shards"))
+    assert findings.problems == []
+    assert [(group.sources, group.splits) for group in findings.duplicates] == [
+        (["test/b.avi", "train/a.avi"], ["test", "train"]),
+        (["train/c.avi", "train/d.avi"], ["train"]),
+    ]
