@@ -121,7 +121,7 @@ def _clips(settings: Recipe) -> None:
     metadata = {"plan": plan.fingerprint, "split": "all", "rejects": rejects}
     rows = _rows()
     part = write_part(folder / plan.units[0], pa.Table.from_pylist(rows, schema=CLIPS), metadata, point="")
-    counts = {"files": len(rows) + 2, "files_with_clips": len(rows), "clips": len(rows)}
+    counts = {"files": len(rows) + 2, "files_with_clips": len(rows), "rejected_files": 2, "clips": len(rows)}
     artefacts.seal(folder, plan, [part], counts=counts, facts={"splits": {}, "classes": CLASSES})
 
 

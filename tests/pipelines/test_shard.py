@@ -222,12 +222,8 @@ def test_exact_copies_are_reported(
     made: Recipe, tmp_path: Path, encoding: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     root, first, second = tmp_path / "videos", *(Path(made.data.root) / "Ball" / f"{i}.avi" for i in range(2))
-    for source, name in [
-        (first, "train/a.avi"),
-        (first, "test/b.avi"),
-        (second, "train/c.avi"),
-        (second, "train/d.avi"),
-    ]:
+    places = {"train/a.avi": first, "test/b.avi": first, "train/c.avi": second, "train/d.avi": second}
+    for name, source in places.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, root / name)
     settings = recipe(root, tmp_path / "run", shards__encoding=encoding)

@@ -18,6 +18,7 @@ from vtok.video.analysis import Analysis, analyse, judge, pack, shots, unpack
 from vtok.video.child import DecodeChild
 from vtok.video.clips import ClipSpan, plan_clips
 from vtok.video.decode import decode_clips
+from vtok.video.errors import VideoError
 from vtok.video.media import open_item
 from vtok.video.probe import probe
 
@@ -201,6 +202,15 @@ def test_in_the_child(cut: Path) -> None:
         there = child.analyse(str(cut), probe(cut), size=size, bars=True, cpu_seconds=30.0, source={})
     for mine, its in zip(here, there, strict=True):
         np.testing.assert_array_equal(mine, its)
+
+
+@pytest.mark.parametrize(("what", "reason"), [("spin", "timeout"), ("eat", "memory"), ("segfault", "crashed")])
+def test_a_video_that_misbehaves_costs_a_reject(cut: Path, what: str, reason: str) -> None:
+    with DecodeChild(max_memory_mb=1024, module="tests.video.misbehaving") as bad:
+        with pytest.raises(VideoError) as caught:
+            bad.analyse(f"/nowhere/{what}", probe(cut), size=1, bars=False, cpu_seconds=0.2, source={})
+        assert caught.value.reason == reason
+        assert len(bad.analyse(str(cut), probe(cut), size=1, bars=False, cpu_seconds=30.0, source={}).seconds) == 65
 
 
 def test_packing() -> None:

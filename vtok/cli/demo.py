@@ -108,12 +108,15 @@ def _check_counts(recipe: Recipe, planted: list[str]) -> None:
     missed = sorted(set(planted) - {row["source"] for row in rejects})
     if missed:
         raise VtokError(f"damaged files were not rejected: {', '.join(missed)}", at=str(recipe.folder("shards")))
-    files = clips.counts["files_with_clips"] + clips.counts["rejects"]
-    if files != clips.counts["files"] or shards.counts["clips"] + shards.counts["rejects"] != clips.counts["clips"]:
+    lost = clips.counts.get("rejected_files", clips.counts["rejects"])
+    if (
+        clips.counts["files_with_clips"] + lost != clips.counts["files"]
+        or shards.counts["clips"] + shards.counts["rejects"] != clips.counts["clips"]
+    ):
         raise VtokError(f"the counts do not add up: {clips.counts} {shards.counts}", at=recipe.out)
     console.say(
         f"counts: {clips.counts['files']} files found = {clips.counts['files_with_clips']} with clips + "
-        f"{clips.counts['rejects']} rejected; {clips.counts['clips']} clips planned = {shards.counts['clips']} written "
+        f"{lost} rejected; {clips.counts['clips']} clips planned = {shards.counts['clips']} written "
         f"+ {shards.counts['rejects']} rejected"
     )
 
