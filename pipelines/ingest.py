@@ -122,10 +122,11 @@ def _nothing_left(recipe: Recipe, rejects: list[dict[str, Any]]) -> UsageError:
         reasons[reject["reason"]] = reasons.get(reject["reason"], 0) + 1
     if set(reasons) == {"too_short"}:
         details = max(rejects, key=lambda r: r["detail"])["detail"]
+        what, more = ("shot", ", or raise data.scene_threshold") if recipe.data.scene_threshold else ("video", "")
         return UsageError(
-            f"a clip of {recipe.data.num_frames} frames is longer than every video ({details})",
+            f"a clip of {recipe.data.num_frames} frames is longer than every {what} ({details})",
             at=recipe.data.root,
-            hint="lower data.num_frames or data.frame_stride, or raise data.frame_rate",
+            hint=f"lower data.num_frames or data.frame_stride, or raise data.frame_rate{more}",
         )
     listed = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
     first = "; ".join(f"{reject['source']}: {reject['detail']}" for reject in rejects[:_EXAMPLES])
