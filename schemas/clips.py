@@ -66,7 +66,8 @@ REASONS: dict[str, str] = {
     "memory": "decoding needed more than shards.max_memory_mb",
     "vanished": "the file was there at ingest and is gone now",
     "changed": "the file is not the one that ingest saw",
-    "not_in_split": "the official split lists do not name this file",
+    "not_in_split": "the official split lists do not name this file, or contradict each other",
+    "missing": "the dataset's lists name this video, but it is not there",
 }
 """Every reason that a reject can have, and what it means."""
 

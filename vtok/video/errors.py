@@ -22,6 +22,7 @@ Reason = Literal[
     "vanished",
     "changed",
     "not_in_split",
+    "missing",
 ]
 """The keys of `schemas.clips.REASONS`, repeated because that module imports pyarrow and decoding children must not."""
 
