@@ -51,7 +51,7 @@ def _entries(path: Path) -> list[Any]:
         raise UsageError(
             "the list has no `data`: it is none of MUGEN's",
             at=str(path),
-            hint="name the right lists with data.annotations; games of CoinRun (one JSON a game) must be rendered first",
+            hint="name the right lists with data.annotations; render CoinRun's games first",
         )
     return list(found["data"])
 

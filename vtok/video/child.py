@@ -123,7 +123,12 @@ class DecodeChild:
             audio_rate: samples per second of the clips' sound; None: leave the sound out.
             companions: name to (path, item) of arrays with a row a frame (see `vtok.video.media.companions`).
         """
-        options = {"resolution": resolution, "policy": policy, "decoder": decoder, "max_pixels": max_pixels}
+        options: dict[str, Any] = {
+            "resolution": resolution,
+            "policy": policy,
+            "decoder": decoder,
+            "max_pixels": max_pixels,
+        }
         options["companions"] = dict(companions or {})
         return DecodeRun(self, path, rows, options, cpu_seconds, audio_rate)
 

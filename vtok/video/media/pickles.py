@@ -37,7 +37,8 @@ class _Call:
     __slots__ = ("arguments", "name", "state")
 
     def __init__(self, name: str, arguments: tuple[Any, ...]) -> None:
-        self.name, self.arguments, self.state = name, arguments, None
+        self.name, self.arguments = name, arguments
+        self.state: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -90,7 +91,9 @@ def _array(found: Any) -> np.ndarray:
     shape = tuple(int(side) for side in shape)
     if min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != len(block) or order not in ("C", "F"):
         raise VideoError("corrupt", f"the pickled array of shape {shape} has {len(block)} bytes")
-    return np.frombuffer(block, kind).reshape(shape, order=order)
+    if order == "F":
+        return np.frombuffer(block, kind).reshape(shape[::-1]).T
+    return np.frombuffer(block, kind).reshape(shape)
 
 
 def _dtype(found: Any) -> np.dtype[Any]:

@@ -46,7 +46,6 @@ def scan_tar(path: Path) -> Iterator[Member]:
         size = path.stat().st_size
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # the list of all members would only take memory
                 count += 1
                 kind = PurePosixPath(member.name).suffix.lower()
                 if kind in VIDEOS:
