@@ -102,6 +102,8 @@ def open_member(path: Path, item: str) -> Iterator[Opened]:
         VideoError: vanished, unreadable, changed.
     """
     name, _, offset = item.rpartition("@")
+    if not offset.isdecimal():
+        raise VideoError("changed", f"{item!r} names no member")
     memory = os.memfd_create("vtok-member")
     try:
         size = _copy(path, name, int(offset), memory)
