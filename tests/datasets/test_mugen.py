@@ -84,7 +84,9 @@ def test_games_without_rendered_videos(tmp_path: Path) -> None:
     assert "render" in caught.value.hint
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"data": 3}', '{"data": [{"video": {}}]}', '{"data": [7]}', "[" * 99_999])
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"data": 3}', '{"data": [{"video": {}}]}', '{"data": [7]}', "[" * 99_999]
+)
 def test_a_damaged_list_is_the_users_error(text: str, tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text(text)
     with pytest.raises(UsageError) as caught:

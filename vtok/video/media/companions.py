@@ -76,7 +76,7 @@ def read_companion(path: Path, item: str, indices: Sequence[int]) -> np.ndarray:
 def _check(path: Path, item: str, shape: Sequence[int], kind: np.dtype[Any], indices: Sequence[int]) -> None:
     if not shape or kind.kind not in _NUMBERS:
         raise VideoError("corrupt", f"{path.name}: {item or 'it'} is no array of numbers with a row a frame")
-    if max(indices) >= shape[0]:
+    if indices and max(indices) >= shape[0]:
         raise VideoError("missing_frames", f"{path.name} has {shape[0]} rows, row {max(indices) + 1} is needed")
 
 
@@ -108,16 +108,16 @@ def _hdf5_rows(path: Path, item: str, indices: Sequence[int]) -> np.ndarray:
         name, start, stop = item, 0, None
         if found := _ROWS.match(item):
             name, start, stop = found["name"], int(found["start"]), int(found["stop"])
-        elif (found := _VIDEO.match(item)) and found["name"] in file:
+        elif (found := _VIDEO.match(item)) and _find(path, file, item) is None:
             name, number = found["name"], int(found["number"])
             starts = _dataset(path, file, name.removesuffix("_data") + "_idx")[()].reshape(-1)
             if number >= len(starts):
                 raise VideoError("corrupt", f"{path.name}: there is no video {number} in {name}")
             start, stop = int(starts[number]), int(starts[number + 1]) if number + 1 < len(starts) else None
         dataset = _dataset(path, file, name)
-        length = dataset.shape[0] if dataset.shape else 0
-        stop = length if stop is None else min(stop, length)
-        _check(path, name, (max(0, stop - start), *dataset.shape[1:]), dataset.dtype, indices)
+        _check(path, name, dataset.shape, dataset.dtype, [])
+        stop = dataset.shape[0] if stop is None else min(stop, dataset.shape[0])
+        _check(path, name, (max(0, stop - start),), dataset.dtype, indices)
         first, last = min(indices), max(indices)
         return np.asarray(dataset[start + first : start + last + 1])[[index - first for index in indices]]
 
@@ -126,17 +126,24 @@ def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     """A dataset that lies in this file: HDF5 can also point to other files."""
     import h5py
 
-    parts = [part for part in name.split("/") if part]
-    for end in range(1, len(parts) + 1):
-        where = "/".join(parts[:end])
-        if isinstance(file.get(where, getlink=True), h5py.ExternalLink):
-            raise VideoError("unsafe_path", f"{path.name}: {where} lies in another file")
-    dataset = file.get(name)
+    dataset = _find(path, file, name)
     if not isinstance(dataset, h5py.Dataset):
         raise VideoError("corrupt", f"{path.name}: there is no dataset {name!r}")
     if dataset.external or dataset.is_virtual:
         raise VideoError("unsafe_path", f"{path.name}: {name} lies in another file")
     return dataset
+
+
+def _find(path: Path, file: h5py.File, name: str) -> Any:
+    """What has this name in the file, reached without a link to another file; None: nothing."""
+    import h5py
+
+    parts = [part for part in name.split("/") if part]
+    for end in range(1, len(parts) + 1):
+        where = "/".join(parts[:end])
+        if isinstance(file.get(where, getlink=True), h5py.ExternalLink):
+            raise VideoError("unsafe_path", f"{path.name}: {where} lies in another file")
+    return file.get(name)
 
 
 def _pickle_rows(path: Path, indices: Sequence[int]) -> np.ndarray:

@@ -48,6 +48,7 @@ _NAMES = {
     ("numpy", "ndarray"): _Name("ndarray"),
     ("numpy", "dtype"): _Name("dtype"),
     ("_codecs", "encode"): _Name("encode"),
+    **{(builtins, "bytes"): _Name("bytes") for builtins in ("__builtin__", "builtins")},
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _Name("_reconstruct") for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _Name("_frombuffer") for core in ("core", "_core")},
 }
@@ -82,18 +83,19 @@ def read_pickled_array(data: bytes) -> np.ndarray:
 def _array(found: Any) -> np.ndarray:
     if isinstance(found, _Call) and found.name == "_reconstruct":
         _, shape, dtype, columns_first, raw = found.state
-        order = "F" if columns_first else "C"
+        order, axes = "F" if columns_first else "C", []
     elif isinstance(found, _Call) and found.name == "_frombuffer":
-        raw, dtype, shape, order = found.arguments
+        raw, dtype, shape, order, *axes = found.arguments
     else:
         raise VideoError("corrupt", "the pickle holds something else than one array")
     kind, block = _dtype(dtype), _bytes(raw)
     shape = tuple(int(side) for side in shape)
-    if min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != len(block) or order not in ("C", "F"):
+    if min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != len(block) or order not in ("C", "F", "K"):
         raise VideoError("corrupt", f"the pickled array of shape {shape} has {len(block)} bytes")
     if order == "F":
         return np.frombuffer(block, kind).reshape(shape[::-1]).T
-    return np.frombuffer(block, kind).reshape(shape)
+    array = np.frombuffer(block, kind).reshape(shape)
+    return array.transpose(axes[0]) if order == "K" else array
 
 
 def _dtype(found: Any) -> np.dtype[Any]:
@@ -110,6 +112,8 @@ def _dtype(found: Any) -> np.dtype[Any]:
 
 def _bytes(found: Any) -> bytes:
     """Raw bytes, which old protocols spell as text in Latin-1."""
+    if isinstance(found, _Call) and found.name == "bytes" and not found.arguments:
+        return b""  # as protocols before 3 spell it
     if isinstance(found, _Call) and found.name == "encode":
         found = found.arguments[0]
     return found.encode("latin1") if isinstance(found, str) else bytes(memoryview(found))
