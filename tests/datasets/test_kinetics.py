@@ -128,7 +128,7 @@ def test_all_videos_missing_is_the_users_error(tmp_path: Path) -> None:
 )
 def test_a_damaged_list_is_the_users_error(row: list[str], header: list[str], tmp_path: Path) -> None:
     _write(tmp_path, [row], header=header)
-    with pytest.raises(UsageError, match="column|line 2") as caught:
+    with pytest.raises(UsageError, match=r"column|line 2") as caught:
         listed(_touch(tmp_path, ZUMBA), "kinetics")
     assert caught.value.at.endswith("kinetics_all.csv")
 

@@ -36,7 +36,7 @@ def test_the_published_metadata() -> None:
     assert Counter(part.split for part in parts) == DATASETS["taichi"].videos == {"train": 3049, "test": 285}
     assert all(part.bbox[2] <= part.width and part.bbox[3] <= part.height for part in parts)
     with EXCERPT.open() as stream:
-        assert [row["video_id"] for row in csv.DictReader(stream)][0] == parts[0].video
+        assert next(csv.DictReader(stream))["video_id"] == parts[0].video
 
 
 def test_an_excerpt_of_the_metadata(tmp_path: Path) -> None:

@@ -89,14 +89,16 @@ def test_hdf5_files_that_are_refused(tmp_path: Path) -> None:
     virtual[:] = h5py.VirtualSource(str(secret), "a/data", ROWS.shape)
     with h5py.File(path, "w") as file:
         file["linked"] = h5py.ExternalLink(str(secret), "/a")
+        file["soft"] = h5py.SoftLink("/linked/data")
+        file["bad_data"], file["bad_idx"] = ROWS, [-5, 3]
         file["direct"] = h5py.ExternalLink(str(secret), "/a/data")
         file.create_virtual_dataset("virtual", virtual)
         file.create_dataset("raw", ROWS.shape, ROWS.dtype, external=[(str(tmp_path / "raw.bin"), 0, ROWS.nbytes)])
         file["texts"] = ["a", "b"]
         file["one"] = 3
-    for item in ("linked/data", "direct", "virtual", "raw"):
+    for item in ("linked/data", "direct", "soft", "virtual", "raw"):
         assert _reason(path, item) == "unsafe_path"
-    assert _reason(path, "texts") == _reason(path, "one") == "corrupt"
+    assert _reason(path, "texts") == _reason(path, "one") == _reason(path, "bad_data/0") == "corrupt"
     (tmp_path / "none.h5").write_bytes(b"none")
     assert _reason(tmp_path / "none.h5", "a") == "corrupt"
     assert _reason(tmp_path / "gone.h5", "a") == "vanished"

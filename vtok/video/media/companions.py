@@ -117,6 +117,8 @@ def _hdf5_rows(path: Path, item: str, indices: Sequence[int]) -> np.ndarray:
         dataset = _dataset(path, file, name)
         _check(path, name, dataset.shape, dataset.dtype, [])
         stop = dataset.shape[0] if stop is None else min(stop, dataset.shape[0])
+        if start < 0:
+            raise VideoError("corrupt", f"{path.name}: {item} begins at row {start}")
         _check(path, name, (max(0, stop - start),), dataset.dtype, indices)
         first, last = min(indices), max(indices)
         return np.asarray(dataset[start + first : start + last + 1])[[index - first for index in indices]]
@@ -129,7 +131,7 @@ def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     dataset = _find(path, file, name)
     if not isinstance(dataset, h5py.Dataset):
         raise VideoError("corrupt", f"{path.name}: there is no dataset {name!r}")
-    if dataset.external or dataset.is_virtual:
+    if dataset.external or dataset.is_virtual or Path(dataset.file.filename) != path:
         raise VideoError("unsafe_path", f"{path.name}: {name} lies in another file")
     return dataset
 
