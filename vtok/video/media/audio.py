@@ -63,7 +63,7 @@ def read_sound(
 def _resampled(frames: Iterable[AudioFrame], zero: float, rate: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yields `(number of the first sample, samples)`; sample 0 is at `zero` seconds of the frames' time.
 
-    After a gap, or another form of sound, a new resampler begins: an old one holds samples back, which belong before it.
+    After a gap, or another form of sound, a new resampler begins: the old one holds samples back that belong before it.
     """
     resampler: AudioResampler | None = None
     form: tuple[str, str, int] | None = None
