@@ -116,6 +116,19 @@ def test_damaged_metadata_is_the_users_error(row: str, tmp_path: Path) -> None:
         listed(root, "taichi")
 
 
+def test_two_lists(tmp_path: Path) -> None:
+    """Rows that are in both count once, unless they differ."""
+    row = "v,80,100,1-2-30-40,25.0,192,96,"
+    for name, rows in (("a.csv", [row + "train"]), ("b.csv", [row + "train", "w" + row[1:] + "test"])):
+        (tmp_path / name).write_text("\n".join([HEADER, *rows]) + "\n")
+    (tmp_path / "v.mp4").write_bytes(b"x")
+    found = listed(tmp_path, "taichi", annotations="*.csv")
+    assert list(found) == ["v.mp4#80-100", "w.mp4#80-100"]
+    (tmp_path / "c.csv").write_text(f"{HEADER}\n{row}test\n")
+    with pytest.raises(UsageError, match="contradict"):
+        listed(tmp_path, "taichi", annotations="*.csv")
+
+
 def test_no_video_of_the_metadata(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="none of the 1 videos"):
         listed(_metadata(tmp_path, "v,80,100,1-2-30-40,25.0,192,96,train"), "taichi")

@@ -68,6 +68,15 @@ def test_videos_with_spectra(drums: bytes, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+def test_two_videos_for_one_file_of_spectra(drums: bytes, tmp_path: Path) -> None:
+    _write(tmp_path, "train/a", _spectra(0))
+    (tmp_path / "video/train").mkdir(parents=True)
+    for name in ("a.mp4", "a.mkv"):
+        (tmp_path / "video/train" / name).write_bytes(drums)
+    found = listed(tmp_path, "tats_stft")
+    assert list(rejects(found).values()) == ["not_in_split"] and len(found) == 2
+
+
 def test_what_is_not_there(drums: bytes, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         listed(tmp_path / "nowhere", "tats_stft")

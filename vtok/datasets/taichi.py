@@ -61,7 +61,15 @@ def list_taichi(root: Path, config: DataConfig) -> list[SourceVideo]:
             for path, source in found
         ]
     else:
-        videos = [_place(part, root, index, folders) for table in tables for part in read_parts(table)]
+        parts: dict[str, Part] = {}
+        for part in (part for table in tables for part in read_parts(table)):
+            if parts.setdefault(part.name, part) != part:
+                raise UsageError(
+                    f"two rows for {part.name} contradict each other",
+                    at=", ".join(str(table) for table in tables),
+                    hint="name the right list with data.annotations",
+                )
+        videos = [_place(part, root, index, folders) for part in parts.values()]
     used = {video.path for video in videos}
     rest = [*unlisted(index, used, root), *unlisted(folders, used, root)]
     return in_order([*videos, *rest], root, "are the videos below data.root?")

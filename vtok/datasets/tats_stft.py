@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
 from vtok.datasets.base import SourceVideo, find_videos, reject_of
-from vtok.datasets.lists import in_order
+from vtok.datasets.lists import Found, in_order, unlisted
 from vtok.video.media.companions import companion_address
 
 COMPANION = "stft"
@@ -24,7 +24,9 @@ def list_tats_stft(root: Path, config: DataConfig) -> list[SourceVideo]:
     Raises:
         UsageError: no such folder, no spectra, or no videos.
     """
-    files = {PurePosixPath(source).with_suffix("").as_posix(): (path, source) for path, source in find_videos(root)}
+    files: dict[str, list[Found]] = {}
+    for path, source in find_videos(root):
+        files.setdefault(PurePosixPath(source).with_suffix("").as_posix(), []).append((path, source))
     spectra = [path for split in ("train", "test") for path in (root / COMPANION / split).rglob("*.pickle")]
     if not spectra:
         raise UsageError(
@@ -34,11 +36,12 @@ def list_tats_stft(root: Path, config: DataConfig) -> list[SourceVideo]:
     for spectrum in spectra:
         name = spectrum.relative_to(root / COMPANION).with_suffix("").as_posix()
         companions = {COMPANION: companion_address(spectrum.relative_to(root).as_posix())}
-        found = files.pop(f"video/{name}", None)
-        path, source = found or (root / f"video/{name}.mp4", f"video/{name}.mp4")
-        reject = reject_of(path, root) or reject_of(spectrum, root)
-        if found is None:
+        if found := files.get(f"video/{name}"):
+            path, source = found.pop(0)
+            reject = reject_of(path, root) or reject_of(spectrum, root)
+        else:
+            path, source = root / f"video/{name}.mp4", f"video/{name}.mp4"
             reject = ("missing", f"{COMPANION}/{name}.pickle has no video")
         videos.append(SourceVideo(path, source, name.split("/")[0], reject=reject, companions=companions))
-    rest = [SourceVideo(path, source, reject=("not_in_split", "no spectra name it")) for path, source in files.values()]
+    rest = unlisted(files, [], root)
     return in_order([*videos, *rest], root, "the videos are video/{train,test}/*.mp4 below data.root")
