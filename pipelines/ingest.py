@@ -164,7 +164,7 @@ class IngestWorker:
         """Manifest rows of a video's clips, and rejects of those that the filters dropped."""
         if video["reject"] is not None:
             raise VideoError(*video["reject"])
-        address = {"medium": video["medium"], "item": video["item"], "source_fps": self.data.source_fps}
+        address = {"medium": video["medium"], "item": video["item"], "source_fps": video["fps"] or self.data.source_fps}
         facts, size = self.child.probe(video["path"], cpu_seconds=_PROBE_SECONDS, source=address)
         companions = video["companions"]
         common = {

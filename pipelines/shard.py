@@ -33,6 +33,7 @@ from vtok.shards.writer import read_footer, verify_shard, write_shard
 from vtok.video.child import DecodeChild
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import ffmpeg_binary
+from vtok.video.media.companions import split_address
 
 
 def shard(recipe: Recipe) -> Card:
@@ -176,6 +177,7 @@ class ShardWorker:
                 max_pixels=self.config.max_pixels,
                 cpu_seconds=self.config.cpu_seconds_per_video,
                 audio_rate=self.config.audio_rate,
+                companions=self._companions(rows[0]),
             )
             for index, result in decoded:
                 row = rows[index]
@@ -188,6 +190,11 @@ class ShardWorker:
                 meta = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
                 frames = encode_clip(result.frames_thwc, self.config, clip_fps(row))
                 yield row["clip_id"], {"json": meta, **frames, **encode_extras(result.extras, self.config)}
+
+    def _companions(self, row: dict[str, Any]) -> dict[str, tuple[str, str]]:
+        """Name to absolute path and item of what lies beside a video."""
+        found = {name: split_address(address) for name, address in json.loads(row["companions"] or "{}").items()}
+        return {name: (str(Path(self.data.root) / path), item) for name, (path, item) in found.items()}
 
 
 def clip_fps(row: dict[str, Any]) -> float:

@@ -68,7 +68,8 @@ REASONS: dict[str, str] = {
     "changed": "the file is not the one that ingest saw",
     "still": "the clip moves less than data.min_motion",
     "black": "more of the clip's frames are black than data.max_black",
-    "not_in_split": "the official split lists do not name this file",
+    "not_in_split": "the official split lists do not name this file, or contradict each other",
+    "missing": "the dataset's lists name this video, but it is not there",
 }
 """Every reason that a reject can have, and what it means."""
 

@@ -13,10 +13,26 @@ class DataConfig(Config):
     """Section `data`: the source videos and the clip plan."""
 
     root: str = Field(description="Folder that holds the videos.")
-    layout: Literal["folder", "ucf101"] = Field(
+    layout: Literal["folder", "kinetics", "mugen", "taichi", "tars", "tats_stft", "tgif", "ucf101"] = Field(
         "folder",
-        description="How the folder is laid out: `folder` (train/ test/ and class folders are used when there) or "
-        "`ucf101` (v_<Class>_gNN_cNN.avi, with the official split lists).",
+        description="How the folder is laid out: `folder` (train/ test/ and class folders are used when there), "
+        "`kinetics` (400, 600, 700: CSV lists), `mugen` (rendered videos and train.json, test.json), `taichi` "
+        "(Taichi-HD, downloaded with taichi-metadata.csv, or cut), `tars` (WebDataset tars of videos), `tats_stft` "
+        "(video/ and stft/ as TATS has them), `tgif` (GIFs with tgif-v1.0.tsv and splits/) or `ucf101` "
+        "(v_<Class>_gNN_cNN.avi, with the official split lists).",
+    )
+    annotations: str | None = Field(
+        None,
+        description="Glob, below the root, of the lists that the layouts `kinetics`, `mugen`, `taichi` and `tgif` "
+        "read (default: where the dataset has them).",
+    )
+    captions: str | None = Field(
+        None,
+        description="Layout `folder`: file below the root with the videos' captions: name<TAB>caption (.tsv, .txt) or "
+        "`source` and `caption` (.csv with a header, .jsonl).",
+    )
+    caption_type: Literal["manual", "auto"] = Field(
+        "manual", description="MUGEN only: which kind of caption to take; the other where a video has none of it."
     )
     split_list: Literal[1, 2, 3] = Field(1, description="UCF-101 only: which of the three official split lists.")
     test_fraction: float = Field(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -25,7 +25,7 @@ def _list(root: Path, **config: Any) -> list[SourceVideo]:
 
 
 def test_layouts() -> None:
-    assert set(LAYOUTS) == {"folder", "ucf101"}
+    assert set(LAYOUTS) == set(get_args(DataConfig.model_fields["layout"].annotation))
 
 
 def test_split_and_class_folders(tmp_path: Path) -> None:

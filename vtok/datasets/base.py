@@ -32,6 +32,7 @@ class SourceVideo(NamedTuple):
             None: all of it.
         bbox_size: width and height of the frame that `bbox` refers to; None: the video's own.
         companions: name to `path#item` below the root of arrays with one row a frame (semantic maps, spectra, ...).
+        fps: frames per second where the medium does not know them; None: `data.source_fps`.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class SourceVideo(NamedTuple):
     bbox: tuple[float, float, float, float] | None = None
     bbox_size: tuple[int, int] | None = None
     companions: dict[str, str] | None = None
+    fps: float | None = None
 
 
 def source_name(path: str, item: str | None) -> str:
@@ -59,18 +61,18 @@ def source_path(source: str, item: str | None) -> str:
     return source if item is None else source.removesuffix(f"#{item}")
 
 
-def find_videos(root: Path) -> list[tuple[Path, str]]:
+def find_videos(root: Path, *, required: bool = True) -> list[tuple[Path, str]]:
     """(path, source) of every video file below a root, in natural order. Hidden files and folders are left out.
 
     A link to a folder is listed like a file, so that `reject_of` can say why what is in it is not used.
 
     Raises:
-        UsageError: no such folder, or no video in it.
+        UsageError: no such folder, or, if any is `required`, no video in it.
     """
     if not root.is_dir():
         raise UsageError("no such folder of videos", at=str(root), hint="set data.root to the folder that holds them")
     found = [(path, _utf8(path.relative_to(root).as_posix())) for path in _walk(root)]
-    if not found:
+    if required and not found:
         known = " ".join(EXTENSIONS)
         raise UsageError("no videos in this folder", at=str(root), hint=f"files ending in {known} count as videos")
     return sorted(found, key=lambda item: natural(item[1]))

@@ -92,6 +92,14 @@ DATASETS: dict[str, Dataset] = {
         0,
         "download MUGEN's rendered videos and its train.json, val.json, test.json into the folder",
     ),
+    "tgif": Dataset(
+        "tgif",
+        "https://github.com/raingo/TGIF-Release",
+        (),
+        {"train": 80000, "val": 10708, "test": 11360},
+        0,
+        "download the GIFs that tgif-v1.0.tsv names, by the last part of their addresses, and put it and splits/ there",
+    ),
 }
 """By the name that `vtok data unpack` and `vtok data doctor` take."""
 

@@ -6,7 +6,9 @@ import hashlib
 from pathlib import Path, PurePosixPath
 
 from schemas.config.data import DataConfig
+from schemas.errors import UsageError
 from vtok.datasets.base import SourceVideo, find_videos, reject_of
+from vtok.datasets.captions import Captions
 
 SPLITS = ("train", "test", "val", "validation")
 _BUCKETS = 10_000
@@ -21,31 +23,50 @@ def list_folder(root: Path, config: DataConfig) -> list[SourceVideo]:
     - Without such folders a video goes to `test` if the hash of its path below the root falls into the first
       `test_fraction` of all hashes: adding or removing other videos does not move it. So that no split is empty, the
       video with the smallest hash goes to `test` if none would, and the one with the largest to `train`.
+    - `data.captions` names a file of captions; of several captions of a video, the first counts.
 
     Raises:
-        UsageError: no such folder, or no video in it.
+        UsageError: no such folder, no video in it, or captions that cannot be read or fit none of the videos.
     """
     found = find_videos(root)
     placed = [(path, source, *_place(source)) for path, source in found]
     if all(split is None for _, _, split, _ in placed):
-        split_of = _hashed_splits([source for _, source in found], config.test_fraction)
+        split_of = hashed_splits([source for _, source in found], config.test_fraction)
     else:
         split_of = {source: split or "train" for _, source, split, _ in placed}
     rejects = {source: reject_of(path, root) for path, source in found}
     classes = [name for _, source, _, name in placed if rejects[source] is None]
     names = sorted({name for name in classes if name is not None})
     labelled = bool(names) and None not in classes
+    labels = {name: label for label, name in enumerate(names)}
+    captions = _captions(root, config.captions, [source for _, source in found])
     return [
         SourceVideo(
             path,
             source,
             split_of[source],
-            names.index(name) if labelled and name in names else None,
-            name if labelled and name in names else None,
+            labels[name] if labelled and name in labels else None,
+            name if labelled and name in labels else None,
+            captions.get(source),
             reject=rejects[source],
         )
         for path, source, _, name in placed
     ]
+
+
+def _captions(root: Path, name: str | None, sources: list[str]) -> dict[str, str]:
+    """The first caption of each video that has any."""
+    if name is None:
+        return {}
+    captions = Captions(root / name)
+    found = {source: texts[0] for source in sources if (texts := captions.of(source))}
+    if not found:
+        raise UsageError(
+            "none of these captions belongs to a video",
+            at=str(root / name),
+            hint="captions name videos by their path below data.root, or by file name with or without extension",
+        )
+    return found
 
 
 def _place(source: str) -> tuple[str | None, str | None]:
@@ -57,7 +78,8 @@ def _place(source: str) -> tuple[str | None, str | None]:
     return split, folders[-1] if folders else None
 
 
-def _hashed_splits(sources: list[str], test_fraction: float) -> dict[str, str]:
+def hashed_splits(sources: list[str], test_fraction: float) -> dict[str, str]:
+    """From each source to `test` or `train`, by a hash of its name; see `list_folder`."""
     hashes = {
         source: int(hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest(), 16) for source in sources
     }

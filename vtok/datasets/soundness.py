@@ -170,6 +170,6 @@ def _probed(videos: list[SourceVideo], config: DataConfig) -> list[Finding]:
 
 
 def _plan(child: DecodeChild, video: SourceVideo, config: DataConfig) -> int:
-    address = {"medium": video.medium, "item": video.item, "source_fps": config.source_fps}
+    address = {"medium": video.medium, "item": video.item, "source_fps": video.fps or config.source_fps}
     facts, _ = child.probe(str(video.path), cpu_seconds=_PROBE_SECONDS, source=address)
     return len(plan_clips(facts, config, video.span))

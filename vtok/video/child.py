@@ -30,11 +30,12 @@ import numpy as np
 from schemas.errors import VtokError
 from vtok.video.analysis import Analysis, analyse, pack, unpack
 from vtok.video.clips import ClipSpan
-from vtok.video.decode import decode_clips, decode_sequence
+from vtok.video.decode import clip_indices, decode_clips, decode_sequence
 from vtok.video.errors import VideoError
 from vtok.video.geometry import Policy
 from vtok.video.media import Opened, open_item
 from vtok.video.media.audio import read_sound
+from vtok.video.media.companions import read_companion
 from vtok.video.probe import StreamFacts, probe
 
 _PIXELS_PER_SECOND, _BYTES_PER_SECOND = 1e7, 5e7
@@ -134,6 +135,7 @@ class DecodeChild:
         max_pixels: int,
         cpu_seconds: float,
         audio_rate: int | None = None,
+        companions: Mapping[str, tuple[str, str]] | None = None,
     ) -> DecodeRun:
         """Decodes the clips of one video and hashes the file in the same pass.
 
@@ -143,8 +145,15 @@ class DecodeChild:
             resolution, policy, decoder, max_pixels: see `vtok.video.decode.decode_clips`.
             cpu_seconds: CPU time that it may take, besides a generous allowance for its pixels and bytes.
             audio_rate: samples per second of the clips' sound; None: leave the sound out.
+            companions: name to (path, item) of arrays with a row a frame (see `vtok.video.media.companions`).
         """
-        options = {"resolution": resolution, "policy": policy, "decoder": decoder, "max_pixels": max_pixels}
+        options: dict[str, Any] = {
+            "resolution": resolution,
+            "policy": policy,
+            "decoder": decoder,
+            "max_pixels": max_pixels,
+        }
+        options["companions"] = dict(companions or {})
         return DecodeRun(self, path, rows, options, cpu_seconds, audio_rate)
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -453,13 +462,12 @@ def _decode(request: dict[str, Any], opened: Opened) -> Iterator[tuple[int, Deco
     spans = [ClipSpan(*span) for span in request["spans"]]
     facts = StreamFacts(**request["facts"])
     options = {key: request[key] for key in ("resolution", "policy", "max_pixels", "bbox")}
+    companions = request["companions"]
     if opened.sequence is not None:
         signals = opened.sequence.signals
         for index, indices, result in decode_sequence(opened.sequence, spans, **options):
-            if isinstance(result, VideoError):
-                yield index, result
-            else:
-                yield index, DecodedClip(result, {name: signal[indices] for name, signal in signals.items()})
+            extras = {name: signal[indices] for name, signal in signals.items()} if indices else {}
+            yield index, _clip(result, extras, indices, companions)
         return
     sounds: list[np.ndarray | None] = [None] * len(spans)
     if request["audio_rate"]:
@@ -467,12 +475,28 @@ def _decode(request: dict[str, Any], opened: Opened) -> Iterator[tuple[int, Deco
         times = [(spans[i].start_time, spans[i].end_time) for i in order]
         for i, sound in zip(order, read_sound(opened.path, facts.stream, times, request["audio_rate"]), strict=True):
             sounds[i] = sound
+    chosen = clip_indices(opened.path, facts, spans) if companions else [[] for _ in spans]
     for index, clip in decode_clips(opened.path, facts, spans, decoder=request["decoder"], **options):
-        if isinstance(clip, VideoError):
-            yield index, clip
-        else:
-            heard = sounds[index]
-            yield index, DecodedClip(clip, {} if heard is None else {"audio": heard})
+        heard = sounds[index]
+        yield index, _clip(clip, {} if heard is None else {"audio": heard}, chosen[index], companions)
+
+
+def _clip(
+    frames_thwc: np.ndarray | VideoError,
+    extras: dict[str, np.ndarray],
+    indices: list[int] | VideoError,
+    companions: dict[str, tuple[str, str]],
+) -> DecodedClip | VideoError:
+    """A clip with what belongs to its frames; what cannot be had is the clip's error."""
+    if isinstance(frames_thwc, VideoError):
+        return frames_thwc
+    if isinstance(indices, VideoError):
+        return indices
+    try:
+        found = {name: read_companion(Path(path), item, indices) for name, (path, item) in companions.items()}
+    except VideoError as error:
+        return error
+    return DecodedClip(frames_thwc, {**extras, **found})
 
 
 def hash_file(path: Path) -> str:

@@ -107,6 +107,14 @@ def decode_sequence(
         yield i, [], error
 
 
+def clip_indices(path: str | Path, facts: StreamFacts, spans: Sequence[ClipSpan]) -> list[list[int] | VideoError]:
+    """The frames, counted from 0, that `decode_clips` makes each clip of."""
+    by_rate = any(span.frame_rate is not None for span in spans)
+    timeline = read_timeline(path, facts.stream) if by_rate else None
+    seconds = timeline.seconds if timeline else []
+    return [_frame_indices(span, facts, timeline, seconds) for span in spans]
+
+
 def _assemble(
     source: Iterator[frames_pyav.Indexed], chosen: dict[int, list[int]], users: Counter[int]
 ) -> Iterator[Clip]:

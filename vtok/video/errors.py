@@ -24,6 +24,7 @@ Reason = Literal[
     "still",
     "black",
     "not_in_split",
+    "missing",
 ]
 """The keys of `schemas.clips.REASONS`, repeated because that module imports pyarrow and decoding children must not."""
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import av.error
 import numpy as np
+from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from jaxtyping import Int16
 
 from vtok.video.errors import VideoError
 from vtok.video.probe import describe, open_video
 
-_GAP = 0.05  # seconds; smaller differences between time stamps and samples are rounding
+_GAP = 0.01  # seconds; smaller differences between time stamps and samples are rounding. A lost packet is 20 or more
 
 
 def read_sound(
@@ -38,35 +39,61 @@ def read_sound(
     """
     clips = [_Window(round(start * rate), round((end - start) * rate)) for start, end in spans]
     last = max((clip.end for clip in clips), default=0)
-    resampler = AudioResampler(format="s16", layout="mono", rate=rate)
     done = 0
     try:
         with open_video(path) as container:
             video = container.streams[stream_index]
             zero = float((video.start_time or 0) * (video.time_base or 0))
-            at: int | None = None
-            for frame in container.decode(container.streams.audio[0]):
-                if frame.pts is not None and frame.time_base is not None:
-                    stamp = round((float(frame.pts * frame.time_base) - zero) * rate)
-                    if at is None or abs(stamp - at) > _GAP * rate:
-                        at = stamp
-                at = at or 0
-                for piece in resampler.resample(frame):
-                    samples = piece.to_ndarray().reshape(-1)
-                    while done < len(clips) and clips[done].end <= at:
-                        done += 1
-                    for clip in clips[done:]:
-                        if clip.start >= at + len(samples):
-                            break
-                        clip.fill(at, samples)
-                    at += len(samples)
-                if at >= last:
+            for at, samples in _resampled(container.decode(container.streams.audio[0]), zero, rate):
+                while done < len(clips) and clips[done].end <= at:
+                    done += 1
+                for clip in clips[done:]:
+                    if clip.start >= at + len(samples):
+                        break
+                    clip.fill(at, samples)
+                if at + len(samples) >= last:
                     break
     except MemoryError:
         raise
     except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
         raise VideoError("corrupt", f"the sound cannot be decoded: {describe(error)}") from None
     return [clip.samples for clip in clips]
+
+
+def _resampled(frames: Iterable[AudioFrame], zero: float, rate: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields `(number of the first sample, samples)`; sample 0 is at `zero` seconds of the frames' time.
+
+    After a gap, or another form of sound, a new resampler begins: the old one holds samples back that belong before it.
+    """
+    resampler: AudioResampler | None = None
+    form: tuple[str, str, int] | None = None
+    at, expected = 0, 0.0  # the next sample that comes out; when the next one that goes in should be, seconds
+    for frame in frames:
+        stamp = expected
+        if frame.pts is not None and frame.time_base is not None:
+            stamp = float(frame.pts * frame.time_base) - zero
+        if resampler is None or form != _form(frame) or abs(stamp - expected) > _GAP:
+            if resampler is not None:
+                yield from _numbered(resampler.resample(None), at)
+            resampler, form = AudioResampler(format="s16", layout="mono", rate=rate), _form(frame)
+            at, expected = round(stamp * rate), stamp
+        for first, samples in _numbered(resampler.resample(frame), at):
+            yield first, samples
+            at = first + len(samples)
+        expected += frame.samples / frame.sample_rate
+    if resampler is not None:
+        yield from _numbered(resampler.resample(None), at)
+
+
+def _form(frame: AudioFrame) -> tuple[str, str, int]:
+    return frame.format.name, frame.layout.name, frame.sample_rate
+
+
+def _numbered(pieces: Iterable[AudioFrame], at: int) -> Iterator[tuple[int, np.ndarray]]:
+    for piece in pieces:
+        samples = piece.to_ndarray().reshape(-1)
+        yield at, samples
+        at += len(samples)
 
 
 class _Window:

@@ -1,0 +1,122 @@
+"""The lists that come with a dataset (CSV, JSON): finding them, reading them, and the files that they name."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from schemas.errors import UsageError
+from vtok.datasets.base import SourceVideo, find_videos, natural, reject_of
+
+SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
+"""From the lists' names of splits to vtok's."""
+
+Found = tuple[Path, str]
+
+
+def find_lists(root: Path, pattern: str | None, defaults: Sequence[str], what: str) -> list[Path]:
+    """The files that hold a dataset's lists.
+
+    Args:
+        root: of the dataset.
+        pattern: `data.annotations`: a glob below the root; None: the defaults.
+        defaults: globs below the root.
+        what: what the lists are called, for the error.
+
+    Raises:
+        UsageError: there are none.
+    """
+    patterns = [pattern] if pattern else defaults
+    if pattern and Path(pattern).is_absolute():
+        raise UsageError("data.annotations is a glob below data.root", at=pattern, hint="leave out the root")
+    found = {path for one in patterns for path in root.glob(one) if path.is_file()}
+    if not found:
+        raise UsageError(
+            f"{what} is not there ({', '.join(patterns)})",
+            at=str(root),
+            hint="put it below data.root, or name it with data.annotations",
+        )
+    return sorted(found)
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header.
+
+    Raises:
+        UsageError: it cannot be read, or has not the columns.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            lacking = [name for name in columns if name not in (reader.fieldnames or [])]
+            if lacking:
+                raise UsageError(
+                    f"the list has no column {' and no column '.join(lacking)}",
+                    at=str(path),
+                    hint="name the right lists with data.annotations",
+                )
+            return [{key: value or "" for key, value in row.items() if isinstance(key, str)} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"the list cannot be read: {error}", at=str(path)) from None
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UsageError: it cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"the list cannot be read: {error}", at=str(path)) from None
+
+
+def index_videos(root: Path) -> dict[str, list[Found]]:
+    """The videos below a root by name without extension; none is no error.
+
+    Raises:
+        UsageError: no such folder.
+    """
+    index: dict[str, list[Found]] = {}
+    for path, source in find_videos(root, required=False):
+        index.setdefault(PurePosixPath(source).stem, []).append((path, source))
+    return index
+
+
+def choose(found: Sequence[Found], *folders: str | None) -> Found:
+    """Of files with one name, the one that lies in most of the folders (an underscore counts as a space)."""
+    wanted = {_plain(folder) for folder in folders if folder}
+    return max(found, key=lambda file: len(wanted & {_plain(part) for part in PurePosixPath(file[1]).parts[:-1]}))
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def unlisted(index: dict[str, list[Found]], used: Iterable[Path], root: Path) -> list[SourceVideo]:
+    """Rejects for the files that no list names."""
+    known = set(used)
+    return [
+        SourceVideo(path, source, reject=reject_of(path, root) or ("not_in_split", "no list names this file"))
+        for found in index.values()
+        for path, source in found
+        if path not in known
+    ]
+
+
+def in_order(videos: Iterable[SourceVideo], root: Path, hint: str) -> list[SourceVideo]:
+    """The videos in natural order of their sources.
+
+    Raises:
+        UsageError: every video that the lists name is missing.
+    """
+    ordered = sorted(videos, key=lambda video: natural(video.source))
+    reasons = {video.reject[0] if video.reject else None for video in ordered}
+    if "missing" in reasons and reasons <= {"missing", "not_in_split"}:
+        count = sum(video.reject is not None and video.reject[0] == "missing" for video in ordered)
+        raise UsageError(f"none of the {count} videos that the lists name is there", at=str(root), hint=hint)
+    return ordered

@@ -1,0 +1,79 @@
+"""MUGEN (https://arxiv.org/abs/2204.08058): rendered videos of a platform game, with captions.
+
+`train.json`, `val.json` and `test.json` hold {"metadata": {...}, "data": [{"video": {"json_file", "video_file", ...},
+"annotations": [{"type", "text"}]}]}. A video is found by the name of its `video_file`, or of its `json_file`, anywhere
+below the root: the `data_folder` of the metadata is a path on its authors' machine. Only rendered videos are read:
+drawing the frames from the games in `json_file`, as the authors' loader can, is not part of vtok.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from schemas.config.data import DataConfig
+from schemas.errors import UsageError
+from vtok.datasets.base import SourceVideo, reject_of
+from vtok.datasets.lists import Found, choose, find_lists, in_order, index_videos, read_json, unlisted
+
+LISTS = tuple(f"{folder}{split}.json" for folder in ("", "*/", "*/*/") for split in ("train", "val", "test"))
+"""Where the lists are looked for; the release has coinrun_dataset_jsons/release/train.json."""
+
+_RENDER = "vtok reads rendered videos only: render the games to .mp4 first, with the dataset's own code"
+
+
+def list_mugen(root: Path, config: DataConfig) -> list[SourceVideo]:
+    """The rendered videos with their splits and captions; nothing has a label.
+
+    Raises:
+        UsageError: no such folder, no lists, damaged lists, or no rendered video.
+    """
+    index = index_videos(root)
+    if not index:
+        raise UsageError("no rendered videos in this folder", at=str(root), hint=_RENDER)
+    tables = find_lists(root, config.annotations, LISTS, "MUGEN's train.json or test.json")
+    videos: dict[str, SourceVideo] = {}
+    for table in tables:
+        split = next((split for split in ("train", "val", "test") if split in table.stem), "train")
+        for number, entry in enumerate(_entries(table)):
+            video = _place(entry, split, root, index, config.caption_type, f"{table}: data[{number}]")
+            before = videos.setdefault(video.source, video)
+            if before.split != split:
+                reject = ("not_in_split", f"the lists contradict each other: {before.split}, {split}")
+                videos[video.source] = before._replace(reject=reject)
+    rest = unlisted(index, (video.path for video in videos.values()), root)
+    return in_order([*videos.values(), *rest], root, _RENDER)
+
+
+def _entries(path: Path) -> list[Any]:
+    found = read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("data"), list):
+        raise UsageError(
+            "the list has no `data`: it is none of MUGEN's",
+            at=str(path),
+            hint="name the right lists with data.annotations; render CoinRun's games first",
+        )
+    return list(found["data"])
+
+
+def _place(
+    entry: Any, split: str, root: Path, index: dict[str, list[Found]], caption_type: str, at: str
+) -> SourceVideo:
+    try:
+        files = [entry["video"][key] for key in ("video_file", "json_file") if entry["video"].get(key)]
+        names = [PurePosixPath(str(file)).stem for file in files]
+        texts = {str(note["type"]): str(note["text"]) for note in reversed(entry.get("annotations") or [])}
+        expected = names[0]
+    except (KeyError, TypeError, AttributeError, IndexError):
+        raise UsageError(
+            "this entry is none of MUGEN's: it needs video.json_file or video.video_file",
+            at=at,
+            hint="name the right lists with data.annotations",
+        ) from None
+    caption = texts.get(caption_type) or next((text for text in reversed(texts.values()) if text), None)
+    found = next((index[name] for name in names if name in index), None)
+    if found is None:
+        path, source = root / split / f"{expected}.mp4", f"{split}/{expected}.mp4"
+        return SourceVideo(path, source, split, caption=caption, reject=("missing", "the game is not rendered"))
+    path, source = choose(found, split)
+    return SourceVideo(path, source, split, caption=caption, reject=reject_of(path, root))
