@@ -13,10 +13,18 @@ class DataConfig(Config):
     """Section `data`: the source videos and the clip plan."""
 
     root: str = Field(description="Folder that holds the videos.")
-    layout: Literal["folder", "ucf101"] = Field(
+    layout: Literal["folder", "ucf101", "bair", "hdf5", "frames", "frame_lists", "sky"] = Field(
         "folder",
-        description="How the folder is laid out: `folder` (train/ test/ and class folders are used when there) or "
-        "`ucf101` (v_<Class>_gNN_cNN.avi, with the official split lists).",
+        description="How the folder is laid out: `folder` (train/ test/ and class folders are used when there), "
+        "`ucf101` (v_<Class>_gNN_cNN.avi, with the official split lists), "
+        "`bair` (softmotion30_44k/{train,test}/*.tfrecords), "
+        "`hdf5` (files with {train,test}_data and {train,test}_idx, as VideoGPT and TATS have them), "
+        "`frames` (every folder of images is a video), "
+        "`frame_lists` (train.txt and test.txt name the images), or "
+        "`sky` (sky_timelapse/{sky_train,sky_test}/<video>/<clip>/*.jpg).",
+    )
+    bair_view: Literal["image_aux1", "image_main"] = Field(
+        "image_aux1", description="BAIR only: which of the two cameras."
     )
     split_list: Literal[1, 2, 3] = Field(1, description="UCF-101 only: which of the three official split lists.")
     test_fraction: float = Field(

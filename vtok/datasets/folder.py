@@ -28,7 +28,7 @@ def list_folder(root: Path, config: DataConfig) -> list[SourceVideo]:
     found = find_videos(root)
     placed = [(path, source, *_place(source)) for path, source in found]
     if all(split is None for _, _, split, _ in placed):
-        split_of = _hashed_splits([source for _, source in found], config.test_fraction)
+        split_of = hashed_splits([source for _, source in found], config.test_fraction)
     else:
         split_of = {source: split or "train" for _, source, split, _ in placed}
     rejects = {source: reject_of(path, root) for path, source in found}
@@ -57,7 +57,8 @@ def _place(source: str) -> tuple[str | None, str | None]:
     return split, folders[-1] if folders else None
 
 
-def _hashed_splits(sources: list[str], test_fraction: float) -> dict[str, str]:
+def hashed_splits(sources: list[str], test_fraction: float) -> dict[str, str]:
+    """From each source to `test` or `train`, by a hash of its name; see `list_folder`."""
     hashes = {
         source: int(hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest(), 16) for source in sources
     }
