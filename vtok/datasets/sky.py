@@ -16,7 +16,7 @@ FOLDER = "sky_timelapse"
 SPLITS = {"sky_train": "train", "sky_test": "test"}
 """From folder to split."""
 PUBLISHED: dict[str, int] = {}
-"""Videos of each split: its authors do not state them."""
+"""Videos of each split: no count of the clip folders is published."""
 
 
 def list_sky(root: Path, config: DataConfig) -> list[SourceVideo]:
