@@ -20,7 +20,14 @@ from vtok.video.child import DecodeChild
 
 
 class Made(NamedTuple):
-    """Attributes: rows: manifest rows; clips: by source, (frames, extras) in order of time; rejects: (stage, reason)."""
+    """What became of a tree.
+
+    Attributes:
+        rows: of the manifest.
+        clips: by source, (frames, extras) in the order of their starts.
+        rejects: by source, (stage, reason).
+        details: by source, those of the rejects.
+    """
 
     rows: list[dict[str, Any]]
     clips: dict[str, list[tuple[np.ndarray, dict[str, np.ndarray]]]]

@@ -1,4 +1,4 @@
-"""Records as BAIR's files hold them, made by hand: nothing here is vtok's, so that its reader meets other people's bytes.
+"""Records as BAIR's files hold them, made by hand: nothing here is vtok's, so that its reader meets strange bytes.
 
 `python -m tests.datasets.making_bair` writes the committed fixture, bair.tfrecords.gz: two native records of 30 frames.
 """

@@ -36,7 +36,9 @@ def source(split: str, number: int, offset: int = 0, view: str = "image_aux1") -
 
 
 def bair(root: Path, tmp_path: Path, **data: object) -> Made:
-    return make(root, tmp_path / "out", **{"layout": "bair", "resolution": 64, "num_frames": 5, "source_fps": 10, **data})
+    return make(
+        root, tmp_path / "out", **{"layout": "bair", "resolution": 64, "num_frames": 5, "source_fps": 10, **data}
+    )
 
 
 def test_the_fixture_is_what_its_maker_makes() -> None:
@@ -61,9 +63,9 @@ def test_listing_walks_the_framing_only(root: Path) -> None:
 def test_frames_and_signals(root: Path, tmp_path: Path, view: str) -> None:
     made = bair(root, tmp_path, bair_view=view)
     assert made.rejects == {}
-    assert {(row["fps"], row["frames"], row["height"], row["width"]) for row in made.rows if row["split"] == "train"} == {
-        (10.0, 30, 64, 64)
-    }
+    assert {
+        (row["fps"], row["frames"], row["height"], row["width"]) for row in made.rows if row["split"] == "train"
+    } == {(10.0, 30, 64, 64)}
     clips = made.clips[source("train", 1, HALF, view)]
     assert len(clips) == 6
     frames = np.concatenate([frames for frames, _ in clips])
@@ -109,7 +111,9 @@ def test_a_file_that_is_cut_after_ingest(root: Path, tmp_path: Path) -> None:
         root,
         tmp_path / "out",
         damage=lambda: os.truncate(root / NAME.format("train"), len(NATIVE) - 1),
-        **{"layout": "bair", "resolution": 64, "num_frames": 5},
+        layout="bair",
+        resolution=64,
+        num_frames=5,
     )
     assert made.rejects == {source("train", 1, HALF): ("shards", "missing_frames")}
     assert source("train", 0) in made.clips

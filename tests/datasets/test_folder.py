@@ -25,7 +25,9 @@ def _list(root: Path, **config: Any) -> list[SourceVideo]:
 
 
 def test_layouts() -> None:
-    assert set(LAYOUTS) == {"folder", "ucf101"}
+    named = set(DataConfig.model_fields["layout"].annotation.__args__)
+    assert set(LAYOUTS) == named
+    assert {"folder", "ucf101", "bair", "hdf5", "frames", "frame_lists", "sky"} <= named
 
 
 def test_split_and_class_folders(tmp_path: Path) -> None:

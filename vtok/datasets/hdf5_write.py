@@ -52,17 +52,17 @@ def write_hdf5(
         raise UsageError("the file must end in .h5 or .hdf5", at=str(out))
     card = artefacts.load(folder, "shards")
     index = [row for row in artefacts.load_index(folder).to_pylist() if row["rows"]]
-    counts = {split: sum(row["rows"] for row in index if row["split"] == split) for split in sorted(set(SPLITS.values()))}
-    others = {row["split"] for row in index} - counts.keys()
-    if others:
-        raise UsageError(f"an HDF5 file has no place for the split {sorted(others)[0]}", at=str(folder))
+    counts = dict.fromkeys(sorted({row["split"] for row in index}), 0)
+    for row in index:
+        counts[row["split"]] += row["rows"]
+    if others := counts.keys() - SPLITS.values():
+        raise UsageError(f"the layout hdf5 does not know the split {min(others)}", at=str(folder))
     # h5py opens the temporary file by its name; the stream's handle then flushes that same file.
     with atomic_file(out) as stream, h5py.File(stream.name, "w") as file:
         for split, count in counts.items():
-            if count:
-                parts = [row for row in index if row["split"] == split]
-                _write_split(file, split, count, _clips(folder, parts), form, card.facts["classes"])
-    return {split: count for split, count in counts.items() if count}
+            parts = [row for row in index if row["split"] == split]
+            _write_split(file, split, count, _clips(folder, parts), form, card.facts["classes"])
+    return counts
 
 
 def _clips(folder: Path, parts: list[dict[str, Any]]) -> Iterator[_Row]:
@@ -76,9 +76,7 @@ def _clips(folder: Path, parts: list[dict[str, Any]]) -> Iterator[_Row]:
             yield _Row(clip.video_thwc, clip.label, decode_extras(sample).get("actions"))
 
 
-def _write_split(
-    file: h5py.File, split: str, count: int, rows: Iterator[_Row], form: str, classes: list[str]
-) -> None:
+def _write_split(file: h5py.File, split: str, count: int, rows: Iterator[_Row], form: str, classes: list[str]) -> None:
     data: h5py.Dataset | None = None
     actions: h5py.Dataset | None = None
     labels: list[int | None] = []

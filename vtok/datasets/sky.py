@@ -1,6 +1,7 @@
 """Sky Time-lapse (https://arxiv.org/abs/1709.07592): clips of skies as folders of JPEG files.
 
-`sky_timelapse/{sky_train,sky_test}/<video id>/<clip number>/<video id>_frames_%08d.jpg`, as in MD-GAN's archive. clip folder is a video, as in TATS; MD-GAN takes its first 32 frames. There are no labels.
+`sky_timelapse/{sky_train,sky_test}/<video id>/<clip number>/<video id>_frames_%08d.jpg`, as in MD-GAN's archive. Every
+clip folder is a video, as in TATS; MD-GAN takes its first 32 frames. There are no labels.
 """
 
 from __future__ import annotations

@@ -1,0 +1,91 @@
+"""Videos that are rows of arrays go through the jobs like files: counted, rejected, packed with their signals."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pipelines.ingest import ingest
+from pipelines.shard import shard
+from schemas.config import Recipe
+from tests.datasets import making_bair
+from tests.pipelines.making import digests, recipe
+from vtok import artefacts
+from vtok.datasets.hdf5_write import write_hdf5
+from vtok.shards.codec import decode_clip, decode_extras
+from vtok.shards.reader import ShardReader, read_samples
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
+
+
+def rejects(settings: Recipe, stage: str) -> dict[str, str]:
+    rows = artefacts.load_rejects(settings.folder(stage)).to_pylist()
+    return {row["source"]: row["reason"] for row in rows}
+
+
+def check_counts(settings: Recipe, files: int) -> None:
+    clips = artefacts.load(settings.folder("clips"), "clips").counts
+    shards = artefacts.load(settings.folder("shards"), "shards").counts
+    assert clips["files"] == files == clips["files_with_clips"] + clips["rejects"]
+    assert shards["planned"] == clips["clips"] == shards["clips"] + shards["rejects"]
+
+
+def test_bair(tmp_path: Path) -> None:
+    data = bytearray(gzip.decompress(making_bair.FIXTURE.read_bytes()))
+    name = "softmotion30_44k/{}/traj_0_to_1.tfrecords"
+    for split in ("train", "test"):
+        path = tmp_path / "data" / name.format(split)
+        path.parent.mkdir(parents=True)
+        if split == "test":
+            data[len(data) // 4] ^= 4  # a pixel of the first record
+        path.write_bytes(data)
+    changes = {"data__layout": "bair", "data__resolution": 64, "data__num_frames": 15, "data__source_fps": 10}
+    settings = recipe(tmp_path / "data", tmp_path / "run", **changes)
+    ingest(settings)
+    shard(settings)
+    check_counts(settings, 4)
+    assert rejects(settings, "clips") == {}
+    assert rejects(settings, "shards") == {f"{name.format('test')}#0@0:image_aux1": "corrupt"}
+    found = {}
+    for row in artefacts.load_index(settings.folder("shards")).to_pylist():
+        for sample in read_samples(settings.folder("shards") / row["path"]):
+            found[row["split"], decode_clip(sample)[0, 0, 0, 1], decode_extras(sample)["actions"][0, 1]] = sample
+    assert {key[0]: sum(other[0] == key[0] for other in found) for key in found} == {"train": 4, "test": 2}
+    frames = decode_clip(found["train", 67, 15.0])
+    np.testing.assert_array_equal(frames, [making_bair.frame(1, i, "image_aux1") for i in range(15, 30)])
+    one = recipe(tmp_path / "data", tmp_path / "one", cluster__workers=1, **changes)
+    ingest(one)
+    shard(one)
+    assert digests(one.folder("shards")) == digests(settings.folder("shards"))
+
+
+def test_hdf5_there_and_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "data" / "videos.hdf5"
+    path.parent.mkdir()
+    with h5py.File(path, "w") as file:
+        for split, videos in (("train", 3), ("test", 2)):
+            file[f"{split}_data"] = rng.integers(0, 256, (videos * 4, 16, 16, 3), np.uint8)
+            file[f"{split}_idx"] = np.arange(videos) * 4
+            file[f"{split}_labels"] = np.arange(videos) % 2
+        file["train_idx"][1] = 3  # so the first video is too short for a clip, the second one longer
+    settings = recipe(tmp_path / "data", tmp_path / "run", data__layout="hdf5")
+    ingest(settings)
+    shard(settings)
+    check_counts(settings, 5)
+    assert rejects(settings, "clips") == {"videos.hdf5#train/0": "too_short"}
+    assert write_hdf5(settings.folder("shards"), tmp_path / "out" / "again.h5", form="tats") == {"test": 2, "train": 2}
+    again = recipe(tmp_path / "out", tmp_path / "back", data__layout="hdf5")
+    ingest(again)
+    shard(again)
+    for split, count in (("train", 2), ("test", 2)):
+        first, second = (
+            {clip.video_thwc.tobytes(): clip.label for clip in ShardReader(run.folder("shards"), split).clips(0)}
+            for run in (settings, again)
+        )
+        assert first == second and len(first) == count
+    assert rejects(again, "clips") == {}
