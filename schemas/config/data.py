@@ -13,13 +13,30 @@ class DataConfig(Config):
     """Section `data`: the source videos and the clip plan."""
 
     root: str = Field(description="Folder that holds the videos.")
-    layout: Literal["folder", "kinetics", "mugen", "taichi", "tars", "tats_stft", "tgif", "ucf101"] = Field(
+    layout: Literal[
         "folder",
-        description="How the folder is laid out: `folder` (train/ test/ and class folders are used when there), "
-        "`kinetics` (400, 600, 700: CSV lists), `mugen` (rendered videos and train.json, test.json), `taichi` "
-        "(Taichi-HD, downloaded with taichi-metadata.csv, or cut), `tars` (WebDataset tars of videos), `tats_stft` "
-        "(video/ and stft/ as TATS has them), `tgif` (GIFs with tgif-v1.0.tsv and splits/) or `ucf101` "
-        "(v_<Class>_gNN_cNN.avi, with the official split lists).",
+        "bair",
+        "frame_lists",
+        "frames",
+        "hdf5",
+        "kinetics",
+        "mugen",
+        "sky",
+        "taichi",
+        "tars",
+        "tats_stft",
+        "tgif",
+        "ucf101",
+    ] = Field(
+        "folder",
+        description="How the folder is laid out: `folder` (train/ test/ and class folders are used when there), `bair` "
+        "(softmotion30_44k/{train,test}/*.tfrecords), `frame_lists` (train.txt and test.txt name the images), `frames` "
+        "(every folder of images is a video), `hdf5` (files with {train,test}_data and {train,test}_idx, as VideoGPT and "
+        "TATS have them), `kinetics` (400, 600, 700: CSV lists), `mugen` (rendered videos and train.json, test.json), "
+        "`sky` (sky_timelapse/{sky_train,sky_test}/<video>/<clip>/*.jpg), `taichi` (Taichi-HD, downloaded with "
+        "taichi-metadata.csv, or cut), `tars` (WebDataset tars of videos), `tats_stft` (video/ and stft/ as TATS has "
+        "them), `tgif` (GIFs with tgif-v1.0.tsv and splits/) or `ucf101` (v_<Class>_gNN_cNN.avi, with the official split "
+        "lists).",
     )
     annotations: str | None = Field(
         None,
@@ -33,6 +50,9 @@ class DataConfig(Config):
     )
     caption_type: Literal["manual", "auto"] = Field(
         "manual", description="MUGEN only: which kind of caption to take; the other where a video has none of it."
+    )
+    bair_view: Literal["image_aux1", "image_main"] = Field(
+        "image_aux1", description="BAIR only: which of the two cameras."
     )
     split_list: Literal[1, 2, 3] = Field(1, description="UCF-101 only: which of the three official split lists.")
     test_fraction: float = Field(

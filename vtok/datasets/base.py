@@ -106,3 +106,8 @@ def reject_of(path: Path, root: Path) -> tuple[str, str] | None:
 def natural(text: str) -> list[tuple[int, int, str]]:
     """A sort key by which clip2 comes before clip10."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def name_below(path: Path, root: Path) -> str:
+    """A path's name below the root, with forward slashes and in UTF-8, as a `SourceVideo.source` starts."""
+    return _utf8(path.relative_to(root).as_posix())

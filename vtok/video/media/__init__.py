@@ -1,4 +1,4 @@
-"""Where frames lie when they are not in a video file of their own: image folders, tars.
+"""Where frames lie when they are not in a video file of their own: image folders, tars, TFRecord and HDF5 files.
 
 One file a medium, one entry here. A medium opens one item of a file (or folder) either as a video file, which is then
 decoded like any other, or as a `FrameSequence`, whose frames are had one by one.
@@ -19,8 +19,8 @@ def open_item(source: dict[str, Any], path: Path) -> Iterator[Opened]:
     """Opens what a manifest row or a listed video names.
 
     Args:
-        source: `medium` (None: a video file; `frames`, `tar`), `item`, and `source_fps` for media that
-            do not know their frame rate.
+        source: `medium` (None: a video file; `frames`, `tar`, `tfrecord`, `hdf5`), `item`, and `source_fps` for media
+            that do not know their frame rate.
         path: the file or folder.
 
     Raises:
@@ -37,6 +37,16 @@ def open_item(source: dict[str, Any], path: Path) -> Iterator[Opened]:
         from vtok.video.media.tar import open_member
 
         with open_member(path, str(item)) as opened:
+            yield opened
+    elif medium == "tfrecord":
+        from vtok.video.media.tfrecord import open_record
+
+        with open_record(path, str(item), fps) as opened:
+            yield opened
+    elif medium == "hdf5":
+        from vtok.video.media.hdf5 import open_slice
+
+        with open_slice(path, str(item), fps) as opened:
             yield opened
     else:
         yield Opened(path, None, None)

@@ -1,16 +1,18 @@
-"""A folder of images as a video: all of them in natural order, or a run of them.
+"""A folder of images as a video: all of them in order of their numbers, or a run of consecutive numbers.
 
-`item` is None for all images of the folder, else `first..last`, the file names of the ends of a run: every image that
-shares the part of its name before the number with `first`, from its number to that of `last`.
+`item` is None for all images of the folder, else `first..last`, the file names of the ends of a run: clip_0007.jpg ..
+clip_0012.jpg is these six files, whatever else the folder holds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,7 +22,23 @@ from vtok.video.errors import VideoError
 from vtok.video.media.sequence import FrameSequence, Opened, sequence_facts
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
-_BLOCK = 1 << 20
+_DIGITS = re.compile(r"([0-9]+)")
+
+
+class FrameName(NamedTuple):
+    """A file name with a number in it, the last one of its stem.
+
+    Attributes:
+        before: what comes before the number.
+        number: as a whole number, of at most 18 digits; -1 if there is none.
+        digits: as it is written.
+        after: what comes after it, the extension included.
+    """
+
+    before: str
+    number: int
+    digits: str
+    after: str
 
 
 @contextmanager
@@ -28,43 +46,40 @@ def open_frames(folder: Path, item: str | None, fps: float) -> Iterator[Opened]:
     """Opens the images of a folder.
 
     Raises:
-        VideoError: vanished, no_frames, or the first image cannot be read.
+        VideoError: vanished, no_frames, missing_frames, or the first image cannot be read.
     """
     paths = [folder / name for name in frame_names(folder, item)]
+    size = sum(_size(path) for path in paths)
     first = _read(paths[0])
     height, width, _ = first.shape
 
     def read(index: int) -> UInt8[np.ndarray, "h w 3"]:
         frame = first if index == 0 else _read(paths[index])
         if frame.shape != first.shape:
-            raise VideoError("corrupt", f"{paths[index].name} is {frame.shape[1]}x{frame.shape[0]}, others differ")
+            raise VideoError("corrupt", f"{_name(paths[index])} is {frame.shape[1]}x{frame.shape[0]}, others differ")
         return frame
 
     facts = sequence_facts(
         codec=paths[0].suffix.lstrip(".").lower(), fps=fps, height=height, width=width, frames=len(paths)
     )
-    size = sum(path.stat().st_size for path in paths)
     yield Opened(folder, size, FrameSequence(facts, size, read, lambda: _digest(paths)))
 
 
 def frame_names(folder: Path, item: str | None) -> list[str]:
-    """The file names of the images of an item, in order.
+    """The file names of the images of an item, in order; those of a run are not looked up.
 
     Raises:
-        VideoError: vanished or no_frames.
+        VideoError: vanished, no_frames or changed.
     """
+    if item is not None:
+        return expand_run(item)
     try:
         names = [path.name for path in folder.iterdir() if is_image(path.name)]
     except OSError as error:
         raise VideoError("vanished", f"no such folder: {error.strerror}") from None
-    names.sort(key=frame_key)
-    if item is not None:
-        first, _, last = item.partition("..")
-        low, high = frame_key(first), frame_key(last)
-        names = [name for name in names if low <= frame_key(name) <= high]
     if not names:
         raise VideoError("no_frames", "the folder has no images")
-    return names
+    return sorted(names, key=frame_key)
 
 
 def is_image(name: str) -> bool:
@@ -72,10 +87,57 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(IMAGES)
 
 
-def frame_key(name: str) -> tuple[str, int, str]:
-    """A sort key: what comes before the last number of the stem, that number, the name."""
-    found = re.match(r"^(.*?)(\d+)\D*$", Path(name).stem)
-    return (found[1], int(found[2]), name) if found else (Path(name).stem, -1, name)
+def split_name(name: str) -> FrameName:
+    """A file name's last number and what is around it."""
+    stem, ending = Path(name).stem, Path(name).suffix
+    found = re.fullmatch(r"(.*?)([0-9]{1,18})([^0-9]*)", stem, re.DOTALL)
+    return FrameName(found[1], int(found[2]), found[2], found[3] + ending) if found else FrameName(stem, -1, "", ending)
+
+
+def frame_key(name: str) -> tuple[int, list[str | int], str]:
+    """A sort key: the number first, as TATS sorts, so that x_2 comes before x_10 and before y_3.
+
+    Among equal numbers what comes before them counts, in natural order: 9_left comes before 10_left.
+    """
+    frame = split_name(name)
+    parts: list[str | int] = [int(part) if i % 2 else part for i, part in enumerate(_DIGITS.split(frame.before))]
+    return frame.number, parts, name
+
+
+def next_name(name: FrameName) -> FrameName:
+    """The name of the frame after this one, with zeros before its number if this one has any."""
+    number = name.number + 1
+    return FrameName(name.before, number, str(number).zfill(len(name.digits)), name.after)
+
+
+def expand_run(item: str) -> list[str]:
+    """The file names of `first..last`.
+
+    Raises:
+        VideoError: changed, if the item is no run.
+    """
+    for dots in re.finditer(r"(?=\.\.)", item):  # a name may contain two dots itself
+        frame, last = split_name(item[: dots.start()]), split_name(item[dots.start() + 2 :])
+        if (frame.before, frame.after) == (last.before, last.after):
+            names = [_joined(frame)]
+            while 0 <= frame.number < last.number:
+                frame = next_name(frame)
+                names.append(_joined(frame))
+            return names
+    raise VideoError("changed", f"no run of images is called {item}")
+
+
+def _joined(name: FrameName) -> str:
+    return f"{name.before}{name.digits}{name.after}"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        raise VideoError("missing_frames", f"{_name(path)} is not there") from None
+    except OSError as error:
+        raise VideoError("unreadable", f"{_name(path)}: {error.strerror}") from None
 
 
 def _read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
@@ -83,9 +145,16 @@ def _read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
-        raise VideoError("vanished", f"no such file: {path.name}") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise VideoError("corrupt", f"{path.name}: {type(error).__name__}") from None
+        raise VideoError("vanished", f"no such file: {_name(path)}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers of a dozen formats raise whatever a damaged file leads them to
+        raise VideoError("corrupt", f"{_name(path)}: {type(error).__name__}") from None
+
+
+def _name(path: Path) -> str:
+    """A file's name; bytes that are not UTF-8 are spelt out, because rejects are UTF-8."""
+    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
 
 
 def _digest(paths: list[Path]) -> str:
@@ -95,7 +164,7 @@ def _digest(paths: list[Path]) -> str:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise VideoError("vanished", f"{path.name}: {error.strerror}") from None
-        digest.update(f"{path.name}\0{len(data)}\0".encode())
+            raise VideoError("vanished", f"{_name(path)}: {error.strerror}") from None
+        digest.update(os.fsencode(path.name) + f"\0{len(data)}\0".encode())
         digest.update(data)
     return digest.hexdigest()

@@ -1,0 +1,110 @@
+"""HDF5 files of videos, as VideoGPT (https://arxiv.org/abs/2104.10157) and TATS (https://arxiv.org/abs/2204.03638) use.
+
+`{split}_data` holds all frames after each other, uint8 (frames, h, w, 3), and `{split}_idx` where each video starts:
+one entry a video in VideoGPT's form; in TATS's one more, the number of frames, by which the forms are told apart. On
+purpose unlike the originals, the last video of VideoGPT's form counts, and so does a video of exactly one clip's
+length. `{split}_labels` (one entry a video, from 0; attribute `classes`: their names) and `{split}_actions` (one row a
+frame) are optional. `vtok.datasets.hdf5_write` makes such files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.config.data import DataConfig
+from schemas.errors import UsageError
+from vtok.datasets.base import SourceVideo, name_below, natural, reject_of, source_name
+from vtok.video.errors import VideoError
+
+ENDINGS = (".h5", ".hdf5")
+SPLITS = {"train": "train", "test": "test", "val": "val", "validation": "val"}
+"""From the beginning of an array's name to the split."""
+
+_MOST_VIDEOS = 50_000_000  # more starts than this are no list of videos, and would fill the memory
+_MOST_CLASSES = 1_000_000
+
+
+def list_hdf5(root: Path, config: DataConfig) -> list[SourceVideo]:
+    """Every video of every HDF5 file below the root; only starts and labels are read.
+
+    Raises:
+        UsageError: no such folder, or no HDF5 file in it.
+    """
+    if root.is_file():
+        raise UsageError("data.root is a file", at=str(root), hint="set it to the folder that holds the HDF5 file")
+    paths = [path for path in root.rglob("*") if path.suffix.lower() in ENDINGS and not path.is_dir()]
+    paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    if not paths:
+        known = " or ".join(ENDINGS)
+        raise UsageError("no HDF5 files in this folder", at=str(root), hint=f"files ending in {known} count")
+    videos: list[SourceVideo] = []
+    for path in sorted(paths, key=lambda path: natural(name_below(path, root))):
+        videos += _videos(path, name_below(path, root), reject_of(path, root))
+    return videos
+
+
+def _videos(path: Path, name: str, reject: tuple[str, str] | None) -> list[SourceVideo]:
+    from vtok.video.media.hdf5 import open_hdf5  # h5py takes a fifth of a second to import
+
+    if reject is not None:
+        return [SourceVideo(path, name, reject=reject)]
+    videos: list[SourceVideo] = []
+    try:
+        with open_hdf5(path) as file:
+            for prefix in SPLITS:
+                videos += _split(file, path, name, prefix)
+    except VideoError as error:
+        return [SourceVideo(path, name, reject=(error.reason, error.detail))]
+    if not videos:
+        return [SourceVideo(path, name, reject=("no_video", "no array is called train_data or test_data"))]
+    return videos
+
+
+def _split(file: Any, path: Path, name: str, prefix: str) -> list[SourceVideo]:
+    """The videos of one split; a split that cannot be read is one reject, so that the others survive."""
+    from vtok.video.media.hdf5 import find_video_arrays, reading
+
+    split = SPLITS[prefix]
+    try:
+        with reading():
+            arrays = find_video_arrays(file, prefix)
+            if arrays is None:
+                return []
+            data, starts = arrays
+            if len(starts) > _MOST_VIDEOS:
+                raise VideoError("corrupt", f"{prefix}_idx has {len(starts)} entries")
+            ends_with_total = len(starts) > 0 and int(starts[-1]) == len(data)
+            count = len(starts) - ends_with_total
+            labels, classes = _labels(file, prefix, count)
+    except VideoError as error:
+        return [SourceVideo(path, source_name(name, prefix), split, reject=(error.reason, error.detail), item=prefix)]
+    videos = []
+    for number in range(count):
+        item = f"{prefix}/{number}"
+        label = None if labels is None else int(labels[number])
+        class_name = classes[label] if label is not None and 0 <= label < len(classes) else None
+        source = source_name(name, item)
+        videos.append(SourceVideo(path, source, split, label, class_name, medium="hdf5", item=item))
+    return videos
+
+
+def _labels(file: Any, prefix: str, count: int) -> tuple[np.ndarray | None, list[str]]:
+    """A label a video, and the names of the classes, as far as they are given.
+
+    Raises:
+        VideoError: they do not fit the videos.
+    """
+    from vtok.video.media.hdf5 import find_array
+
+    found = find_array(file, f"{prefix}_labels")
+    if found is None:
+        return None, []
+    if found.shape != (count,) or found.dtype.kind not in "iu":
+        raise VideoError("corrupt", f"{prefix}_labels is {found.dtype} {found.shape}, there are {count} videos")
+    labels = found[:]
+    if count and not 0 <= int(labels.min()) <= int(labels.max()) < _MOST_CLASSES:
+        raise VideoError("corrupt", f"{prefix}_labels has labels from {int(labels.min())} to {int(labels.max())}")
+    return labels, [str(name) for name in np.atleast_1d(found.attrs.get("classes", []))]
