@@ -49,7 +49,7 @@ def read_frames(
     frames = source.filter("select", expression).filter("scale", columns, rows, flags="bilinear")
     # -frames:v ends the program after the last wanted frame.
     output = frames.output(
-        "pipe:", format="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **{"frames:v": len(selected)}
+        "pipe:", format="rawvideo", pix_fmt=geometry.pixel_format, fps_mode="passthrough", **{"frames:v": len(selected)}
     )
     options = ["-nostdin", "-xerror", "-hide_banner", "-loglevel", "error", "-filter_threads", "1"]
     process: subprocess.Popen[bytes] = output.global_args(*options).run_async(
@@ -59,12 +59,12 @@ def read_frames(
     try:
         keep, got = set(wanted), 0
         for index in selected:
-            data = process.stdout.read(rows * columns * 3) if process.stdout else b""
-            if len(data) < rows * columns * 3:
+            data = process.stdout.read(rows * columns * (4 if geometry.resizes_here else 3)) if process.stdout else b""
+            if len(data) < rows * columns * (4 if geometry.resizes_here else 3):
                 break
             got += 1
             if index in keep:
-                yield index, geometry.finish(np.frombuffer(data, np.uint8).reshape(rows, columns, 3))
+                yield index, geometry.finish(geometry.view(data, rows, columns, columns * (4 if geometry.resizes_here else 3)))
         if got == len(selected):
             return
         code, said = process.wait(), messages.text()
