@@ -75,6 +75,14 @@ class ShardsConfig(Config):
     max_pixels: int = Field(
         8192 * 8192, ge=1, description="Largest frame that is decoded, pixels; larger videos are rejected."
     )
+    max_frames: int = Field(
+        10_000_000, ge=1, description="Frames of one video that are decoded at most; clips beyond them are rejected."
+    )
+    hwaccel: Literal["none", "cuda"] = Field(
+        "none",
+        description="With decoder ffmpeg: `cuda` decodes with NVDEC; where that cannot be had, a note says so and the "
+        "CPU decodes.",
+    )
     max_memory_mb: int = Field(4096, ge=512, description="Address space of the decoding process, MiB.")
     audio_rate: int | None = Field(
         None,
@@ -85,3 +93,9 @@ class ShardsConfig(Config):
     shuffle: bool = Field(
         True, description="Spread the videos of a class over all shards, in an order fixed by `seed`."
     )
+
+    @model_validator(mode="after")
+    def _cuda_by_ffmpeg(self) -> ShardsConfig:
+        if self.hwaccel == "cuda" and self.decoder != "ffmpeg":
+            raise ValueError("hwaccel cuda needs decoder ffmpeg")
+        return self

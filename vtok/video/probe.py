@@ -218,7 +218,7 @@ def read_timeline(
     Args:
         path: the video file.
         stream_index: the stream's index in the file.
-        frames, seconds: the first so many need be right; the timeline ends somewhat behind both of them.
+        frames, seconds: the first so many of each need be right; the timeline ends somewhat behind both.
     """
     stamps: list[tuple[int, bool]] = []
     count, end, complete, headless, spare = 0, 0, True, None, _REORDERING
@@ -237,7 +237,7 @@ def read_timeline(
                 else:
                     stamps.append((packet.pts, packet.is_keyframe))
                     end = max(end, packet.pts + (packet.duration or 0))
-                if count > frames or (stamps and (end - stamps[0][0]) * tick > seconds):
+                if count > frames and (not seconds or (stamps and (end - stamps[0][0]) * tick > seconds)):
                     spare -= 1
                     if spare == 0:
                         break
