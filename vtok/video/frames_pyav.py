@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 
 from vtok.video.errors import VideoError
 from vtok.video.geometry import Geometry
-from vtok.video.probe import Timeline, describe, is_picture, open_video, single_threaded
+from vtok.video.probe import Timeline, describe, has_guessed_stamps, is_picture, open_video, single_threaded
 
 _MIN_JUMP = 8  # frames that a jump must save; a seek and refilling the decoder cost about as much as a few frames
 
@@ -77,9 +77,9 @@ class _Found(NamedTuple):
 class _Order:
     """Numbers the frames that come out of the decoder by the time stamps of the packets that went in."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stamped: bool) -> None:
         self._waiting: list[int] = []
-        self._stamped = True
+        self._stamped, self._any_lost = stamped, False
 
     def put(self, packet: av.Packet) -> None:
         if not self._stamped or not is_picture(packet):
@@ -90,15 +90,21 @@ class _Order:
             heapq.heappush(self._waiting, packet.pts)
 
     def lost_before(self, frame: VideoFrame) -> int:
-        """How many frames should have come out before this one and have not."""
+        """How many frames should have come out before this one and have not.
+
+        Raises:
+            VideoError: corrupt, if the time stamps make no sense.
+        """
         if not self._stamped:
             return 0
         if frame.pts is None or frame.pts not in self._waiting:
-            self._stamped = False  # the decoder makes its own time stamps
+            if self._any_lost:
+                raise VideoError("corrupt", "frames cannot be told apart by their time stamps")
+            self._stamped = False  # the decoder makes its own
             return 0
         lost = 0
         while (pts := heapq.heappop(self._waiting)) != frame.pts:
-            lost += 1
+            lost, self._any_lost = lost + 1, True
         return lost
 
 
@@ -126,9 +132,11 @@ class _Pass:
                     first = key
                 self.broken = None
                 for number, frame in self._frames(container, stream, at, jumped=first > 0):
-                    at = number + 1
                     if number < first:
                         continue
+                    if key is not None and number != max(at, first):
+                        raise _LostCount
+                    at = number + 1
                     self._look_at(frame)
                     if number > wanted[position]:
                         raise _LostCount
@@ -169,7 +177,7 @@ class _Pass:
         failure: VideoError | None = None
         packets = container.demux(stream)
         bad_pts: int | None = None
-        order, begun = _Order(), jumped
+        order, begun = _Order(stamped=not has_guessed_stamps(container)), jumped
         while failure is None:
             try:
                 packet = next(packets)

@@ -6,7 +6,6 @@ where the container has no trustworthy count (Matroska and WebM have none at all
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import INPUT_OPTIONS, video_url
 
 _REORDERING = 64  # packets; codecs store a frame at most 16 or 32 places away from where it is shown
+_PLACEHOLDER = 8  # bytes; packets no larger than this stand for B-frames that are packed into the one before
 _VP8_SHOWN = 0x10
 _INDEXED = {"mov", "mp4", "avi"}  # containers whose index lists every frame
 
@@ -209,7 +209,7 @@ class Timeline(NamedTuple):
 
 
 def read_timeline(
-    path: str | Path, stream_index: int, *, frames: float = math.inf, seconds: float = math.inf
+    path: str | Path, stream_index: int, *, frames: int | None = None, seconds: float | None = None
 ) -> Timeline:
     """Demuxes the stream without decoding.
 
@@ -218,13 +218,15 @@ def read_timeline(
     Args:
         path: the video file.
         stream_index: the stream's index in the file.
-        frames, seconds: the first so many of each need be right; the timeline ends somewhat behind both.
+        frames, seconds: only the first so many need be right; the timeline ends somewhat behind the later of the two.
+            None for both: all of it.
     """
     stamps: list[tuple[int, bool]] = []
     count, end, complete, headless, spare = 0, 0, True, None, _REORDERING
     with open_video(path) as container:
         stream = container.streams[stream_index]
         tick = float(stream.time_base or 0)
+        guessed, limited = has_guessed_stamps(container), frames is not None or seconds is not None
         try:
             for packet in container.demux(stream):
                 if headless is None:
@@ -232,12 +234,13 @@ def read_timeline(
                 if not is_picture(packet):
                     continue
                 count += 1
-                if packet.pts is None:
+                if packet.pts is None or (guessed and packet.size <= _PLACEHOLDER):
                     complete = False
                 else:
                     stamps.append((packet.pts, packet.is_keyframe))
                     end = max(end, packet.pts + (packet.duration or 0))
-                if count > frames and (not seconds or (stamps and (end - stamps[0][0]) * tick > seconds)):
+                reached = (end - stamps[0][0]) * tick if stamps else 0.0
+                if limited and count > (frames or 0) and (not seconds or reached > seconds):
                     spare -= 1
                     if spare == 0:
                         break
@@ -248,6 +251,11 @@ def read_timeline(
     if not complete or len(set(pts)) != len(pts):
         return Timeline([], [], count, 0, tick, bool(headless))
     return Timeline(pts, [rank for rank, (_, key) in enumerate(stamps) if key], count, end, tick, bool(headless))
+
+
+def has_guessed_stamps(container: InputContainer) -> bool:
+    """AVI stores no time stamps: those of its packets are FFmpeg's guess, wrong where B-frames are packed (Xvid)."""
+    return container.format.name == "avi"
 
 
 def is_picture(packet: av.Packet) -> bool:
