@@ -169,7 +169,7 @@ def _wrong_count(folder: Path) -> Hostile:
 
 
 def _xvid_b_frames(folder: Path) -> Hostile:
-    """Packed B-frames in an AVI, which has no time stamps; decoders tend to lose the last one, the encoder loses two."""
+    """Packed B-frames in an AVI, which has no time stamps; decoders tend to lose the last frame."""
     path = folder / "xvid.avi"
     run_ffmpeg("-i", _square(folder / "source.mkv", 30), "-c:v", "libxvid", "-bf", "2", "-q:v", "2", path)
     return Hostile(path, numbers=list(range(28)))

@@ -66,9 +66,7 @@ def test_the_frames_are_the_cpus_with_or_without_a_gpu(video: Path) -> None:
     assert "\n" not in str(cuda_problem()) and "0x" not in str(cuda_problem())
 
 
-def test_an_ffmpeg_without_cuda_is_asked_once(
-    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ffmpeg_without_cuda_is_asked_once(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse = "if '-init_hw_device' in arguments: sys.exit('Invalid device specification: unknown device type')"
     calls = _program(tmp_path, monkeypatch, refuse)
     for _ in range(2):
@@ -108,9 +106,7 @@ def test_what_nvdec_gives_is_converted_as_the_cpus_frames_are(
         np.testing.assert_array_equal(by_nvdec[index], clip)
 
 
-def test_a_failure_in_the_middle_is_no_reason_to_start_over(
-    video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_in_the_middle_is_no_reason_to_start_over(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames_ffmpeg, "cuda_problem", lambda: None)
     runs: list[bool] = []
 
@@ -127,10 +123,10 @@ def test_a_failure_in_the_middle_is_no_reason_to_start_over(
 def test_cuda_is_started_without_the_limit_on_address_space() -> None:
     code = (
         "import resource, subprocess\n"
-        "from vtok.video.frames_ffmpeg import _roomy\n"
+        "from vtok.video.frames_ffmpeg import _without_memory_limit\n"
         "hard = resource.getrlimit(resource.RLIMIT_AS)[1]\n"
         "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, hard))\n"
-        "with _roomy(): inner = subprocess.check_output(['sh', '-c', 'ulimit -v'], text=True)\n"
+        "with _without_memory_limit(): inner = subprocess.check_output(['sh', '-c', 'ulimit -v'], text=True)\n"
         "outer = subprocess.check_output(['sh', '-c', 'ulimit -v'], text=True)\n"
         "print(inner.strip(), outer.strip())\n"
     )

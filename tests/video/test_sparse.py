@@ -115,7 +115,7 @@ def test_sections_begin_at_key_frames() -> None:
     timeline = Timeline(list(range(0, 60000, 100)), list(range(0, 600, 60)), 600, 60000, 0.01)
     sections = list(frames_ffmpeg._segments([0, 1, 130, 400, 401, 599], timeline))
     assert [(start.rank, list(wanted)) for start, wanted in sections] == [(0, [0, 1, 130]), (360, [400, 401, 599])]
-    assert list(frames_ffmpeg._segments([400], timeline))[0][0] == (360, 360.0)
+    assert next(frames_ffmpeg._segments([400], timeline))[0] == (360, 360.0)
 
 
 def test_the_limit_of_the_config_is_the_one_of_the_code() -> None:

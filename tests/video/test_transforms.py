@@ -42,8 +42,20 @@ def test_agrees_with_torch(height: int, width: int, resolution: int) -> None:
 
 @pytest.mark.parametrize(
     ("height", "width", "resolution"),
-    [(24, 32, 16), (101, 133, 97), (37, 29, 57), (25, 25, 56), (16, 16, 16), (48, 48, 16), (16, 30, 16), (7, 90, 5)]
-    + [(1, 1, 8), (1, 9, 8), (40, 50, 300), (240, 320, 128)],
+    [
+        (24, 32, 16),
+        (101, 133, 97),
+        (37, 29, 57),
+        (25, 25, 56),
+        (16, 16, 16),
+        (48, 48, 16),
+        (16, 30, 16),
+        (7, 90, 5),
+        (1, 1, 8),
+        (1, 9, 8),
+        (40, 50, 300),
+        (240, 320, 128),
+    ],
 )
 def test_packed_pixels_give_the_same_bits(height: int, width: int, resolution: int) -> None:
     wanted = resize_crop_uint8(_video(3, height, width), resolution)
@@ -55,7 +67,9 @@ def test_packed_pixels_give_the_same_bits(height: int, width: int, resolution: i
             assert np.array_equal(resize(buffer.view(np.uint32)[:, :width, 0]), result)
     turned = np.rot90(buffer.view(np.uint32)[:, :width, 0])  # no rows of neighbouring pixels
     upright = np.ascontiguousarray(np.rot90(frame_hwc))
-    assert np.array_equal(PackedResize(width, height, resolution)(turned), resize_crop_uint8(upright[None], resolution)[0])
+    assert np.array_equal(
+        PackedResize(width, height, resolution)(turned), resize_crop_uint8(upright[None], resolution)[0]
+    )
     with pytest.raises(ValueError, match="promised"):
         resize(np.zeros((height + 1, width), np.uint32))
 

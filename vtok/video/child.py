@@ -123,7 +123,7 @@ class DecodeChild:
             cpu_seconds: CPU time that it may take, besides a generous allowance for its pixels and bytes.
             audio_rate: samples per second of the clips' sound; None: leave the sound out.
         """
-        options = {"resolution": resolution, "policy": policy, "max_pixels": max_pixels}
+        options: dict[str, Any] = {"resolution": resolution, "policy": policy, "max_pixels": max_pixels}
         options |= {"decoder": decoder, "max_frames": max_frames, "hwaccel": hwaccel}
         return DecodeRun(self, path, rows, options, cpu_seconds, audio_rate)
 

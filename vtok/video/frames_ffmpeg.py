@@ -8,6 +8,7 @@ not decode). Long stretches without a wanted frame are skipped: ffmpeg starts an
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import os
 import resource
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
 import ffmpeg
-import numpy as np
 
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import INPUT_OPTIONS, ffmpeg_binary, video_url
@@ -94,22 +94,23 @@ def cuda_problem() -> str | None:
     """
     command = [ffmpeg_binary(), "-nostdin", "-hide_banner", "-loglevel", "error", "-init_hw_device", "cuda"]
     nothing = ["-f", "lavfi", "-i", "nullsrc=size=64x64", "-frames:v", "1", "-f", "null", "-"]
-    with _roomy():
+    with _without_memory_limit():
         done = subprocess.run([*command, *nothing], capture_output=True, check=False)
     if done.returncode == 0:
         return None
     return _first_line(done.stderr.decode("utf-8", "replace")) or f"exit code {done.returncode}"
 
 
-class _roomy:  # noqa: N801 (used like a function)
+@contextlib.contextmanager
+def _without_memory_limit(wanted: bool = True) -> Iterator[None]:
     """Starts programs without the limit on address space, of which CUDA reserves more than there is memory."""
-
-    def __enter__(self) -> None:
-        self._limits = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (self._limits[1], self._limits[1]))
-
-    def __exit__(self, *exception: object) -> None:
-        resource.setrlimit(resource.RLIMIT_AS, self._limits)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    if wanted:
+        resource.setrlimit(resource.RLIMIT_AS, (limits[1], limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 class _Start(NamedTuple):
@@ -190,14 +191,14 @@ class _Run:
         stride = columns * (4 if self.geometry.resizes_here else 3)
         reading, writing = os.pipe()
         try:
-            with open(reading, "rb") as stamps:
-                command = self._command(writing, cuda=cuda)
-                pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "pass_fds": (writing,)}
-                if cuda:
-                    with _roomy():
-                        process = subprocess.Popen(command, **pipes)
-                else:
-                    process = subprocess.Popen(command, **pipes)
+            with os.fdopen(reading, "rb") as stamps:
+                with _without_memory_limit(cuda):
+                    process = subprocess.Popen(
+                        self._command(writing, cuda=cuda),
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.PIPE,
+                        pass_fds=(writing,),
+                    )
                 os.close(writing)
                 writing = -1
                 yield from self._read(process, stamps, rows, columns, stride)

@@ -103,7 +103,7 @@ class _Order:
             self._stamped = False  # the decoder makes its own
             return 0
         lost = 0
-        while (pts := heapq.heappop(self._waiting)) != frame.pts:
+        while heapq.heappop(self._waiting) != frame.pts:
             lost, self._any_lost = lost + 1, True
         return lost
 

@@ -72,9 +72,7 @@ class Geometry:
             return scaled_height, scaled_width
         return target_size(height, width, self.resolution)
 
-    def finish(
-        self, frame: UInt8[np.ndarray, "h w 3"] | UInt32[np.ndarray, "h w"]
-    ) -> UInt8[np.ndarray, "r q 3"]:
+    def finish(self, frame: UInt8[np.ndarray, "h w 3"] | UInt32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "r q 3"]:
         """From the converted frame to the clip's pixels; where it only crops, the result is a view of `frame`.
 
         Args:
