@@ -33,6 +33,7 @@ from vtok.shards.writer import read_footer, verify_shard, write_shard
 from vtok.video.child import DecodeChild
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import ffmpeg_binary
+from vtok.video.frames_ffmpeg import cuda_problem
 from vtok.video.media.companions import split_address
 
 
@@ -46,6 +47,8 @@ def shard(recipe: Recipe) -> Card:
     clips_folder, folder = recipe.folder("clips"), recipe.folder("shards")
     if recipe.shards.decoder == "ffmpeg" or recipe.shards.encoding == "h264":
         ffmpeg_binary()  # fails now rather than in a worker
+    if recipe.shards.hwaccel == "cuda" and (problem := cuda_problem()) is not None:
+        console.note(f"shard: ffmpeg cannot use NVDEC here ({problem}); it decodes on the CPU, the same frames")
     clips = artefacts.load(clips_folder, "clips")
     manifest = read_manifest_parts(clips_folder, artefacts.load_index(clips_folder)["path"].to_pylist())
     units = plan_shards(manifest.to_pylist(), recipe.shards, recipe.seed)
@@ -175,6 +178,8 @@ class ShardWorker:
                 policy=self.config.policy,
                 decoder=self.config.decoder,
                 max_pixels=self.config.max_pixels,
+                max_frames=self.config.max_frames,
+                hwaccel=self.config.hwaccel,
                 cpu_seconds=self.config.cpu_seconds_per_video,
                 audio_rate=self.config.audio_rate,
                 companions=self._companions(rows[0]),

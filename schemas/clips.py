@@ -58,6 +58,7 @@ REASONS: dict[str, str] = {
     "no_frames": "the video stream has no frames",
     "too_short": "fewer frames than one clip needs",
     "too_large": "frames larger than shards.max_pixels",
+    "too_long": "the clip lies beyond shards.max_frames",
     "unsafe_path": "the path is a link that leaves the root, or a link to a folder",
     "corrupt": "decoding failed",
     "missing_frames": "the file ends before the clip does",

@@ -31,12 +31,12 @@ class DataConfig(Config):
         "folder",
         description="How the folder is laid out: `folder` (train/ test/ and class folders are used when there), `bair` "
         "(softmotion30_44k/{train,test}/*.tfrecords), `frame_lists` (train.txt and test.txt name the images), `frames` "
-        "(every folder of images is a video), `hdf5` (files with {train,test}_data and {train,test}_idx, as VideoGPT and "
-        "TATS have them), `kinetics` (400, 600, 700: CSV lists), `mugen` (rendered videos and train.json, test.json), "
+        "(every folder of images is a video), `hdf5` (files with {train,test}_data and {train,test}_idx, as VideoGPT "
+        "and TATS have them), `kinetics` (400, 600, 700: CSV lists), `mugen` (rendered, with train.json, test.json), "
         "`sky` (sky_timelapse/{sky_train,sky_test}/<video>/<clip>/*.jpg), `taichi` (Taichi-HD, downloaded with "
         "taichi-metadata.csv, or cut), `tars` (WebDataset tars of videos), `tats_stft` (video/ and stft/ as TATS has "
-        "them), `tgif` (GIFs with tgif-v1.0.tsv and splits/) or `ucf101` (v_<Class>_gNN_cNN.avi, with the official split "
-        "lists).",
+        "them), `tgif` (GIFs with tgif-v1.0.tsv and splits/) or `ucf101` (v_<Class>_gNN_cNN.avi, with the official "
+        "split lists).",
     )
     annotations: str | None = Field(
         None,
@@ -150,6 +150,14 @@ class ShardsConfig(Config):
     max_pixels: int = Field(
         8192 * 8192, ge=1, description="Largest frame that is decoded, pixels; larger videos are rejected."
     )
+    max_frames: int = Field(
+        10_000_000, ge=1, description="Frames of one video that are decoded at most; clips beyond them are rejected."
+    )
+    hwaccel: Literal["none", "cuda"] = Field(
+        "none",
+        description="With decoder ffmpeg: `cuda` decodes with NVDEC; where that cannot be had, a note says so and the "
+        "CPU decodes.",
+    )
     max_memory_mb: int = Field(4096, ge=512, description="Address space of the decoding process, MiB.")
     audio_rate: int | None = Field(
         None,
@@ -160,3 +168,9 @@ class ShardsConfig(Config):
     shuffle: bool = Field(
         True, description="Spread the videos of a class over all shards, in an order fixed by `seed`."
     )
+
+    @model_validator(mode="after")
+    def _cuda_by_ffmpeg(self) -> ShardsConfig:
+        if self.hwaccel == "cuda" and self.decoder != "ffmpeg":
+            raise ValueError("hwaccel cuda needs decoder ffmpeg")
+        return self

@@ -18,6 +18,7 @@ def numbered_frame(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.
     """A frame whose columns spell its number in binary, black and white: it survives any codec and resize."""
     bits = [255 * (number >> bit & 1) for bit in range(BITS)]
     row = np.repeat(np.array(bits, np.uint8), width // BITS)
+    row = np.pad(row, (0, width - len(row)), "edge")
     return np.broadcast_to(row[None, :, None], (height, width, 3)).copy()
 
 

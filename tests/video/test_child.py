@@ -132,7 +132,7 @@ def test_misbehaviour(what: str, reason: str, bad: DecodeChild, video: Path) -> 
     rows = [{**row, **small} for row in _rows(video, [0, 8])]
     results = list(_run(bad, f"/{what}", rows, cpu_seconds=1.0))
     assert [(i, e.reason) for i, e in results] == [(0, reason), (1, reason)]
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60  # the guard by wall clock would take 40 s each time
     assert bad.probe(str(video), cpu_seconds=20.0).facts.frames == 40  # the next file is none the worse
 
 

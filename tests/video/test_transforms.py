@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from schemas.errors import VtokError
+from vtok.video.packed import PackedResize
 from vtok.video.transforms import preprocess, resize_crop_uint8, target_size
 
 
@@ -37,6 +38,40 @@ def test_agrees_with_torch(height: int, width: int, resolution: int) -> None:
     assert stored.dtype == np.uint8
     assert stored.shape == (2, resolution, resolution, 3)
     assert np.abs(stored.transpose(3, 0, 1, 2) - 255 * wanted).max() <= 0.5001
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "resolution"),
+    [
+        (24, 32, 16),
+        (101, 133, 97),
+        (37, 29, 57),
+        (25, 25, 56),
+        (16, 16, 16),
+        (48, 48, 16),
+        (16, 30, 16),
+        (7, 90, 5),
+        (1, 1, 8),
+        (1, 9, 8),
+        (40, 50, 300),
+        (240, 320, 128),
+    ],
+)
+def test_packed_pixels_give_the_same_bits(height: int, width: int, resolution: int) -> None:
+    wanted = resize_crop_uint8(_video(3, height, width), resolution)
+    resize = PackedResize(height, width, resolution)
+    for extra in (0, 5):  # pixels at the end of each row that are not part of the frame
+        for frame_hwc, result in zip(_video(3, height, width), wanted, strict=True):
+            buffer = np.full((height, width + extra, 4), 255, np.uint8)
+            buffer[:, :width, :3] = frame_hwc
+            assert np.array_equal(resize(buffer.view(np.uint32)[:, :width, 0]), result)
+    turned = np.rot90(buffer.view(np.uint32)[:, :width, 0])  # no rows of neighbouring pixels
+    upright = np.ascontiguousarray(np.rot90(frame_hwc))
+    assert np.array_equal(
+        PackedResize(width, height, resolution)(turned), resize_crop_uint8(upright[None], resolution)[0]
+    )
+    with pytest.raises(ValueError, match="promised"):
+        resize(np.zeros((height + 1, width), np.uint32))
 
 
 def test_stored_frames_are_only_rounded_by_a_second_pass() -> None:

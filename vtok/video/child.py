@@ -30,8 +30,9 @@ import numpy as np
 from schemas.errors import VtokError
 from vtok.video.analysis import Analysis, analyse, pack, unpack
 from vtok.video.clips import ClipSpan
-from vtok.video.decode import clip_indices, decode_clips, decode_sequence
+from vtok.video.decode import MAX_FRAMES, clip_indices, decode_clips, decode_sequence
 from vtok.video.errors import VideoError
+from vtok.video.frames_ffmpeg import Hwaccel
 from vtok.video.geometry import Policy
 from vtok.video.media import Opened, open_item
 from vtok.video.media.audio import read_sound
@@ -134,6 +135,8 @@ class DecodeChild:
         decoder: str,
         max_pixels: int,
         cpu_seconds: float,
+        max_frames: int = MAX_FRAMES,
+        hwaccel: Hwaccel = "none",
         audio_rate: int | None = None,
         companions: Mapping[str, tuple[str, str]] | None = None,
     ) -> DecodeRun:
@@ -142,17 +145,13 @@ class DecodeChild:
         Args:
             path: the file or folder.
             rows: manifest rows of its clips.
-            resolution, policy, decoder, max_pixels: see `vtok.video.decode.decode_clips`.
+            resolution, policy, decoder, max_pixels, max_frames, hwaccel: see `vtok.video.decode.decode_clips`.
             cpu_seconds: CPU time that it may take, besides a generous allowance for its pixels and bytes.
             audio_rate: samples per second of the clips' sound; None: leave the sound out.
             companions: name to (path, item) of arrays with a row a frame (see `vtok.video.media.companions`).
         """
-        options: dict[str, Any] = {
-            "resolution": resolution,
-            "policy": policy,
-            "decoder": decoder,
-            "max_pixels": max_pixels,
-        }
+        options: dict[str, Any] = {"resolution": resolution, "policy": policy, "max_pixels": max_pixels}
+        options |= {"decoder": decoder, "max_frames": max_frames, "hwaccel": hwaccel}
         options["companions"] = dict(companions or {})
         return DecodeRun(self, path, rows, options, cpu_seconds, audio_rate)
 
@@ -395,7 +394,7 @@ def limit_cpu(seconds: float) -> None:
 def serve() -> None:
     """The child's life: one request after the other until its parent closes the pipe."""
     memory = int(sys.argv[1]) << 20
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     sink = os.fdopen(os.dup(1), "wb")
@@ -476,7 +475,8 @@ def _decode(request: dict[str, Any], opened: Opened) -> Iterator[tuple[int, Deco
         for i, sound in zip(order, read_sound(opened.path, facts.stream, times, request["audio_rate"]), strict=True):
             sounds[i] = sound
     chosen = clip_indices(opened.path, facts, spans) if companions else [[] for _ in spans]
-    for index, clip in decode_clips(opened.path, facts, spans, decoder=request["decoder"], **options):
+    options |= {key: request[key] for key in ("decoder", "max_frames", "hwaccel")}
+    for index, clip in decode_clips(opened.path, facts, spans, **options):
         heard = sounds[index]
         yield index, _clip(clip, {} if heard is None else {"audio": heard}, chosen[index], companions)
 

@@ -30,8 +30,9 @@ from vtok.video.media.sequence import FrameSequence, read_sequence
 from vtok.video.probe import StreamFacts, Timeline, probe, read_timeline
 
 MAX_PIXELS = 8192 * 8192
-_SPARSE = 0.5  # look for jumps if less than this share of the frames is wanted
-_SPARSE_FRAMES = 128  # and at least this many are not; reading the packets once more has its price, too
+MAX_FRAMES = 10_000_000
+_GAPS = 0.05  # look for key frames to jump to if at least this share of the frames up to the last wanted one
+_GAP_FRAMES = 64  # and at least this many are not wanted; reading the packets first costs about 1 % of decoding them
 _ROUNDING = 5e-4  # seconds; Matroska rounds time stamps to 1 ms
 
 Clip = tuple[int, np.ndarray | VideoError]
@@ -46,7 +47,9 @@ def decode_clips(
     policy: Policy = "reference",
     decoder: Literal["pyav", "ffmpeg"] = "pyav",
     max_pixels: int = MAX_PIXELS,
+    max_frames: int = MAX_FRAMES,
     bbox: Box | None = None,
+    hwaccel: frames_ffmpeg.Hwaccel = "none",
 ) -> Iterator[Clip]:
     """Decodes clips of one video, in the order in which they end; memory holds the frames of unfinished clips only.
 
@@ -58,7 +61,9 @@ def decode_clips(
         policy: `reference` (full-size RGB, then the originals' resize) or `fast` (libswscale's resize).
         decoder: `pyav` (FFmpeg's libraries) or `ffmpeg` (the program); both give the same frames.
         max_pixels: larger frames are refused.
+        max_frames: clips that need a frame with this index or a higher one are refused.
         bbox: left, top, right, bottom of the part to use, pixels of the upright frame; None: all of it.
+        hwaccel: with the decoder `ffmpeg`: `cuda` decodes with NVDEC where it can be had.
 
     Yields:
         `(index into spans, uint8 (t, r, r, 3))`, or `(index, VideoError)` for a clip that cannot be had whole; every
@@ -68,20 +73,25 @@ def decode_clips(
     order = sorted(range(len(spans)), key=lambda i: (spans[i].start_time, i))
     try:
         geometry.scaled_size(facts.height, facts.width)
-        timeline = _timeline_if_useful(path, facts, spans)
+        timeline = _timeline(path, facts, spans, max_frames) if decoder == "ffmpeg" or _is_useful(spans) else None
         seconds = timeline.seconds if timeline else []
         choices = {i: _frame_indices(spans[i], facts, timeline, seconds) for i in order}
     except VideoError as error:
         yield from ((i, error) for i in order)
         return
+    for i, choice in choices.items():
+        if not isinstance(choice, VideoError) and choice[-1] >= max_frames:
+            choices[i] = VideoError("too_long", f"the clip needs frame {choice[-1]}, the limit is {max_frames} frames")
     failed = [(i, choice) for i, choice in choices.items() if isinstance(choice, VideoError)]
     chosen = {i: choice for i, choice in choices.items() if not isinstance(choice, VideoError)}
     users = Counter(itertools.chain.from_iterable(set(choice) for choice in chosen.values()))
     wanted = sorted(users)
-    if decoder == "pyav":
+    if decoder == "pyav" or not wanted:
         source = frames_pyav.read_frames(path, facts.stream, wanted, geometry, timeline)
     else:
-        source = frames_ffmpeg.read_frames(path, facts.stream, wanted, geometry, facts.height, facts.width)
+        assert timeline is not None
+        size = facts.height, facts.width
+        source = frames_ffmpeg.read_frames(path, facts.stream, wanted, geometry, *size, timeline, hwaccel)
     yield from _assemble(source, chosen, users)
     yield from failed
 
@@ -147,19 +157,24 @@ def _join(held: dict[int, np.ndarray | VideoError], indices: list[int]) -> np.nd
     return np.stack(frames)
 
 
-def _timeline_if_useful(path: str | Path, facts: StreamFacts, spans: Sequence[ClipSpan]) -> Timeline | None:
-    """Reads all packets once if frames are chosen by time, or if there is much to jump over."""
+def _is_useful(spans: Sequence[ClipSpan]) -> bool:
+    """Whether to read the packets first: frames are chosen by time, or there is much to jump over."""
     if any(span.frame_rate is not None for span in spans):
-        return read_timeline(path, facts.stream)
+        return True
     ranges = sorted(_frame_range(span) for span in spans)
     last = max((end for _, end in ranges), default=0)
     gaps, reached = 0, 0
     for start, end in ranges:
         gaps += max(0, start - reached)
         reached = max(reached, end)
-    if gaps < max(_SPARSE_FRAMES, (1 - _SPARSE) * last):
-        return None
-    return read_timeline(path, facts.stream)
+    return gaps >= max(_GAP_FRAMES, _GAPS * last)
+
+
+def _timeline(path: str | Path, facts: StreamFacts, spans: Sequence[ClipSpan], max_frames: int) -> Timeline:
+    """The packets up to the last frame that the clips need."""
+    frames = max((_frame_range(span)[1] for span in spans if span.frame_rate is None), default=0)
+    times = [span.start_time + span.num_frames / span.frame_rate for span in spans if span.frame_rate is not None]
+    return read_timeline(path, facts.stream, frames=min(frames, max_frames), seconds=max(times, default=0.0))
 
 
 def _frame_range(span: ClipSpan) -> tuple[int, int]:

@@ -13,6 +13,7 @@ Reason = Literal[
     "no_frames",
     "too_short",
     "too_large",
+    "too_long",
     "unsafe_path",
     "corrupt",
     "missing_frames",

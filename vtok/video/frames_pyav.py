@@ -2,12 +2,14 @@
 
 Only wanted frames are converted to RGB. Where a long stretch holds no wanted frame, the decoder jumps to the last key
 frame before the next one; every frame after a jump is identified by its time stamp, and if that fails the pass starts
-over without jumps: exactness comes first.
+over without jumps: exactness comes first. Without jumps, too, frames are held against the packets that went into the
+decoder, so that a frame which it leaves out is noticed instead of moving all later ones up.
 """
 
 from __future__ import annotations
 
 import bisect
+import heapq
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +24,12 @@ from av.video.stream import VideoStream
 
 from vtok.video.errors import VideoError
 from vtok.video.geometry import Geometry
-from vtok.video.probe import Timeline, describe, open_video, single_threaded
+from vtok.video.probe import Timeline, describe, has_guessed_stamps, is_picture, open_video, single_threaded
 
-_MIN_JUMP = 24  # frames that a jump must save; a seek costs about as much as decoding a few frames
+_MIN_JUMP = 8  # frames that a jump must save; a seek and refilling the decoder cost about as much as a few frames
+
+HEADLESS = "the stream does not begin with a key frame"
+LOST = "the decoder gives no picture for it"
 
 Indexed = tuple[int, np.ndarray | VideoError]
 
@@ -66,7 +71,41 @@ class _LostCount(Exception):
 
 class _Found(NamedTuple):
     number: int
-    frame: VideoFrame
+    frame: VideoFrame | None  # None: the decoder left it out
+
+
+class _Order:
+    """Numbers the frames that come out of the decoder by the time stamps of the packets that went in."""
+
+    def __init__(self, *, stamped: bool) -> None:
+        self._waiting: list[int] = []
+        self._stamped, self._any_lost = stamped, False
+
+    def put(self, packet: av.Packet) -> None:
+        if not self._stamped or not is_picture(packet):
+            return
+        if packet.pts is None:
+            self._stamped = False  # AVI: nothing to hold the frames against
+        else:
+            heapq.heappush(self._waiting, packet.pts)
+
+    def lost_before(self, frame: VideoFrame) -> int:
+        """How many frames should have come out before this one and have not.
+
+        Raises:
+            VideoError: corrupt, if the time stamps make no sense.
+        """
+        if not self._stamped:
+            return 0
+        if frame.pts is None or frame.pts not in self._waiting:
+            if self._any_lost:
+                raise VideoError("corrupt", "frames cannot be told apart by their time stamps")
+            self._stamped = False  # the decoder makes its own
+            return 0
+        lost = 0
+        while heapq.heappop(self._waiting) != frame.pts:
+            lost, self._any_lost = lost + 1, True
+        return lost
 
 
 class _Pass:
@@ -76,6 +115,7 @@ class _Pass:
         self.path, self.stream_index, self.geometry, self.timeline = path, stream_index, geometry, timeline
         self.rank = {pts: rank for rank, pts in enumerate(timeline.pts)} if timeline else {}
         self.reformatter = VideoReformatter()
+        self.broken: str | None = None  # why the present frame cannot be sound
 
     def run(self, wanted: Sequence[int]) -> Iterator[Indexed]:
         position, first = 0, 0  # of the next wanted frame; lowest index that may be used
@@ -90,27 +130,35 @@ class _Pass:
                 if key is not None and self.timeline is not None:
                     container.seek(self.timeline.pts[key], stream=stream, backward=True)
                     first = key
-                broken: str | None = None
-                for found in self._frames(container, stream, at, jumped=first > 0):
-                    at = found.number + 1
-                    if found.number < first:
+                self.broken = None
+                for number, frame in self._frames(container, stream, at, jumped=first > 0):
+                    if number < first:
                         continue
-                    broken = self._state(found.frame, broken)
-                    if found.number > wanted[position]:
+                    if key is not None and number != max(at, first):
                         raise _LostCount
-                    if found.number == wanted[position]:
-                        yield found.number, VideoError("corrupt", broken) if broken else self._convert(found.frame)
+                    at = number + 1
+                    self._look_at(frame)
+                    if number > wanted[position]:
+                        raise _LostCount
+                    if number == wanted[position]:
+                        if frame is None or self.broken is not None:
+                            yield number, VideoError("corrupt", self.broken or LOST)
+                        else:
+                            yield number, self._convert(frame)
                         position += 1
                         if position == len(wanted) or self._jump(at, wanted[position]) is not None:
                             break
                 else:
                     raise VideoError("missing_frames", f"the video ends after {at} frames, {wanted[-1] + 1} are needed")
 
-    def _state(self, frame: VideoFrame, broken: str | None) -> str | None:
-        """A frame with concealed errors spoils the frames after it, up to the next key frame."""
-        if frame.is_corrupt:
-            return "damaged data"
-        return None if frame.key_frame else broken
+    def _look_at(self, frame: VideoFrame | None) -> None:
+        """A frame that is missing or has concealed errors spoils those after it, up to the next key frame."""
+        if frame is None:
+            self.broken = self.broken or LOST
+        elif frame.is_corrupt:
+            self.broken = "damaged data"
+        elif frame.key_frame:
+            self.broken = None
 
     def _jump(self, at: int, target: int) -> int | None:
         """The key frame to go to on the way from frame `at` to frame `target`, if that pays."""
@@ -129,6 +177,7 @@ class _Pass:
         failure: VideoError | None = None
         packets = container.demux(stream)
         bad_pts: int | None = None
+        order, begun = _Order(stamped=not has_guessed_stamps(container)), jumped
         while failure is None:
             try:
                 packet = next(packets)
@@ -140,15 +189,24 @@ class _Pass:
                 failure = VideoError("corrupt", f"after frame {at}: {describe(error)}")
                 decoded: list[VideoFrame] = []
             else:
+                if not begun:
+                    begun = True
+                    self.broken = None if packet.is_keyframe else HEADLESS
+                order.put(packet)
                 failure, decoded = self._decode(packet, stream, at)
                 bad_pts = packet.pts
             for frame in decoded:
                 # Frames that come out of a failed decoder are sound only if they precede the bad packet.
                 if failure is not None and (bad_pts is None or frame.pts is None or frame.pts >= bad_pts):
                     raise failure
-                index = self._number(frame, at, jumped=jumped)
-                yield _Found(index, frame)
-                at = index + 1
+                if self.timeline is None:
+                    for _ in range(order.lost_before(frame)):
+                        yield _Found(at, None)
+                        at += 1
+                else:
+                    at = self._rank(frame, at, jumped=jumped)
+                yield _Found(at, frame)
+                at += 1
         raise failure
 
     def _decode(self, packet: av.Packet, stream: VideoStream, at: int) -> tuple[VideoError | None, list[VideoFrame]]:
@@ -169,9 +227,7 @@ class _Pass:
         except (av.error.FFmpegError, EOFError):
             return failure, []
 
-    def _number(self, frame: VideoFrame, at: int, *, jumped: bool) -> int:
-        if self.timeline is None:
-            return at
+    def _rank(self, frame: VideoFrame, at: int, *, jumped: bool) -> int:
         rank = self.rank.get(frame.pts) if frame.pts is not None else None
         if rank is None or (not jumped and rank != at):
             raise _LostCount
@@ -184,9 +240,10 @@ class _Pass:
             frame,
             width,
             height,
-            "rgb24",
+            self.geometry.pixel_format,
             interpolation=Interpolation.BILINEAR,
             dst_color_range=ColorRange.JPEG,
             threads=1,
         )
-        return self.geometry.finish(rgb.to_ndarray())
+        plane = rgb.planes[0]
+        return self.geometry.finish(self.geometry.view(memoryview(plane), height, width, plane.line_size))

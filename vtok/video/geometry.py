@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt32
 
 from vtok.video.errors import VideoError
+from vtok.video.packed import PackedResize
 from vtok.video.transforms import resize_crop_uint8, target_size
 
 Policy = Literal["reference", "fast"]
 Box = tuple[int, int, int, int]
 
 
-class Geometry(NamedTuple):
-    """What to do to every frame of a video.
+class Geometry:
+    """What to do to every frame of a video; not for use by two threads at once.
 
-    Attributes:
+    Args:
         rotation: degrees counter-clockwise: 0, 90, 180 or 270.
         resolution: height and width of the result, pixels; None: leave the size as it is.
         policy: `reference` resizes as the originals do; `fast` lets libswscale resize (it antialiases a little).
@@ -26,11 +27,35 @@ class Geometry(NamedTuple):
             `reference`, because libswscale would resize before the cut.
     """
 
-    rotation: int
-    resolution: int | None
-    policy: Policy
-    max_pixels: int
-    bbox: Box | None = None
+    def __init__(
+        self, rotation: int, resolution: int | None, policy: Policy, max_pixels: int, bbox: Box | None = None
+    ) -> None:
+        self.rotation, self.resolution, self.policy = rotation, resolution, policy
+        self.max_pixels, self.bbox = max_pixels, bbox
+        self._resizes: dict[tuple[int, int], PackedResize] = {}
+
+    @property
+    def resizes_here(self) -> bool:
+        """Whether `finish` resizes, and not libswscale."""
+        return self.resolution is not None and (self.policy == "reference" or self.bbox is not None)
+
+    @property
+    def pixel_format(self) -> Literal["rgb0", "rgb24"]:
+        """FFmpeg's name of the format that decoders convert frames to; both hold the same colours."""
+        return "rgb0" if self.resizes_here else "rgb24"
+
+    def view(self, data: bytes | memoryview | np.ndarray, height: int, width: int, stride: int) -> np.ndarray:
+        """The pixels in a decoder's buffer, without a copy, as `finish` takes them.
+
+        Args:
+            data: the buffer.
+            height, width: pixels.
+            stride: bytes from one row to the next; with four-byte pixels a multiple of four.
+        """
+        if self.resizes_here:
+            return np.frombuffer(data, np.uint32).reshape(-1, stride // 4)[:height, :width]
+        rows = np.frombuffer(data, np.uint8).reshape(-1, stride)[:height, : width * 3]
+        return rows.reshape(height, width, 3)
 
     def scaled_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width to which libswscale converts a frame of this size, both before the rotation.
@@ -47,25 +72,38 @@ class Geometry(NamedTuple):
             return scaled_height, scaled_width
         return target_size(height, width, self.resolution)
 
-    def finish(self, frame_hwc: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "r q 3"]:
-        """From the converted frame to the clip's pixels.
+    def finish(self, frame: UInt8[np.ndarray, "h w 3"] | UInt32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "r q 3"]:
+        """From the converted frame to the clip's pixels; where it only crops, the result is a view of `frame`.
+
+        Args:
+            frame: RGB in three bytes, or in the first three of four (`view`).
 
         Raises:
             VideoError: corrupt, if the box lies outside of the frame.
         """
-        frame_hwc = np.rot90(frame_hwc, self.rotation // 90)
+        if self.rotation:
+            frame = np.rot90(frame, self.rotation // 90)
         if self.bbox is not None:
             left, top, right, bottom = self.bbox
-            if not (0 <= left < right <= frame_hwc.shape[1] and 0 <= top < bottom <= frame_hwc.shape[0]):
+            if not (0 <= left < right <= frame.shape[1] and 0 <= top < bottom <= frame.shape[0]):
                 raise VideoError("corrupt", f"the box {self.bbox} is not inside of the frame")
-            frame_hwc = frame_hwc[top:bottom, left:right]
+            frame = frame[top:bottom, left:right]
         if self.resolution is None:
-            return np.ascontiguousarray(frame_hwc)
-        if self.policy == "fast" and self.bbox is None:
-            size = self.resolution
-            top, left = (frame_hwc.shape[0] - size) // 2, (frame_hwc.shape[1] - size) // 2
-            return np.ascontiguousarray(frame_hwc[top : top + size, left : left + size])
-        return resize_crop_uint8(np.ascontiguousarray(frame_hwc)[None], self.resolution)[0]
+            return frame
+        if self.resizes_here:
+            return self._resize(frame)
+        size = self.resolution
+        top, left = (frame.shape[0] - size) // 2, (frame.shape[1] - size) // 2
+        return frame[top : top + size, left : left + size]
+
+    def _resize(self, frame: np.ndarray) -> np.ndarray:
+        assert self.resolution is not None
+        if frame.dtype != np.uint32:
+            return resize_crop_uint8(frame[None], self.resolution)[0]
+        height, width = frame.shape
+        if (height, width) not in self._resizes:
+            self._resizes = {(height, width): PackedResize(height, width, self.resolution)}
+        return self._resizes[height, width](frame)
 
 
 def scale_box(

@@ -21,6 +21,9 @@ from av.video.stream import VideoStream
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import INPUT_OPTIONS, video_url
 
+_REORDERING = 64  # packets; codecs store a frame at most 16 or 32 places away from where it is shown
+_PLACEHOLDER = 8  # bytes; packets no larger than this stand for B-frames that are packed into the one before
+_VP8_SHOWN = 0x10
 _INDEXED = {"mov", "mp4", "avi"}  # containers whose index lists every frame
 
 
@@ -184,6 +187,7 @@ class Timeline(NamedTuple):
         frames: number of frames.
         end: time stamp at which the last frame ends; 0 without `pts`.
         tick: seconds a unit.
+        headless: whether the stream begins with frames that need a key frame that is not there.
     """
 
     pts: list[int]
@@ -191,6 +195,7 @@ class Timeline(NamedTuple):
     frames: int
     end: int
     tick: float
+    headless: bool = False
 
     @property
     def seconds(self) -> list[float]:
@@ -203,33 +208,64 @@ class Timeline(NamedTuple):
         return (self.end - self.pts[0]) * self.tick if self.pts else 0.0
 
 
-def read_timeline(path: str | Path, stream_index: int) -> Timeline:
-    """Demuxes the stream once, without decoding.
+def read_timeline(
+    path: str | Path, stream_index: int, *, frames: int | None = None, seconds: float | None = None
+) -> Timeline:
+    """Demuxes the stream without decoding.
 
     A damaged tail ends the timeline; decoding reports it.
+
+    Args:
+        path: the video file.
+        stream_index: the stream's index in the file.
+        frames, seconds: only the first so many need be right; the timeline ends somewhat behind the later of the two.
+            None for both: all of it.
     """
     stamps: list[tuple[int, bool]] = []
-    frames, end, complete = 0, 0, True
+    count, end, complete, headless, spare = 0, 0, True, None, _REORDERING
     with open_video(path) as container:
         stream = container.streams[stream_index]
         tick = float(stream.time_base or 0)
+        guessed, limited = has_guessed_stamps(container), frames is not None or seconds is not None
         try:
             for packet in container.demux(stream):
-                if packet.size == 0 or packet.is_discard:
+                if headless is None:
+                    headless = not packet.is_keyframe
+                if not is_picture(packet):
                     continue
-                frames += 1
-                if packet.pts is None:
+                count += 1
+                if packet.pts is None or (guessed and packet.size <= _PLACEHOLDER):
                     complete = False
-                    continue
-                stamps.append((packet.pts, packet.is_keyframe))
-                end = max(end, packet.pts + (packet.duration or 0))
+                else:
+                    stamps.append((packet.pts, packet.is_keyframe))
+                    end = max(end, packet.pts + (packet.duration or 0))
+                reached = (end - stamps[0][0]) * tick if stamps else 0.0
+                if limited and count > (frames or 0) and (not seconds or reached > seconds):
+                    spare -= 1
+                    if spare == 0:
+                        break
         except (av.error.InvalidDataError, EOFError):
             pass
     stamps.sort()
     pts = [stamp for stamp, _ in stamps]
     if not complete or len(set(pts)) != len(pts):
-        return Timeline([], [], frames, 0, tick)
-    return Timeline(pts, [rank for rank, (_, key) in enumerate(stamps) if key], frames, end, tick)
+        return Timeline([], [], count, 0, tick, bool(headless))
+    return Timeline(pts, [rank for rank, (_, key) in enumerate(stamps) if key], count, end, tick, bool(headless))
+
+
+def has_guessed_stamps(container: InputContainer) -> bool:
+    """AVI stores no time stamps: those of its packets are FFmpeg's guess, wrong where B-frames are packed (Xvid)."""
+    return container.format.name == "avi"
+
+
+def is_picture(packet: av.Packet) -> bool:
+    """Whether a packet becomes a frame that is shown.
+
+    Edit lists cut frames off; VP8 has frames that only others are predicted from (RFC 6386, section 9.1: `show_frame`).
+    """
+    if packet.size == 0 or packet.is_discard:
+        return False
+    return packet.stream.codec_context.name != "vp8" or bool(memoryview(packet)[0] & _VP8_SHOWN)
 
 
 def _count(path: str | Path, stream_index: int) -> tuple[int, float]:

@@ -33,7 +33,7 @@ def target_size(height: int, width: int, resolution: int) -> tuple[int, int]:
     return math.ceil(height * scale), resolution
 
 
-class _Axis(NamedTuple):
+class Axis(NamedTuple):
     """Where each output pixel of one axis comes from: before + weight * (after - before)."""
 
     before: np.ndarray
@@ -45,7 +45,7 @@ class _Axis(NamedTuple):
         return not self.weight.any()
 
 
-def _axis(size: int, resized: int, resolution: int) -> _Axis:
+def _axis(size: int, resized: int, resolution: int) -> Axis:
     """The central `resolution` of the `resized` pixels to which an axis of `size` pixels is interpolated."""
     start = (resized - resolution) // 2
     # torch's arithmetic: a float32 scale, and one rounding to float32 after a fused multiply-add.
@@ -54,10 +54,10 @@ def _axis(size: int, resized: int, resolution: int) -> _Axis:
     source = np.maximum(centres * scale - 0.5, 0).astype(np.float32)
     before = np.minimum(source.astype(np.int64), size - 1)
     after = np.minimum(before + 1, size - 1)
-    return _Axis(before, after, source - before.astype(np.float32))
+    return Axis(before, after, source - before.astype(np.float32))
 
 
-def _resize_crop(frame_hwc: np.ndarray, rows: _Axis, columns: _Axis) -> Float32[np.ndarray, "r r c"]:
+def _resize_crop(frame_hwc: np.ndarray, rows: Axis, columns: Axis) -> Float32[np.ndarray, "r r c"]:
     """One frame of any numeric type, resized and cropped, as float32 of the same range."""
     first, last = columns.before[0], columns.after[-1] + 1
     frame_hwc = frame_hwc[:, first:last]
@@ -76,7 +76,8 @@ def _resize_crop(frame_hwc: np.ndarray, rows: _Axis, columns: _Axis) -> Float32[
     return left
 
 
-def _axes(height: int, width: int, resolution: int) -> tuple[_Axis, _Axis]:
+def axes(height: int, width: int, resolution: int) -> tuple[Axis, Axis]:
+    """Rows and columns of the central square of a frame after its resize."""
     resized_height, resized_width = target_size(height, width, resolution)
     return _axis(height, resized_height, resolution), _axis(width, resized_width, resolution)
 
@@ -84,7 +85,7 @@ def _axes(height: int, width: int, resolution: int) -> tuple[_Axis, _Axis]:
 def resize_crop_uint8(frames_thwc: UInt8[np.ndarray, "t h w c"], resolution: int) -> UInt8[np.ndarray, "t r r c"]:
     """Frames resized and cropped to squares of `resolution`, rounded to the nearest of 0..255: what shards store."""
     count, height, width, channels = frames_thwc.shape
-    rows, columns = _axes(height, width, resolution)
+    rows, columns = axes(height, width, resolution)
     out = np.empty((count, resolution, resolution, channels), np.uint8)
     for i in range(count):
         out[i] = np.rint(_resize_crop(frames_thwc[i], rows, columns))
@@ -118,7 +119,7 @@ def preprocess(
     """
     _check(video_thwc, num_frames, channels)
     kept = video_thwc[:num_frames:frame_stride]
-    rows, columns = _axes(kept.shape[1], kept.shape[2], resolution)
+    rows, columns = axes(kept.shape[1], kept.shape[2], resolution)
     out_cthw = np.empty((channels, kept.shape[0], resolution, resolution), np.float32)
     for i, frame in enumerate(kept):
         if channels == _RGB:
