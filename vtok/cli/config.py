@@ -91,6 +91,6 @@ def recipes(
         return 0
     for path in sorted(SHIPPED.glob("*.yaml")):
         first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        console.say(f"{path.stem:16} {first}")
+        console.say(f"{path.stem:24} {first}")
     console.say("next: vtok recipes NAME")
     return 0
