@@ -1,4 +1,5 @@
-"""Trains the video VQGAN (TATS, https://arxiv.org/abs/2204.03638) on shards.
+"""Trains a video tokenizer on shards: the VQGAN of TATS (https://arxiv.org/abs/2204.03638) or the VQ-VAE of VideoGPT
+(https://arxiv.org/abs/2104.10157), whose losses need no discriminators.
 
 One forward pass a batch serves both phases: the generator's step, then, from `loss.discriminator_start` on, the
 discriminators'. (TATS runs the generator twice a batch and so updates its codebook twice.) Each phase has an engine of
@@ -28,9 +29,15 @@ from vtok.evaluation.reconstruction import psnr, psnr_of_best_constant_frame
 from vtok.seeds import generator
 from vtok.shards.reader import ShardReader
 from vtok.tokenizers.discriminators import Discriminators
-from vtok.tokenizers.losses import discriminator_factor, discriminator_loss, generator_loss, l1
+from vtok.tokenizers.load import build_tokenizer
+from vtok.tokenizers.losses import (
+    discriminator_factor,
+    discriminator_loss,
+    generator_loss,
+    l1,
+    uses_discriminators,
+)
 from vtok.tokenizers.lpips import LPIPS
-from vtok.tokenizers.vqgan import VQGAN
 from vtok.tokens.stats import health, usage
 from vtok.video.encode import write_gif
 from vtok.video.preview import side_by_side
@@ -60,17 +67,17 @@ def train_tokenizer(recipe: Recipe, *, resume: str = "auto") -> Card:
     loop.run(task, config.train, plan, folder, resume=resume)
     if rank() == 0:
         description = {"model": config.model.plain()}
-        digest = write_weights(folder, "tokenizer", task.vqgan.state_dict(), description)
-        grid = task.vqgan.grid(shards.config["num_frames"], *[shards.config["resolution"]] * 2)
+        digest = write_weights(folder, "tokenizer", task.model.state_dict(), description)
+        grid = task.model.grid(shards.config["num_frames"], *[shards.config["resolution"]] * 2)
         facts = {
-            "fingerprint": task.vqgan.eval().fingerprint,
+            "fingerprint": task.model.eval().fingerprint,
             "codebook_size": config.model.n_codes,
             "downsample": list(config.model.downsample),
             "grid": list(grid),
         }
         counts = {
             "steps": config.train.steps,
-            "parameters": sum(p.numel() for p in task.vqgan.parameters()),
+            "parameters": sum(p.numel() for p in task.model.parameters()),
             "bytes": (folder / "tokenizer.safetensors").stat().st_size,
         }
         artefacts.seal_card(folder, plan, index_sha256=digest, counts=counts, facts=facts)
@@ -79,7 +86,7 @@ def train_tokenizer(recipe: Recipe, *, resume: str = "auto") -> Card:
 
 
 class TokenizerTask:
-    """Models, data and losses of the VQGAN (`trainers.loop.Task`)."""
+    """Models, data and losses of a tokenizer (`trainers.loop.Task`)."""
 
     name = "tokenizer"
     unit = "clips"
@@ -102,16 +109,20 @@ class TokenizerTask:
 
     def build(self, engine: EngineName) -> Mapping[str, Engine]:
         channels = self.config.model.image_channels
-        self.vqgan = VQGAN(self.config.model, generator(self.seed, "vqgan")).to(self.device).train()
+        weights = generator(self.seed, self.config.model.kind)
+        self.model = build_tokenizer(self.config.model, weights).to(self.device).train()
+        train = self.config.train
+        self.engine = make_engine(engine, self.model, _one_group(self.model), train.generator, train)
+        self._held_out = self._load_held_out()
+        self.discriminators: Discriminators | None = None
+        if not uses_discriminators(self.config.loss):
+            return {"generator": self.engine}
         self.discriminators = Discriminators(
             self.config.discriminators, channels, generator(self.seed, "discriminators")
         ).to(self.device)
-        train = self.config.train
-        self.engine = make_engine(engine, self.vqgan, _one_group(self.vqgan), train.generator, train)
         self.d_engine = make_engine(
             engine, self.discriminators, _one_group(self.discriminators), train.discriminator, train
         )
-        self._held_out = self._load_held_out()
         return {"generator": self.engine, "discriminators": self.d_engine}
 
     def batches(self, start_step: int) -> Iterator[Tensor]:
@@ -130,7 +141,7 @@ class TokenizerTask:
                 yield torch.from_numpy(to_model_range(np.stack([clip.video_thwc for clip in clips]))).to(self.device)
 
     def timing_step(self, batch: Tensor) -> None:
-        twin = copy.deepcopy(self.vqgan)
+        twin = copy.deepcopy(self.model)
         output = twin(batch, generator(self.seed, "timing"))
         (l1(output.recon_bcthw, batch) + output.commitment_loss).backward()  # type: ignore[no-untyped-call]
 
@@ -139,7 +150,8 @@ class TokenizerTask:
         factor = discriminator_factor(losses, step)
         frames = self._frame_index(batch, step)
         output = self.engine(batch, generator(self.seed, "codebook", step))
-        self.discriminators.requires_grad_(False)
+        if self.discriminators is not None:
+            self.discriminators.requires_grad_(False)
         loss, scalars = generator_loss(
             batch, output, frames, self.discriminators, losses, factor=factor, lpips=self.lpips
         )
@@ -152,7 +164,7 @@ class TokenizerTask:
             "commit": scalars["commitment_loss"],
             "perplexity": scalars["perplexity"],
         }
-        if factor > 0:
+        if self.discriminators is not None and factor > 0:
             self.discriminators.requires_grad_(True)
             d_loss, d_scalars = discriminator_loss(
                 batch, output.recon_bcthw, frames, self.discriminators, losses, factor=factor
@@ -183,13 +195,13 @@ class TokenizerTask:
     @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:
         start = time.perf_counter()
-        self.vqgan.eval()
+        self.model.eval()
         recon, codes = [], []
         for video in self._held_out.split(max(1, self.batch_size // world_size())):
-            output = self.vqgan(video.to(self.device))
+            output = self.model(video.to(self.device))
             recon.append(output.recon_bcthw.cpu())
             codes.append(output.codes_bthw.cpu())
-        self.vqgan.train()
+        self.model.train()
         recon_bcthw = torch.cat(recon)
         facts = health(usage(torch.cat(codes).numpy(), self.config.model.n_codes))
         if rank() == 0:

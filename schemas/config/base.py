@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,6 +18,28 @@ class Config(BaseModel):
     def plain(self) -> dict[str, Any]:
         """The config as JSON-compatible values, in declaration order."""
         return self.model_dump(mode="json")
+
+
+def sections(annotation: Any) -> list[type[BaseModel]]:
+    """The configs that a field may hold: none for a plain value, one, or one for every `kind`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return list(_sections_within(annotation))
+
+
+def section_of(annotation: Any, tree: Any) -> type[BaseModel] | None:
+    """The config that describes `tree`, a mapping of this field: the one of its `kind`, else the first."""
+    found = sections(annotation)
+    kind = tree.get("kind") if isinstance(tree, dict) else None
+    for model in found:
+        if "kind" in model.model_fields and model.model_fields["kind"].default == kind:
+            return model
+    return found[0] if found else None
+
+
+def _sections_within(annotation: Any) -> Iterator[type[BaseModel]]:
+    for part in get_args(annotation):
+        yield from sections(part)
 
 
 def canonical(value: Any) -> bytes:

@@ -10,12 +10,12 @@ import copy
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from schemas.config.base import Config
+from schemas.config.base import Config, section_of, sections
 from schemas.config.data import DataConfig, ShardsConfig
 from schemas.config.prior import PriorConfig, SampleConfig
 from schemas.config.tokenizer import TokenizerConfig, TokensConfig
@@ -130,7 +130,7 @@ def _validated(model: type[Model], tree: dict[str, Any], problems: list[tuple[st
     except ValidationError as error:
         known = {p for p, _, _ in problems}
         for item in error.errors():
-            dotted = ".".join(str(part) for part in item["loc"])
+            dotted = _dotted(model, item["loc"])
             if item["type"] == "extra_forbidden" or dotted in known:
                 continue
             problems.append((dotted, _message(item), ""))
@@ -232,9 +232,9 @@ def _unknown_keys(model: type[BaseModel], tree: Any, prefix: str) -> list[tuple[
             hint = _did_you_mean(str(key), list(model.model_fields)) or _elsewhere(str(key), prefix)
             problems.append((dotted, "unknown key", hint))
             continue
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                problems += _unknown_keys(kind, value, f"{dotted}.")
+        section = section_of(field.annotation, value)
+        if section is not None:
+            problems += _unknown_keys(section, value, f"{dotted}.")
     return problems
 
 
@@ -255,6 +255,23 @@ def _all_paths(model: type[BaseModel], prefix: str) -> list[str]:
     paths = []
     for name, field in model.model_fields.items():
         paths.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            paths += _all_paths(field.annotation, f"{prefix}{name}.")
+        for section in sections(field.annotation):
+            paths += _all_paths(section, f"{prefix}{name}.")
     return paths
+
+
+def _dotted(model: type[BaseModel], location: tuple[str | int, ...]) -> str:
+    """A place in the recipe; pydantic also names the `kind` on the way, which is no key."""
+    if not location:
+        return ""
+    name, *rest = location
+    field = model.model_fields.get(str(name))
+    found = sections(field.annotation) if field else []
+    if not found:
+        return ".".join(map(str, location))
+    section = found[0]
+    if len(found) > 1 and rest:
+        kind, *rest = rest
+        section = next(item for item in found if item.model_fields["kind"].default == kind)
+    below = _dotted(section, tuple(rest))
+    return f"{name}.{below}" if below else str(name)

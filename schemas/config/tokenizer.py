@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from schemas.config.base import Config
 from schemas.config.train import OptimConfig, TrainConfig
 
 
-class VqganConfig(Config):
-    """TATS's 3-D VQGAN (https://arxiv.org/abs/2204.03638). Fields that fix the codes go into its fingerprint."""
+class _ModelConfig(Config):
+    """What the architectures share: an encoder that downsamples by powers of 2, and an EMA codebook."""
 
-    kind: Literal["vqgan"] = "vqgan"
     embedding_dim: int = Field(256, ge=1, description="Channels of a codebook vector.")
-    n_codes: int = Field(16384, ge=2, description="Vectors in the codebook.")
-    n_hiddens: int = Field(32, ge=1, description="Channels after the first convolution; doubled at each level.")
-    downsample: tuple[int, int, int] = Field((4, 8, 8), description="Downsampling of time, height, width: powers of 2.")
+    n_codes: int = Field(ge=2, description="Vectors in the codebook.")
+    downsample: tuple[int, int, int] = Field(description="Downsampling of time, height, width: powers of 2.")
     image_channels: int = Field(3, ge=1, description="Channels of the video.")
-    norm: Literal["group", "batch"] = Field("batch", description="Group norm (32 groups) or batch norm.")
-    padding: Literal["replicate", "constant", "reflect", "circular"] = Field(
-        "replicate", description="Padding of the encoder's first and strided convolutions (all others: replicate)."
-    )
     random_restart: bool = Field(True, description="Give unused codes the vectors of the current batch.")
     restart_threshold: float = Field(1.0, ge=0, description="A code with an EMA count below this is unused.")
     ema_decay: float = Field(0.99, gt=0, lt=1, description="Decay of the codebook's moving averages.")
     commitment_weight: float = Field(0.25, ge=0, description="Weight of the commitment loss.")
+    parity: bool = Field(
+        False,
+        description="Train on several ranks as the original: codes start and restart from rank 0's clips, perplexity "
+        "and (VideoGPT) batch norm see a rank's own clips. Default: a batch trains alike on any number of ranks.",
+    )
 
     @field_validator("downsample")
     @classmethod
@@ -44,14 +43,83 @@ class VqganConfig(Config):
         """Latent grid (t, h, w) of a clip of that size.
 
         Raises:
-            ValueError: a side is not divisible by its downsampling factor.
+            ValueError: a side is not divisible by its downsampling factor, or too small for the padding.
         """
-        sizes = (num_frames, height, width)
-        for name, size, factor in zip(("num_frames", "height", "width"), sizes, self.downsample, strict=True):
+        sizes = {"num_frames": num_frames, "height": height, "width": width}
+        for (name, size), factor in zip(sizes.items(), self.downsample, strict=True):
             if size % factor:
                 raise ValueError(f"{name} {size} is not divisible by the downsampling factor {factor}")
-        t, h, w = (s // f for s, f in zip(sizes, self.downsample, strict=True))
+        t, h, w = (s // f for s, f in zip(sizes.values(), self.downsample, strict=True))
         return t, h, w
+
+
+class VqganConfig(_ModelConfig):
+    """TATS's 3-D VQGAN (https://arxiv.org/abs/2204.03638). Fields that fix the codes go into its fingerprint."""
+
+    kind: Literal["vqgan"] = "vqgan"
+    n_codes: int = Field(16384, ge=2, description="Vectors in the codebook.")
+    n_hiddens: int = Field(32, ge=1, description="Channels after the first convolution; doubled at each level.")
+    downsample: tuple[int, int, int] = Field((4, 8, 8), description="Downsampling of time, height, width: powers of 2.")
+    norm: Literal["group", "batch"] = Field("batch", description="Group norm (32 groups) or batch norm.")
+    padding: Literal["replicate", "constant", "reflect", "circular"] = Field(
+        "replicate", description="Padding of the encoder's first and strided convolutions (all others: replicate)."
+    )
+
+    def grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Latent grid (t, h, w) of a clip of that size.
+
+        Raises:
+            ValueError: a side is not divisible by its downsampling factor, or too small for the padding.
+        """
+        sizes = {"num_frames": num_frames, "height": height, "width": width}
+        for (name, size), factor in zip(sizes.items(), self.downsample, strict=True):
+            least = self.least_size(factor)
+            if size < least:
+                raise ValueError(f"{name} {size} is too small for {self.padding} padding, which needs {least}")
+        return super().grid(num_frames, height, width)
+
+    def least_size(self, factor: int) -> int:
+        """Smallest side along an axis of that downsampling factor: padding cannot copy what is not there.
+
+        Reflection copies values besides the border's, a circle all that there are; the two others need one value.
+        """
+        room = {"reflect": 1, "circular": 0}.get(self.padding)
+        if room is None:
+            return 1
+        least, scale = 1 + room, 1
+        for level in range(self.levels):
+            strided = factor >> level > 1
+            least = max(least, scale * ((1 if strided else 2) + room))
+            scale *= 2 if strided else 1
+        return least
+
+
+class VqvaeConfig(_ModelConfig):
+    """VideoGPT's VQ-VAE (https://arxiv.org/abs/2104.10157). Fields that fix the codes go into its fingerprint."""
+
+    kind: Literal["vqvae"] = "vqvae"
+    n_codes: int = Field(2048, ge=2, description="Vectors in the codebook.")
+    n_hiddens: int = Field(240, ge=2, multiple_of=2, description="Channels of every layer.")
+    n_res_layers: int = Field(4, ge=0, description="Residual blocks with axial attention, in encoder and decoder each.")
+    downsample: tuple[int, int, int] = Field((4, 4, 4), description="Downsampling of time, height, width: powers of 2.")
+
+    @field_validator("downsample")
+    @classmethod
+    def _some_level(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
+        if max(value) < 2:
+            raise ValueError("at least one factor must be 2 or more: the decoder is made of strided convolutions")
+        return value
+
+
+def _kind(model: Any) -> Any:
+    return model.get("kind", "vqgan") if isinstance(model, dict) else getattr(model, "kind", None)
+
+
+TokenizerModelConfig = Annotated[
+    Annotated[VqganConfig, Tag("vqgan")] | Annotated[VqvaeConfig, Tag("vqvae")],
+    Discriminator(_kind, custom_error_type="kind", custom_error_message="`kind` is vqgan or vqvae"),
+]
+"""An architecture, told apart by `kind` (without it: vqgan)."""
 
 
 class DiscriminatorConfig(Config):
@@ -92,13 +160,47 @@ class TokenizerTrainConfig(TrainConfig):
     preview_clips: int = Field(4, ge=1, le=32, description="Held-out clips shown in every preview.")
 
 
-class TokenizerConfig(Config):
-    """Section `tokenizer`."""
+_VIDEOGPT: dict[str, dict[str, Any]] = {
+    "loss": {
+        "l1_weight": 0.0,
+        "l2_weight": 1 / 0.06,
+        "image_gan_weight": 0.0,
+        "video_gan_weight": 0.0,
+        "gan_feature_weight": 0.0,
+        "perceptual_weight": 0.0,
+    },
+    "generator": {
+        "optimizer": "adam",
+        "lr": 3e-4,
+        "betas": (0.9, 0.999),
+        "weight_decay": 0.0,
+        "clip_grad_norm": None,
+    },
+}
+"""Defaults of `kind: vqvae`: what VideoGPT trains with."""
 
-    model: VqganConfig = Field(default_factory=VqganConfig)
+
+class TokenizerConfig(Config):
+    """Section `tokenizer`. What is not set follows the paper of the model's kind."""
+
+    model: TokenizerModelConfig = Field(
+        default_factory=VqganConfig, description="Architecture: `kind: vqgan` (TATS) or `kind: vqvae` (VideoGPT)."
+    )
     discriminators: DiscriminatorConfig = Field(default_factory=DiscriminatorConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
     train: TokenizerTrainConfig = Field(default_factory=TokenizerTrainConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_kind(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict) or _kind(tree.get("model", {})) != "vqvae":
+            return tree
+        loss, train = tree.get("loss", {}), tree.get("train", {})
+        if isinstance(loss, dict):
+            loss = _VIDEOGPT["loss"] | loss
+        if isinstance(train, dict) and isinstance(train.get("generator", {}), dict):
+            train = {**train, "generator": _VIDEOGPT["generator"] | train.get("generator", {})}
+        return {**tree, "loss": loss, "train": train}
 
 
 class TokensConfig(Config):

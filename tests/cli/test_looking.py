@@ -142,7 +142,9 @@ def test_config_schema(capfd: pytest.CaptureFixture[str]) -> None:
     for key in ("out: str (required)", "data.num_frames: int (default 16)", "tokenizer.train.generator"):
         assert key in text
     part = said(capfd, "config", "schema", "tokenizer.model")
-    assert "tokenizer.model.n_codes: int (default 16384)" in part and "data." not in part
+    for kind, codes in (("vqgan", 16384), ("vqvae", 2048)):
+        assert f"tokenizer.model.kind: {kind}" in part and f"tokenizer.model.n_codes: int (default {codes})" in part
+    assert "data." not in part
     schema = json.loads(said(capfd, "config", "schema", "--json"))
     assert {"out", "data", "shards", "tokenizer"} <= schema["properties"].keys()
     assert main(["config", "schema", "tokenizer.modle"]) == 2

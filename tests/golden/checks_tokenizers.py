@@ -1,4 +1,4 @@
-"""Checks of tats/vqgan_*, tats/vqgan_loss_* and tats/codebook_*."""
+"""Checks of tats/vqgan_*, tats/vqgan_loss_*, videogpt/vqvae_* and both systems' codebook_*."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from schemas.config.tokenizer import DiscriminatorConfig, LossConfig, VqganConfig
+from schemas.config.tokenizer import DiscriminatorConfig, LossConfig, TokenizerConfig, VqganConfig, VqvaeConfig
 from tests.golden.cases import Case
 from vtok.tokenizers import losses
 from vtok.tokenizers.codebook import Codebook
 from vtok.tokenizers.discriminators import Discriminators
 from vtok.tokenizers.vqgan import VQGAN
+from vtok.tokenizers.vqvae import VQVAE
 
 NOT_THE_TOKENIZER = ("image_discriminator.", "video_discriminator.", "perceptual_model.")
 
@@ -54,6 +55,47 @@ def check_vqgan(case: Case) -> None:
     assert torch.equal(output.codes_bthw, case.reference("encodings"))
     sizes = video_bcthw.shape[2:]
     assert model.grid(*sizes) == tuple(case.reference("encodings").shape[1:])
+
+
+def vqvae_from(config: dict[str, Any], state: dict[str, Tensor]) -> VQVAE:
+    """Our VQ-VAE with the original's options and weights, in eval mode."""
+    same = ("embedding_dim", "n_codes", "n_hiddens", "n_res_layers", "downsample")
+    model = VQVAE(VqvaeConfig(**{name: config[name] for name in same}))
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def check_vqvae(case: Case) -> None:
+    state = case.state()
+    model = vqvae_from(case.config, state)
+    assert set(model.state_dict()) - set(state) == {"codebook.initialized"}
+    video_bcthw = case.input("x")
+    near, exact, loss = (case.tolerance(k) for k in ("activations", "codes_tokens", "loss"))
+    with torch.no_grad():
+        case.expect("encoder", model.encoder(video_bcthw), near)
+        case.expect("z", model.latents(video_bcthw), near)
+        case.expect("encodings", model.encode(video_bcthw), exact)
+        case.expect("embeddings", model.quantize(video_bcthw).embeddings_bcthw, near)
+        case.expect("decode", model.decode(case.reference("encodings")), near)
+        output = model(video_bcthw)
+        case.expect("x_recon", output.recon_bcthw, near)
+        if case.has("res_out"):
+            block = model.encoder.get_submodule("res_stack.0")
+            case.expect("res_out", block(case.input("res_in")), near)
+            case.expect("axial_out", block.get_submodule("block.8")(case.input("res_in")), near)
+    assert torch.equal(output.codes_bthw, case.reference("encodings"))
+    weights = TokenizerConfig.model_validate({"model": {"kind": "vqvae"}}).loss
+    frame_index_b = torch.zeros(len(video_bcthw), dtype=torch.int64)
+    total, scalars = losses.generator_loss(video_bcthw, output, frame_index_b, None, weights, factor=0.0)
+    for name in ("recon_loss", "commitment_loss", "perplexity"):
+        case.expect(name, scalars[name], loss)
+    torch.testing.assert_close(
+        total, case.reference("recon_loss") + case.reference("commitment_loss"), rtol=loss, atol=0
+    )
+    grid = model.grid(*video_bcthw.shape[2:])
+    assert grid == tuple(case.reference("encodings").shape[1:])
+    sequence, resolution = case.config["sequence_length"], case.config["resolution"]
+    assert model.grid(sequence, resolution, resolution) == tuple(case.config["latent_shape"])
 
 
 def _models(case: Case) -> tuple[VQGAN, Discriminators]:

@@ -16,7 +16,13 @@ from tests.golden.checks_priors import (
     check_sparse_layout,
     check_topk_topp,
 )
-from tests.golden.checks_tokenizers import check_codebook_ema, check_codebook_init, check_vqgan, check_vqgan_loss
+from tests.golden.checks_tokenizers import (
+    check_codebook_ema,
+    check_codebook_init,
+    check_vqgan,
+    check_vqgan_loss,
+    check_vqvae,
+)
 
 Check = Callable[[Case], None]
 
@@ -41,6 +47,7 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("videogpt", "codebook_ema"): check_codebook_ema,
     ("videogpt", "codebook_init"): check_codebook_init,
     ("videogpt", "sparse_layout"): check_sparse_layout,
+    ("videogpt", "vqvae_"): check_vqvae,
 }
 
 

@@ -127,3 +127,34 @@ def test_shipped_recipes_load_and_say_what_they_are(path: Path) -> None:
     header = path.read_text().split("\nname:")[0]
     for word in ("Paper:", "Expected:", "Hardware:", "Hours:", "Command:"):
         assert word in header, f"{path.name} lacks {word}"
+
+
+def test_kinds_of_tokenizers(tmp_path: Path) -> None:
+    """Keys, defaults and mistakes are those of the model's kind; without a kind it is the VQGAN."""
+    path = write(tmp_path / "r.yaml", {**MINIMAL, "tokenizer": {"model": {"kind": "vqvae"}}})
+    tokenizer = load_recipe(path, ["tokenizer.train.generator.lr=1e-3"]).tokenizer
+    assert (tokenizer.model.kind, tokenizer.model.n_codes, tokenizer.model.downsample) == ("vqvae", 2048, (4, 4, 4))
+    assert (tokenizer.loss.l1_weight, tokenizer.loss.l2_weight, tokenizer.loss.video_gan_weight) == (0, 1 / 0.06, 0)
+    generator = tokenizer.train.generator
+    assert (generator.lr, generator.betas, generator.clip_grad_norm) == (1e-3, (0.9, 0.999), None)
+    assert load_recipe(write(tmp_path / "v.yaml", MINIMAL)).tokenizer.loss.video_gan_weight == 1
+    assert Recipe.model_validate(load_recipe(path).plain()) == load_recipe(path)
+
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path, ["tokenizer.model.norm=batch", "tokenizer.model.n_codes=1", "tokenizer.model.n_res_layer=2"])
+    found = {place: (message, hint) for place, message, hint in caught.value.problems}
+    assert found["tokenizer.model.norm"][0] == "unknown key"
+    assert found["tokenizer.model.n_res_layer"][1] == "did you mean n_res_layers?"
+    assert "(got 1)" in found["tokenizer.model.n_codes"][0]
+    assert len(found) == 3
+    with pytest.raises(ConfigError, match=r"tokenizer\.model: `kind` is vqgan or vqvae"):
+        load_recipe(path, ["tokenizer.model.kind=vqvea"])
+
+
+def test_reflection_needs_frames(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.yaml", MINIMAL)
+    short = ["tokenizer.model.padding=reflect", "data.num_frames=8"]
+    with pytest.raises(ConfigError, match=r"data\.num_frames 8 is too small for reflect padding, which needs 12"):
+        load_recipe(path, short)
+    assert load_recipe(path, [*short, "data.num_frames=12"]).data.num_frames == 12
+    assert load_recipe(path, [*short, "tokenizer.model.padding=circular"]).data.num_frames == 8

@@ -5,9 +5,11 @@ import itertools
 import pytest
 import torch
 
-from schemas.errors import VtokError
+from schemas.config.tokenizer import VqganConfig
+from schemas.errors import UsageError, VtokError
 from vtok.tokenizers.layers import SamePadConv3d, SamePadConvTranspose3d, draw_weights, same_padding
 from vtok.tokenizers.norm import SyncBatchNorm2d, SyncBatchNorm3d, normalise
+from vtok.tokenizers.vqgan import VQGAN
 
 
 @pytest.mark.parametrize(("kernel", "stride", "pads"), [(4, 2, (1, 1)), (4, 1, (2, 1)), (3, 1, (1, 1)), (1, 1, (0, 0))])
@@ -69,3 +71,17 @@ def test_batch_norm_is_torchs_on_one_process(ours: type, torchs: type, shape: tu
     for name, value in b.state_dict().items():
         assert torch.equal(a.state_dict()[name], value), name
     assert torch.equal(a.eval()(x), b.eval()(x))
+
+
+@pytest.mark.parametrize(("mode", "least"), [("reflect", 12), ("circular", 8)])
+def test_padding_that_finds_too_little_says_so(mode: str, least: int) -> None:
+    """The config's bound is the layers' own: what it allows runs, and what it refuses raises a clear error."""
+    config = VqganConfig(embedding_dim=4, n_codes=16, n_hiddens=2, downsample=(4, 8, 8), padding=mode)
+    model = VQGAN(config).eval()
+    assert config.least_size(4) == least
+    assert model.grid(least, 16, 16) == (least // 4, 2, 2)
+    assert model.encode(torch.zeros(1, 3, least, 16, 16)).shape == (1, least // 4, 2, 2)
+    with pytest.raises(ValueError, match=f"num_frames {least - 4} is too small for {mode} padding"):
+        model.grid(least - 4, 16, 16)
+    with pytest.raises(UsageError, match=f"too small for {mode} padding: a layer finds .* along t"):
+        model.encode(torch.zeros(1, 3, least - 4, 16, 16))

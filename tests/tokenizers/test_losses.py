@@ -7,8 +7,9 @@ import torch
 
 from schemas.config.tokenizer import DiscriminatorConfig, LossConfig, VqganConfig
 from vtok.tokenizers import losses
+from vtok.tokenizers.autoencoder import Reconstruction
 from vtok.tokenizers.discriminators import Discriminators
-from vtok.tokenizers.vqgan import VQGAN, VqganOutput
+from vtok.tokenizers.vqgan import VQGAN
 
 FRAMES = torch.tensor([0, 3])
 
@@ -17,8 +18,8 @@ def _video(seed: int = 0) -> torch.Tensor:
     return torch.rand(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(seed)) - 0.5
 
 
-def _output(recon: torch.Tensor) -> VqganOutput:
-    return VqganOutput(recon, torch.tensor(0.5), torch.tensor(3.0), torch.zeros(2, 1, 1, 1, dtype=torch.int64))
+def _output(recon: torch.Tensor) -> Reconstruction:
+    return Reconstruction(recon, torch.tensor(0.5), torch.tensor(3.0), torch.zeros(2, 1, 1, 1, dtype=torch.int64))
 
 
 def _discriminators(loss: str = "hinge") -> Discriminators:

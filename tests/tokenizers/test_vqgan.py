@@ -5,8 +5,9 @@ import torch
 
 from schemas.config.tokenizer import VqganConfig
 from schemas.errors import VtokError
+from vtok.tokenizers.autoencoder import strides
 from vtok.tokenizers.base import Tokenizer, fingerprint_of
-from vtok.tokenizers.vqgan import VQGAN, strides
+from vtok.tokenizers.vqgan import VQGAN
 
 SMALL = VqganConfig(embedding_dim=4, n_codes=16, n_hiddens=2, downsample=(2, 4, 4))
 

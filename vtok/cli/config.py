@@ -32,37 +32,46 @@ def schema(
     from pydantic import BaseModel
 
     from schemas.config import Recipe
+    from schemas.config.base import sections
 
     if as_json:
         console.say(json.dumps(Recipe.model_json_schema(), indent=2))
         return 0
-    model: type[BaseModel] = Recipe
+    models: list[type[BaseModel]] = [Recipe]
     for part in filter(None, section.split(".")):
-        field = model.model_fields.get(part)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            raise UsageError(f"no section {part!r}", at=section, hint=f"sections: {', '.join(_sections(model))}")
-        model = field.annotation
-    _print_fields(model, f"{section}." if section else "")
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        found = [item for field in fields for item in sections(field.annotation)]
+        if not found:
+            raise UsageError(f"no section {part!r}", at=section, hint=f"sections: {', '.join(_sections(models))}")
+        models = found
+    _print_sections(models, f"{section}." if section else "")
     return 0
 
 
-def _sections(model: Any) -> list[str]:
-    from pydantic import BaseModel
+def _sections(models: Any) -> list[str]:
+    from schemas.config.base import sections
 
-    return [
-        name
-        for name, field in model.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-    ]
+    return [name for model in models for name, field in model.model_fields.items() if sections(field.annotation)]
 
 
-def _print_fields(model: Any, prefix: str) -> None:
-    from pydantic import BaseModel
+def _print_sections(models: Any, prefix: str) -> None:
+    """The fields of a section; of one for every `kind` where there are several."""
+    for model in models:
+        if len(models) > 1:
+            first = (model.__doc__ or "").partition(". ")[0]
+            console.say(f"{prefix}kind: {model.model_fields['kind'].default}\n    {first}.")
+        _print_fields(model, prefix, skip="kind" if len(models) > 1 else "")
+
+
+def _print_fields(model: Any, prefix: str, skip: str) -> None:
+    from schemas.config.base import sections
 
     for name, field in model.model_fields.items():
+        if name == skip:
+            continue
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            _print_fields(kind, f"{prefix}{name}.")
+        if sections(kind):
+            _print_sections(sections(kind), f"{prefix}{name}.")
             continue
         text = str(kind).replace("typing.", "") if not isinstance(kind, type) else kind.__name__
         default = "required" if field.is_required() else f"default {json.dumps(field.get_default(), default=list)}"
@@ -82,6 +91,6 @@ def recipes(
         return 0
     for path in sorted(SHIPPED.glob("*.yaml")):
         first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        console.say(f"{path.stem:16} {first}")
+        console.say(f"{path.stem:24} {first}")
     console.say("next: vtok recipes NAME")
     return 0

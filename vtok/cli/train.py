@@ -24,7 +24,7 @@ Gpus = Annotated[
 
 @app.command()
 def tokenizer(recipe: RecipeArgument, overrides: Overrides = None, resume: Resume = "auto", gpus: Gpus = 1) -> int:
-    """Train the video VQGAN on the shards."""
+    """Train the video tokenizer (VQGAN or VQ-VAE) on the shards."""
     parsed = read_recipe(recipe, overrides)
     if _must_launch(gpus):
         return _launch(gpus, ["train", "tokenizer", recipe, *(overrides or []), "--resume", resume])

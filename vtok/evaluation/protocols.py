@@ -32,8 +32,8 @@ from vtok.evaluation.reconstruction import psnr, psnr_of_best_constant_frame
 from vtok.files import read_table
 from vtok.priors.load import load_prior
 from vtok.shards.reader import Clip, ShardReader
+from vtok.tokenizers.base import Tokenizer
 from vtok.tokenizers.load import load_tokenizer
-from vtok.tokenizers.vqgan import VQGAN
 from vtok.tokens.stats import health
 from vtok.tokens.store import TokenStore
 from vtok.video.decode import read_video
@@ -262,7 +262,7 @@ def _stack(clips: list[Clip]) -> Float[Tensor, "b 3 t h w"]:
 
 
 @torch.no_grad()
-def _reconstruct(tokenizer: VQGAN, video_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
+def _reconstruct(tokenizer: Tokenizer, video_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
     """What is left of clips after encoding and decoding, in [-0.5, 0.5], on the CPU."""
     return tokenizer.decode(tokenizer.encode(video_bcthw.to(_device()))).clamp(-0.5, 0.5).cpu()
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from schemas.config.base import Config, canonical
 
 # Fields that steer training only: two tokenizers that differ in them alone give the same codes and videos.
-_TRAINING_FIELDS = frozenset({"random_restart", "restart_threshold", "ema_decay", "commitment_weight"})
+_TRAINING_FIELDS = frozenset({"random_restart", "restart_threshold", "ema_decay", "commitment_weight", "parity"})
 _DECIDING = ("encoder.", "decoder.", "pre_vq_conv.", "post_vq_conv.", "codebook.embeddings")
 
 

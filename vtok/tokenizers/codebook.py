@@ -4,7 +4,9 @@ VQ-VAE (https://arxiv.org/abs/1711.00937, appendix A.1) as VideoGPT (https://arx
 initialised from the first batch, unused codes restarted from the current one. TATS and MeBT use the same codebook.
 
 Deviations from the originals, on purpose: the state dict holds an `initialized` flag (theirs does not, so resuming
-re-initialised their codebooks); no one-hot matrix is built; random draws come from the caller.
+re-initialised their codebooks); no one-hot matrix is built; random draws come from the caller; vectors for
+initialisation and restart come from the batch of all ranks and perplexity counts it, so that a batch trains alike on
+any number of ranks (with `parity`, as theirs: from rank 0's share, and the local share).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vtok.tokenizers.collective import from_first_rank, sum_over_ranks
+from vtok.tokenizers.collective import from_first_rank, rows_of_all_ranks, sum_over_ranks, world_size
 from vtok.tokenizers.layers import default_generator
 
 # Distances held at once: 2^23 float32 values are 32 MiB.
@@ -59,7 +61,7 @@ class CodebookOutput(NamedTuple):
         embeddings_bcthw: the codes' vectors, with the gradient of the input (straight-through).
         codes_bthw: int64, 0..n_codes-1.
         commitment_loss: weight * mean((z - vector)^2), a scalar.
-        perplexity: exp(entropy of the codes of this rank's batch), a scalar in 1..n_codes.
+        perplexity: exp(entropy of the codes), a scalar in 1..n_codes; in training mode over the batch of all ranks.
     """
 
     embeddings_bcthw: Float[Tensor, "b c t h w"]
@@ -75,6 +77,7 @@ class Codebook(nn.Module):
         decay: decay of the moving averages.
         commitment_weight: factor of the commitment loss.
         random_restart: replace codes whose moving count falls below `restart_threshold` by vectors of the batch.
+        parity: on several ranks, initialise and restart from rank 0's rows and report each rank's perplexity.
         generator: draws the vectors that are there before the first batch; None: a generator with seed 0.
     """
 
@@ -91,6 +94,7 @@ class Codebook(nn.Module):
         commitment_weight: float = 0.25,
         random_restart: bool = True,
         restart_threshold: float = 1.0,
+        parity: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -98,6 +102,7 @@ class Codebook(nn.Module):
         self.commitment_weight = commitment_weight
         self.random_restart = random_restart
         self.restart_threshold = restart_threshold
+        self.parity = parity
         embeddings = torch.empty(n_codes, dim)
         if not embeddings.is_meta:
             embeddings.copy_(GeneratorDraws(default_generator(generator)).normal(n_codes, dim))
@@ -116,10 +121,11 @@ class Codebook(nn.Module):
 
         Args:
             z_bcthw: latents of any float dtype; distances and averages are taken in float32.
-            draws: needed in training mode by the first call, and by every call with `random_restart`.
+            draws: needed in training mode by the first call, and by every call with `random_restart`. On several
+                ranks, rank 0's count.
 
         Raises:
-            ValueError: random numbers are needed and `draws` is None.
+            ValueError: random numbers are needed and `draws` is None, or the first batch is not shared out evenly.
         """
         with torch.autocast(z_bcthw.device.type, enabled=False):
             z_bcthw = z_bcthw.float()
@@ -132,10 +138,11 @@ class Codebook(nn.Module):
             chosen_bcthw = self.lookup(codes_bthw)
             commitment_loss = self.commitment_weight * F.mse_loss(z_bcthw, chosen_bcthw)
             counts_k = torch.bincount(codes_bn.flatten(), minlength=self.n_codes).float()
-            probabilities = counts_k / codes_bn.numel()
+            all_counts_k = sum_over_ranks(counts_k.clone()) if self.training else counts_k
+            probabilities = counts_k / counts_k.sum() if self.parity else all_counts_k / all_counts_k.sum()
             perplexity = torch.exp(-(probabilities * (probabilities + 1e-10).log()).sum())
             if self.training:
-                self._update(rows_nc, codes_bn.flatten(), counts_k, draws)
+                self._update(rows_nc, codes_bn.flatten(), all_counts_k, draws)
             straight_through = (chosen_bcthw - z_bcthw).detach() + z_bcthw
         return CodebookOutput(straight_through, codes_bthw, commitment_loss, perplexity)
 
@@ -165,19 +172,28 @@ class Codebook(nn.Module):
         return self._seen_initialized
 
     def _candidates(self, rows_nc: Tensor, draws: Draws | None) -> Tensor:
-        """`n_codes` vectors: a random choice of rank 0's rows, which are repeated with noise if they are too few."""
+        """`n_codes` vectors, the same on every rank: a random choice of the batch's rows.
+
+        If they are too few, the rows are repeated with noise. The batch is that of all ranks; with `parity`, rank 0's.
+        """
         if draws is None:
             raise ValueError("the codebook needs random numbers: pass a generator in training mode")
-        rows, dim = rows_nc.shape
-        if rows < self.n_codes:
-            rows_nc = rows_nc.repeat(math.ceil(self.n_codes / rows), 1)
-            noise = draws.normal(rows_nc.shape[0], dim).to(rows_nc)
-            rows_nc = rows_nc + noise * (_TILE_STD / math.sqrt(dim))
-        order = draws.permutation(rows_nc.shape[0])[: self.n_codes].to(rows_nc.device)
-        return from_first_rank(rows_nc[order].contiguous())
+        rows = rows_nc.shape[0] * (1 if self.parity else world_size())
+        copies = math.ceil(self.n_codes / rows)
+        noise = draws.normal(rows * copies, rows_nc.shape[1]) if copies > 1 else None
+        order_k = draws.permutation(rows * copies)[: self.n_codes]
+        index_k = from_first_rank(order_k.to(rows_nc.device))
+        vectors_kc = rows_nc[index_k % rows] if self.parity else rows_of_all_ranks(rows_nc, index_k % rows)
+        if noise is not None:
+            vectors_kc = vectors_kc + noise[order_k].to(rows_nc) * (_TILE_STD / math.sqrt(rows_nc.shape[1]))
+        return from_first_rank(vectors_kc) if self.parity or noise is not None else vectors_kc
 
     @torch.no_grad()
     def _initialise(self, rows_nc: Tensor, draws: Draws | None) -> None:
+        rows = rows_nc.shape[0]
+        everywhere = int(sum_over_ranks(torch.tensor([rows], device=rows_nc.device)))
+        if everywhere != rows * world_size():
+            raise ValueError(f"{everywhere} rows over {world_size()} ranks, of which {rows} here: shares must be equal")
         vectors_kc = self._candidates(rows_nc, draws)
         self.embeddings.copy_(vectors_kc)
         self.z_avg.copy_(vectors_kc)
@@ -185,10 +201,9 @@ class Codebook(nn.Module):
         self.initialized.fill_(True)
 
     @torch.no_grad()
-    def _update(self, rows_nc: Tensor, codes_n: Tensor, counts_k: Tensor, draws: Draws | None) -> None:
-        counts_k = sum_over_ranks(counts_k.clone())
+    def _update(self, rows_nc: Tensor, codes_n: Tensor, all_counts_k: Tensor, draws: Draws | None) -> None:
         sums_kc = sum_over_ranks(_sum_by_code(rows_nc, codes_n, self.n_codes))
-        self.N.mul_(self.decay).add_(counts_k, alpha=1 - self.decay)
+        self.N.mul_(self.decay).add_(all_counts_k, alpha=1 - self.decay)
         self.z_avg.mul_(self.decay).add_(sums_kc, alpha=1 - self.decay)
         total = self.N.sum()
         smoothed_k = (self.N + _EPS) / (total + self.n_codes * _EPS) * total

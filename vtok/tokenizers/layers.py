@@ -1,4 +1,4 @@
-"""Convolutions with "same" padding and the residual block of the 3-D VQGAN (TATS, https://arxiv.org/abs/2204.03638).
+"""Convolutions with "same" padding, and the residual block of the 3-D VQGAN (TATS, https://arxiv.org/abs/2204.03638).
 
 Sub-module names (`conv`, `convt`, `norm1`, `conv1`, ...) are the original's, so its state dicts load by name. On
 purpose, no layer draws its weights when it is built: `draw_weights` does, from a generator, with the distributions of
@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vtok.tokenizers.norm import normalise
+from schemas.errors import UsageError
+from vtok.tokenizers.norm import Norm, normalise
 
 Padding = Literal["replicate", "constant", "reflect", "circular"]
 
@@ -33,8 +34,27 @@ def same_padding(kernel: int, stride: tuple[int, int, int]) -> tuple[int, ...]:
 
 
 def pad_same(x: Float[Tensor, "b c t h w"], pads: tuple[int, ...], mode: Padding) -> Float[Tensor, "b c t2 h2 w2"]:
-    """`x` padded by `pads` (see `same_padding`); returned as it is when there is nothing to pad."""
-    return F.pad(x, pads, mode=mode) if any(pads) else x
+    """`x` padded by `pads` (see `same_padding`); returned as it is when there is nothing to pad.
+
+    Raises:
+        UsageError: reflection or circle, and an axis holds too few values to copy.
+    """
+    if not any(pads):
+        return x
+    if mode in ("reflect", "circular"):
+        _check_room(x, pads, mode)
+    return F.pad(x, pads, mode=mode)
+
+
+def _check_room(x: Tensor, pads: tuple[int, ...], mode: Padding) -> None:
+    for axis, size, widest in zip("thw", x.shape[2:], (max(pads[i : i + 2]) for i in (4, 2, 0)), strict=True):
+        least = widest + (mode == "reflect")
+        if size < least:
+            raise UsageError(
+                f"the clip is too small for {mode} padding: a layer finds {size} values along {axis} and needs {least}",
+                at="tokenizer.model.padding",
+                hint="use longer or larger clips, less downsampling, or replicate padding",
+            )
 
 
 class _Conv2d(nn.Conv2d):
@@ -65,11 +85,12 @@ class SamePadConv3d(nn.Module):
         kernel: int,
         stride: tuple[int, int, int] = (1, 1, 1),
         padding: Padding = "replicate",
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.pads = same_padding(kernel, stride)
         self.padding = padding
-        self.conv = _Conv3d(in_channels, out_channels, kernel, stride=stride)
+        self.conv = _Conv3d(in_channels, out_channels, kernel, stride=stride, bias=bias)
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t2 h2 w2"]:
         return self.conv(pad_same(x, self.pads, self.padding))
@@ -78,22 +99,30 @@ class SamePadConv3d(nn.Module):
 class SamePadConvTranspose3d(nn.Module):
     """3-D transposed convolution whose output has exactly n * stride values along every axis of n values.
 
-    The input is padded by the rule of `SamePadConv3d`, always by replication.
+    The input is padded by the rule of `SamePadConv3d`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: tuple[int, int, int],
+        padding: Padding = "replicate",
+    ) -> None:
         super().__init__()
         self.pads = same_padding(kernel, stride)
+        self.padding = padding
         self.convt = _ConvTranspose3d(in_channels, out_channels, kernel, stride=stride, padding=kernel - 1)
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t2 h2 w2"]:
-        return self.convt(pad_same(x, self.pads, "replicate"))
+        return self.convt(pad_same(x, self.pads, self.padding))
 
 
 class ResBlock(nn.Module):
     """x + conv2(silu(norm2(conv1(silu(norm1(x)))))) with 3x3x3 convolutions, replicate padding, equal channels."""
 
-    def __init__(self, channels: int, norm: Literal["group", "batch"]) -> None:
+    def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
         self.norm1 = normalise(norm, channels)
         self.conv1 = SamePadConv3d(channels, channels, 3)

@@ -1,19 +1,32 @@
-"""A trained tokenizer from its run folder."""
+"""Tokenizers by their config: a new one, or a trained one from its run folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 
-from schemas.config.tokenizer import VqganConfig
+from schemas.config.tokenizer import TokenizerModelConfig, VqganConfig, VqvaeConfig
 from schemas.errors import IntegrityError
 from vtok import artefacts
+from vtok.tokenizers.autoencoder import VideoAutoencoder
 from vtok.tokenizers.vqgan import VQGAN
+from vtok.tokenizers.vqvae import VQVAE
 from vtok.weights import read_weights
 
 
-def load_tokenizer(folder: str | Path, device: str | torch.device = "cpu") -> VQGAN:
+def build_tokenizer(config: VqganConfig | VqvaeConfig, generator: torch.Generator | None = None) -> VideoAutoencoder:
+    """A new tokenizer of the config's kind.
+
+    Args:
+        config: the architecture.
+        generator: draws the initial weights; None: a generator with seed 0.
+    """
+    return VQVAE(config, generator) if isinstance(config, VqvaeConfig) else VQGAN(config, generator)
+
+
+def load_tokenizer(folder: str | Path, device: str | torch.device = "cpu") -> VideoAutoencoder:
     """The tokenizer of a finished run, in eval mode, without gradients.
 
     Args:
@@ -27,7 +40,8 @@ def load_tokenizer(folder: str | Path, device: str | torch.device = "cpu") -> VQ
     folder = Path(folder)
     card = artefacts.load(folder, "tokenizer")
     tensors, description = read_weights(folder, "tokenizer", card.index_sha256)
-    tokenizer = VQGAN(VqganConfig.model_validate(description["model"]))
+    model: VqganConfig | VqvaeConfig = TypeAdapter(TokenizerModelConfig).validate_python(description["model"])
+    tokenizer = build_tokenizer(model)
     tokenizer.load_state_dict(tensors)
     tokenizer.requires_grad_(False).eval()
     if tokenizer.fingerprint != card.facts["fingerprint"]:

@@ -1,5 +1,7 @@
 """Losses of the VQGAN (TATS, https://arxiv.org/abs/2204.03638; VQGAN, https://arxiv.org/abs/2012.09841).
 
+VideoGPT's VQ-VAE has its squared error and the commitment loss only: no discriminators.
+
 Pure functions: the caller makes the reconstruction once, chooses the frames and owns the optimisers. The terms, their
 weights and the order in which the discriminators see batches are TATS's. Deviation on purpose: passes through a
 discriminator that cannot change a loss (before `discriminator_start`, or with weight 0) are left out;
@@ -14,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from schemas.config.tokenizer import LossConfig
+from vtok.tokenizers.autoencoder import Reconstruction
 from vtok.tokenizers.discriminators import Discriminators
 from vtok.tokenizers.lpips import LPIPS
-from vtok.tokenizers.vqgan import VqganOutput
 
 Scalars = dict[str, Tensor]
 
@@ -55,6 +57,11 @@ def discriminator_factor(config: LossConfig, batch: int) -> float:
     return 0.0 if batch < config.discriminator_start else 1.0
 
 
+def uses_discriminators(config: LossConfig) -> bool:
+    """Whether any loss has weight that needs a discriminator."""
+    return config.image_gan_weight > 0 or config.video_gan_weight > 0
+
+
 def pick_frames(video_bcthw: Float[Tensor, "b c t h w"], frame_index_b: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
     """Frame `frame_index_b[i]` of clip i."""
     return video_bcthw[torch.arange(video_bcthw.shape[0], device=video_bcthw.device), :, frame_index_b]
@@ -62,9 +69,9 @@ def pick_frames(video_bcthw: Float[Tensor, "b c t h w"], frame_index_b: Int[Tens
 
 def generator_loss(
     video_bcthw: Float[Tensor, "b c t h w"],
-    output: VqganOutput,
+    output: Reconstruction,
     frame_index_b: Int[Tensor, " b"],
-    discriminators: Discriminators,
+    discriminators: Discriminators | None,
     config: LossConfig,
     *,
     factor: float,
@@ -75,9 +82,10 @@ def generator_loss(
 
     Args:
         video_bcthw: the clips, in [-0.5, 0.5].
-        output: the VQGAN's forward pass on them.
+        output: the tokenizer's forward pass on them.
         frame_index_b: the frame of each clip, 0..t-1, that the image losses see.
         discriminators: may have `requires_grad` off: gradients pass through them to the reconstruction all the same.
+            None: losses without them, which `always_run` cannot change.
         factor: see `discriminator_factor`.
         lpips: needed when `perceptual_weight` > 0.
         always_run: make also those discriminator passes that cannot change the loss.
@@ -102,19 +110,20 @@ def generator_loss(
             raise ValueError("perceptual_weight > 0 needs LPIPS")
         perceptual_loss = config.perceptual_weight * lpips(frames_bchw, recon_frames_bchw).mean()
 
-    image_d, video_d = discriminators.image_discriminator, discriminators.video_discriminator
+    image_d = discriminators.image_discriminator if discriminators else None
+    video_d = discriminators.video_discriminator if discriminators else None
     run_image = always_run or factor * config.image_gan_weight > 0
     run_video = always_run or factor * config.video_gan_weight > 0
     match = always_run or config.gan_feature_weight > 0
     # Running statistics see the batches in this order: image fake, video fake, image real, video real.
-    image_fake = image_d(recon_frames_bchw) if run_image else None
-    video_fake = video_d(recon_bcthw) if run_video else None
+    image_fake = image_d(recon_frames_bchw) if image_d and run_image else None
+    video_fake = video_d(recon_bcthw) if video_d and run_video else None
     g_image_loss = generator_adversarial(image_fake[0]) if image_fake else zero
     g_video_loss = generator_adversarial(video_fake[0]) if video_fake else zero
     image_features = video_features = zero
-    if image_fake and match and config.image_gan_weight > 0:
+    if image_d and image_fake and match and config.image_gan_weight > 0:
         image_features = feature_matching(image_fake[1], image_d(frames_bchw)[1])
-    if video_fake and match and config.video_gan_weight > 0:
+    if video_d and video_fake and match and config.video_gan_weight > 0:
         video_features = feature_matching(video_fake[1], video_d(video_bcthw)[1])
 
     adversarial = factor * (config.image_gan_weight * g_image_loss + config.video_gan_weight * g_video_loss)

@@ -18,6 +18,7 @@ from schemas.errors import VtokError
 from vtok.tokenizers.collective import sum_over_ranks, world_size
 
 GROUPS = 32
+Norm = Literal["group", "batch", "local"]
 
 
 class _GlobalBatchNorm(torch.autograd.Function):
@@ -89,7 +90,7 @@ class SyncBatchNorm3d(_SynchronisedStatistics, nn.BatchNorm3d):
     """`BatchNorm3d` with statistics over all ranks; input and output `Float[Tensor, "b c t h w"]`."""
 
 
-def normalise(kind: Literal["group", "batch"], channels: int) -> nn.Module:
+def normalise(kind: Norm, channels: int) -> nn.Module:
     """The normalisation layer of a residual block.
 
     Args:
@@ -102,6 +103,8 @@ def normalise(kind: Literal["group", "batch"], channels: int) -> nn.Module:
     """
     if kind == "batch":
         return SyncBatchNorm3d(channels)
+    if kind == "local":
+        return nn.BatchNorm3d(channels)
     if channels % GROUPS:
         raise VtokError(
             f"group norm has {GROUPS} groups: it cannot normalise {channels} channels",

@@ -3,62 +3,20 @@ uses too: a clip becomes a grid of codes.
 
 Replicate padding makes the code of a still clip the same at every time, so longer sequences than the trained ones can
 be decoded. Parameter names are the original's. It reproduces TATS, with these deviations on purpose: the codebook's
-flag is saved (see `codebook.py`), and one forward pass a batch serves both training phases (TATS runs two, and
-so updates codebook and batch norms twice).
+(see `codebook.py`), and one forward pass a batch serves both training phases (TATS runs two, and so updates codebook
+and batch norms twice).
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from schemas.config.tokenizer import VqganConfig
-from vtok.tokenizers.base import fingerprint_of
-from vtok.tokenizers.codebook import Codebook, CodebookOutput, GeneratorDraws
-from vtok.tokenizers.layers import (
-    Padding,
-    ResBlock,
-    SamePadConv3d,
-    SamePadConvTranspose3d,
-    default_generator,
-    draw_weights,
-)
-from vtok.tokenizers.norm import normalise
-from vtok.video.transforms import PIXEL_RANGE, RESIZE_POLICY
-
-Norm = Literal["group", "batch"]
-
-
-class VqganOutput(NamedTuple):
-    """One forward pass.
-
-    Attributes:
-        recon_bcthw: the reconstruction, not clamped.
-        commitment_loss: scalar, weighted.
-        perplexity: scalar, 1..n_codes.
-        codes_bthw: int64.
-    """
-
-    recon_bcthw: Float[Tensor, "b c t h w"]
-    commitment_loss: Float[Tensor, ""]
-    perplexity: Float[Tensor, ""]
-    codes_bthw: Int[Tensor, "b t2 h2 w2"]
-
-
-def strides(downsample: tuple[int, int, int]) -> list[tuple[int, int, int]]:
-    """The stride of every level: each axis is halved in the first levels, until its factor is reached.
-
-    (4, 8, 8) gives (2, 2, 2), (2, 2, 2), (1, 2, 2), in the encoder and, not mirrored, in the decoder.
-    """
-    halvings = [factor.bit_length() - 1 for factor in downsample]
-    levels = []
-    for level in range(max(halvings)):
-        t, h, w = (2 if count > level else 1 for count in halvings)
-        levels.append((t, h, w))
-    return levels
+from vtok.tokenizers.autoencoder import VideoAutoencoder, strides
+from vtok.tokenizers.layers import Padding, ResBlock, SamePadConv3d, SamePadConvTranspose3d
+from vtok.tokenizers.norm import Norm, normalise
 
 
 class DownBlock(nn.Module):
@@ -128,8 +86,8 @@ class Decoder(nn.Module):
         return self.conv_last(x)
 
 
-class VQGAN(nn.Module):
-    """Encoder, codebook and decoder; a `Tokenizer`. Its discriminators live apart, in `discriminators.py`.
+class VQGAN(VideoAutoencoder):
+    """TATS's encoder and decoder around the codebook. Its discriminators live apart, in `discriminators.py`.
 
     Args:
         config: the architecture.
@@ -140,77 +98,13 @@ class VQGAN(nn.Module):
     """
 
     def __init__(self, config: VqganConfig, generator: torch.Generator | None = None) -> None:
-        super().__init__()
-        generator = default_generator(generator)
-        self.config = config
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config, self.encoder.out_channels)
-        self.pre_vq_conv = SamePadConv3d(self.encoder.out_channels, config.embedding_dim, 1, padding=config.padding)
-        self.post_vq_conv = SamePadConv3d(config.embedding_dim, self.encoder.out_channels, 1)
-        draw_weights(self, generator)
-        self.codebook = Codebook(
-            config.n_codes,
-            config.embedding_dim,
-            decay=config.ema_decay,
-            commitment_weight=config.commitment_weight,
-            random_restart=config.random_restart,
-            restart_threshold=config.restart_threshold,
+        encoder = Encoder(config)
+        channels = encoder.out_channels
+        super().__init__(
+            config,
+            encoder=encoder,
+            decoder=Decoder(config, channels),
+            pre_vq_conv=SamePadConv3d(channels, config.embedding_dim, 1),
+            post_vq_conv=SamePadConv3d(config.embedding_dim, channels, 1),
             generator=generator,
         )
-
-    @property
-    def codebook_size(self) -> int:
-        return self.config.n_codes
-
-    @property
-    def downsample(self) -> tuple[int, int, int]:
-        return self.config.downsample
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 (hex) of the architecture and the present weights; see `base.fingerprint_of`."""
-        return fingerprint_of(self.config, self.state_dict(), input_range=PIXEL_RANGE, policy=RESIZE_POLICY)
-
-    def grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """Codes (t, h, w) of a clip of that many frames and pixels.
-
-        Raises:
-            ValueError: a side is not divisible by its downsampling factor.
-        """
-        return self.config.grid(num_frames, height, width)
-
-    def latents(self, video_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t2 h2 w2"]:
-        """The vectors that the codebook quantises."""
-        return self.pre_vq_conv(self.encoder(video_bcthw.contiguous(memory_format=torch.channels_last_3d)))
-
-    def quantize(
-        self, video_bcthw: Float[Tensor, "b c t h w"], generator: torch.Generator | None = None
-    ) -> CodebookOutput:
-        """Codes, their vectors, commitment loss and perplexity; in training mode the codebook learns."""
-        draws = None if generator is None else GeneratorDraws(generator)
-        return self.codebook(self.latents(video_bcthw), draws)
-
-    @torch.no_grad()
-    def encode(self, video_bcthw: Float[Tensor, "b c t h w"]) -> Int[Tensor, "b t2 h2 w2"]:
-        """int64 codes of a video in [-0.5, 0.5].
-
-        Raises:
-            RuntimeError: in training mode, where batch norm would make the codes depend on the batch.
-        """
-        if self.training:
-            raise RuntimeError("encode() needs eval mode: call tokenizer.eval() first")
-        return self.quantize(video_bcthw).codes_bthw
-
-    def decode(self, codes_bthw: Int[Tensor, "b t h w"]) -> Float[Tensor, "b c t2 h2 w2"]:
-        """The video of codes in 0..codebook_size-1: around [-0.5, 0.5], not clamped."""
-        return self.decoder(self.post_vq_conv(self.codebook.lookup(codes_bthw)))
-
-    def forward(self, video_bcthw: Float[Tensor, "b c t h w"], generator: torch.Generator | None = None) -> VqganOutput:
-        """Reconstruct a video in [-0.5, 0.5].
-
-        Args:
-            generator: needed in training mode by the codebook (first batch, restarts).
-        """
-        quantized = self.quantize(video_bcthw, generator)
-        recon_bcthw = self.decoder(self.post_vq_conv(quantized.embeddings_bcthw))
-        return VqganOutput(recon_bcthw, quantized.commitment_loss, quantized.perplexity, quantized.codes_bthw)

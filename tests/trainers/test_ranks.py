@@ -1,0 +1,60 @@
+"""Two training processes take the steps of one on the same batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from schemas.config import load_recipe
+from tests.pipelines.making import vtok
+from tests.trainers.making import losses, prepare, weights
+from trainers.tokenizer import train_tokenizer
+from vtok.hardware import find_compiler
+
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.deepspeed,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler: DeepSpeed's op cannot be built"),
+]
+STEPS = 6
+MODELS = {
+    "vqgan": {"kind": "vqgan", "n_hiddens": 4},
+    "vqvae": {"kind": "vqvae", "n_hiddens": 8, "n_res_layers": 1},
+}
+
+
+def _recipe(inputs: Path, out: Path, kind: str, engine: str) -> Path:
+    """A recipe with more codes than are used, so that some are restarted."""
+    prepare(inputs, out, "tokenizer", steps=STEPS, engine=engine, zero_stage=0, checkpoint_every=STEPS)
+    path = out / "recipe.yaml"
+    tree = yaml.safe_load(path.read_text())
+    tree["tokenizer"]["model"] = {**MODELS[kind], "embedding_dim": 4, "n_codes": 60, "downsample": [2, 4, 4]}
+    tree["tokenizer"]["train"]["generator"]["lr"] = 1e-5
+    if kind == "vqvae":
+        del tree["tokenizer"]["loss"]
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+@pytest.mark.parametrize("kind", list(MODELS))
+def test_two_processes_take_the_steps_of_one(inputs: Path, tmp_path: Path, kind: str) -> None:
+    path = _recipe(inputs, tmp_path / "two", kind, "deepspeed")
+    done = vtok("train", "tokenizer", path, "--gpus", "2", timeout=300)
+    assert done.returncode == 0, done.stderr
+    threads = torch.get_num_threads()
+    train_tokenizer(load_recipe(_recipe(inputs, tmp_path / "one", kind, "plain")))
+    torch.set_num_threads(threads)
+    two, one = tmp_path / "two" / "tokenizer", tmp_path / "one" / "tokenizer"
+    ours, theirs = losses(two), losses(one)
+    assert sorted(ours) == sorted(theirs) == list(range(1, STEPS + 1))
+    # Adam makes a step of any gradient, so rounding shows more in its first steps than in plain descent.
+    for step, row in theirs.items():
+        assert ours[step] == pytest.approx(row, rel=1e-2, abs=1e-4), f"step {step}"
+    a, b = weights(two), weights(one)
+    assert float((b["codebook.N"] < 1).sum()) > 0, "codes must have been restarted"
+    for key, value in b.items():
+        assert float((a[key].double() - value.double()).abs().max()) < 1e-3, key
