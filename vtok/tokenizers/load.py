@@ -8,6 +8,7 @@ import torch
 
 from schemas.config.tokenizer import VqganConfig
 from schemas.errors import IntegrityError
+from schemas.paths import as_path
 from vtok import artefacts
 from vtok.tokenizers.vqgan import VQGAN
 from vtok.weights import read_weights
@@ -24,7 +25,7 @@ def load_tokenizer(folder: str | Path, device: str | torch.device = "cpu") -> VQ
         UsageError: no finished tokenizer is there.
         IntegrityError: the weights are not those that the card seals.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     card = artefacts.load(folder, "tokenizer")
     tensors, description = read_weights(folder, "tokenizer", card.index_sha256)
     tokenizer = VQGAN(VqganConfig.model_validate(description["model"]))
