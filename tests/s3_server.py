@@ -6,12 +6,14 @@ It is moto's, served by werkzeug in a thread. A failure is injected before a req
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 BUCKET = "bucket"
@@ -47,7 +49,7 @@ class Server:
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_MAX_ATTEMPTS": "3",
+            "AWS_MAX_ATTEMPTS": "2",
         }
 
     @contextmanager
@@ -79,6 +81,16 @@ class Server:
         found = {name: bytes(key.value) for name, key in bucket.keys.items() if name.startswith(f"{prefix}/")}
         return {name.removeprefix(f"{prefix}/"): data for name, data in found.items() if not name.endswith("/")}
 
+    def digests(self, folder: Path) -> dict[str, str]:
+        """`tests.pipelines.making.digests` of a folder in the bucket."""
+        found = self.objects("/".join(folder.parts[2:]))
+        return {name: hashlib.sha256(data).hexdigest() for name, data in sorted(found.items())}
+
+
+def is_put(method: str, path: str, query: str) -> bool:
+    """A `Match`: whatever writes."""
+    return method in ("PUT", "POST")
+
 
 @contextmanager
 def s3_server() -> Iterator[Server]:
@@ -94,9 +106,11 @@ def s3_server() -> Iterator[Server]:
         request = environment["REQUEST_METHOD"], environment["PATH_INFO"], environment["QUERY_STRING"]
         if not server.refuses(*request):
             return application(environment, start)
+        sent = environment["wsgi.input"]  # a client that is cut off while it sends may not see the answer
+        sent.read(-1 if "HTTP_TRANSFER_ENCODING" in environment else int(environment.get("CONTENT_LENGTH") or 0))
         status, body = server._answer
-        start(status, [("Content-Type", "application/xml"), ("Connection", "close")])
-        return [body]
+        start(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        return [] if environment["REQUEST_METHOD"] == "HEAD" else [body]
 
     listening = make_server("127.0.0.1", 0, front, threaded=True)
     thread = threading.Thread(target=listening.serve_forever, daemon=True)
