@@ -41,7 +41,18 @@ def remote(made: Recipe, s3: Server) -> Recipe:
 
 
 def in_bucket(made: Recipe, name: str) -> Recipe:
-    return made.model_copy(update={"out": f"s3://{BUCKET}/{name}", "models": made.out})
+    """The recipe of `made` with the run in the bucket."""
+    cluster = made.cluster.model_copy(update={"workers": 1})
+    return made.model_copy(update={"out": f"s3://{BUCKET}/{name}", "models": made.out, "cluster": cluster})
+
+
+def copy_in_bucket(remote: Recipe, s3: Server, name: str, *stages: str) -> Recipe:
+    """A run of its own in the bucket with some stages of `remote`."""
+    settings = remote.model_copy(update={"out": f"s3://{BUCKET}/{name}"})
+    for stage in stages:
+        for file, data in s3.objects(f"run/{stage}").items():
+            write_bytes(settings.folder(stage) / file, data)
+    return settings
 
 
 @pytest.mark.parametrize("stage", ["clips", "shards", "tokens"])
@@ -70,10 +81,8 @@ def test_commands_look_into_the_bucket(made: Recipe, remote: Recipe) -> None:
     assert done.stdout.startswith(f"shards in s3://{BUCKET}/run/shards: complete")
 
 
-def test_a_rerun_makes_only_what_is_missing_or_damaged(made: Recipe, s3: Server) -> None:
-    settings = in_bucket(made, "damaged")
-    ingest(settings)
-    shard(settings)
+def test_a_rerun_makes_only_what_is_missing_or_damaged(made: Recipe, remote: Recipe, s3: Server) -> None:
+    settings = copy_in_bucket(remote, s3, "damaged", "clips", "shards")
     folder = settings.folder("shards")
     (folder / "_vtok.json").unlink()
     write_bytes(folder / "train-00001.tar", (folder / "train-00001.tar").read_bytes()[:5000])
@@ -85,9 +94,8 @@ def test_a_rerun_makes_only_what_is_missing_or_damaged(made: Recipe, s3: Server)
     assert s3.digests(folder) == digests(made.folder("shards"))
 
 
-def test_a_job_that_the_store_refused_finishes_on_rerun(made: Recipe, s3: Server) -> None:
-    settings = in_bucket(made, "refused")
-    ingest(settings)
+def test_a_job_that_the_store_refused_finishes_on_rerun(made: Recipe, remote: Recipe, s3: Server) -> None:
+    settings = copy_in_bucket(remote, s3, "refused", "clips")
     with (
         s3.failing(lambda method, path, query: is_put(method, path, query) and "train-00001" in path),
         pytest.raises(VtokError, match="SLOW_DOWN") as caught,
@@ -100,9 +108,10 @@ def test_a_job_that_the_store_refused_finishes_on_rerun(made: Recipe, s3: Server
     assert s3.digests(settings.folder("shards")) == digests(made.folder("shards"))
 
 
-def test_a_killed_driver_and_a_rerun_give_the_same_bytes(made: Recipe, s3: Server, tmp_path: Path) -> None:
-    settings = in_bucket(made, "killed")
-    ingest(settings)
+def test_a_killed_driver_and_a_rerun_give_the_same_bytes(
+    made: Recipe, remote: Recipe, s3: Server, tmp_path: Path
+) -> None:
+    settings = copy_in_bucket(remote, s3, "killed", "clips")
     file = write_recipe(tmp_path / "r.yaml", Path(made.data.root), as_path(settings.out))
     mark = tmp_path / "mark"
     first = vtok("data", "shard", file, VTOK_CRASH_AT="shards:_index.parquet:before_rename", VTOK_CRASH_MARK=str(mark))
