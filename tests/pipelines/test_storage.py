@@ -8,17 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.generate import generate
 from pipelines.ingest import ingest
 from pipelines.shard import shard
 from pipelines.tokenize_clips import tokenize
 from schemas.config import Recipe
-from schemas.errors import VtokError
+from schemas.errors import UsageError, VtokError
 from schemas.paths import as_path
 from tests.pipelines.making import digests, vtok, write_recipe
 from tests.s3_server import BUCKET, Server, is_put
+from trainers.prior import train_prior
+from trainers.tokenizer import train_tokenizer
 from vtok.files import write_bytes
 from vtok.inspect_folder import describe_run
 from vtok.shards.reader import ShardReader
+from vtok.tokenizers.load import load_tokenizer
 from vtok.tokens.store import TokenStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -72,8 +76,8 @@ def test_readers_find_the_same_in_the_bucket(made: Recipe, remote: Recipe) -> No
 
 
 def test_commands_look_into_the_bucket(made: Recipe, remote: Recipe) -> None:
-    stages = [item for item in describe_run(Path(remote.out)) if item["state"] == "complete"]
-    assert [item["kind"] for item in stages] == ["clips", "shards", "tokens"]
+    stages = [item["kind"] for item in describe_run(Path(remote.out)) if item["state"] == "complete"]
+    assert stages[:3] == ["clips", "shards", "tokens"]
     done = vtok("data", "info", str(remote.folder("shards")))
     assert done.returncode == 0, done.stderr
     local = vtok("data", "info", str(made.folder("shards")))
@@ -120,3 +124,42 @@ def test_a_killed_driver_and_a_rerun_give_the_same_bytes(
     assert half.items() < whole.items() and "_index.parquet" not in half and "train-00001.tar" in half
     shard(settings)
     assert s3.digests(settings.folder("shards")) == whole
+
+
+def test_training_reads_the_bucket_and_writes_to_a_local_folder(made: Recipe, remote: Recipe, tmp_path: Path) -> None:
+    for train in (train_tokenizer, train_prior):
+        with pytest.raises(UsageError, match="training needs a local folder") as caught:
+            train(remote.model_copy(update={"models": None}))
+        assert "models" in caught.value.hint
+        here, there = (
+            train(short(run, tmp_path / f"{train.__name__}-{name}")) for run, name in ((made, "a"), (remote, "b"))
+        )
+        assert here == there, "the cards hold the sha256 of the weights"
+
+
+def short(run: Recipe, models: Path) -> Recipe:
+    """A training of two steps into a folder of its own."""
+    few = {"steps": 2, "batch_size": 4, "engine": "plain", "threads": 1, "validate_clips": 4}
+    tokenizer = run.tokenizer.model_copy(
+        update={
+            "train": run.tokenizer.train.model_copy(update=few),
+            "loss": run.tokenizer.loss.model_copy(update={"perceptual_weight": 0.0}),
+        }
+    )
+    prior = run.prior.model_copy(update={"train": run.prior.train.model_copy(update=few)})
+    return run.model_copy(update={"models": str(models), "tokenizer": tokenizer, "prior": prior})
+
+
+def test_a_tokenizer_in_the_bucket(made: Recipe, s3: Server) -> None:
+    folder = as_path(f"s3://{BUCKET}/models/tokenizer")
+    for path in made.folder("tokenizer").iterdir():
+        write_bytes(folder / path.name, path.read_bytes())
+    assert load_tokenizer(folder).fingerprint == load_tokenizer(made.folder("tokenizer")).fingerprint
+
+
+@pytest.mark.soak
+def test_samples_in_the_bucket(made: Recipe, remote: Recipe, s3: Server, tmp_path: Path) -> None:
+    settings = made.model_copy(update={"out": str(tmp_path), "models": made.out})
+    generate(settings)
+    generate(remote)
+    assert s3.digests(remote.folder("samples")) == digests(settings.folder("samples"))
