@@ -17,6 +17,7 @@ import torch
 from schemas.card import CARD_NAME, PLAN_NAME, Card, Plan
 from schemas.errors import UsageError
 from schemas.metrics import METRICS
+from schemas.paths import COPY_FIRST, as_path, local_only
 from vtok import artefacts, console
 from vtok.evaluation.protocols import PROTOCOLS, SETTINGS, not_possible
 from vtok.evaluation.results import CLIPS_TABLE, CONFUSION_NAME, METRICS_FOLDER, METRICS_TABLE, PER_CLIP
@@ -39,6 +40,7 @@ def evaluate(run: Path, protocols: list[str] | None = None) -> Card:
         UsageError: an unknown protocol, one that was asked for lacks its inputs, or there is nothing to measure.
         IntegrityError: an artefact is damaged.
     """
+    run = local_only(as_path(run), "vtok evaluate", COPY_FIRST)
     chosen, skipped = _choose(run, protocols)
     stages = sorted({stage for name in chosen for stage in (*PROTOCOLS[name].needs, *PROTOCOLS[name].uses)})
     inputs = {stage: artefacts.load(run / stage).fingerprint for stage in stages if (run / stage / CARD_NAME).exists()}

@@ -14,10 +14,11 @@ from schemas.card import Card
 from schemas.config import Recipe
 from schemas.config.prior import SampleConfig
 from schemas.errors import UsageError
+from schemas.paths import as_path
 from schemas.samples import SAMPLES
 from vtok import artefacts
 from vtok.artefacts import Part
-from vtok.files import read_table, sha256_of
+from vtok.files import local_copy, read_table, sha256_of
 from vtok.parquet import recover_part, write_part
 from vtok.priors.load import load_prior
 from vtok.sampling.autoregressive import sample_codes
@@ -93,7 +94,10 @@ def generate(recipe: Recipe) -> Card:
 def _write_grid(folder: Path, parts: list[str], fps: float) -> None:
     """The first samples, tiled into one GIF."""
     rows = [row for part in parts for row in read_table(folder / part, schema=SAMPLES).to_pylist()][:_GRID_CLIPS]
-    clips = [read_video(folder / row["path"]) for row in rows]
+    clips = []
+    for row in rows:
+        with local_copy(folder / row["path"]) as local:
+            clips.append(read_video(local))
     columns = int(np.ceil(np.sqrt(len(clips))))
     write_gif(folder / GRID_NAME, grid_frames(clips, columns), fps)
 
@@ -111,13 +115,13 @@ class GenerateWorker:
         seed: int,
         classes: list[str],
     ) -> None:
-        self.folder, self.plan, self.seed, self.classes = Path(folder), plan, seed, classes
+        self.folder, self.plan, self.seed, self.classes = as_path(folder), plan, seed, classes
         self.config = SampleConfig.model_validate(config)
         torch.set_num_threads(self.config.threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.prior = load_prior(prior, self.device)
         self.tokenizer = load_tokenizer(tokenizer, self.device)
-        self.prior_fingerprint = artefacts.load(Path(prior), "prior").fingerprint
+        self.prior_fingerprint = artefacts.load(as_path(prior), "prior").fingerprint
 
     def make(self, name: str, payload: list[int]) -> Part:
         """Draws one batch; every clip has a generator of its own, so it does not depend on the others."""

@@ -20,11 +20,12 @@ from schemas.config import Recipe
 from schemas.config.base import fingerprint
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
+from schemas.paths import as_path, local_only
 from vtok import artefacts
 from vtok.artefacts import Part
 from vtok.datasets import LAYOUTS
 from vtok.datasets.base import SourceVideo
-from vtok.files import read_table
+from vtok.files import local_copy, read_table
 from vtok.parquet import recover_part, write_part
 from vtok.video.analysis import Analysis, judge, shots
 from vtok.video.child import DecodeChild
@@ -46,7 +47,10 @@ def ingest(recipe: Recipe) -> Card:
         UsageError: no such folder, no videos in it, or no video long enough for one clip.
     """
     data = recipe.data
-    videos = LAYOUTS[data.layout](Path(data.root), data)
+    root = as_path(data.root)
+    videos = LAYOUTS[data.layout](root, data)
+    if any(video.medium or video.companions for video in videos):
+        local_only(root, "a layout of anything but video files", "copy the dataset to a local disk and set data.root")
     messages = [_message(video) for video in videos]
     listing = [{key: value for key, value in message.items() if key != "path"} for message in messages]
     groups = [messages[i : i + FILES_PER_UNIT] for i in range(0, len(messages), FILES_PER_UNIT)]
@@ -141,7 +145,7 @@ class IngestWorker:
     """Probes files in a disposable child and plans their clips."""
 
     def __init__(self, folder: str, plan: str, data: dict[str, Any]) -> None:
-        self.folder, self.plan = Path(folder), plan
+        self.folder, self.plan = as_path(folder), plan
         self.data = DataConfig.model_validate(data)
         self.child = DecodeChild()
 
@@ -164,8 +168,12 @@ class IngestWorker:
         """Manifest rows of a video's clips, and rejects of those that the filters dropped."""
         if video["reject"] is not None:
             raise VideoError(*video["reject"])
+        with local_copy(video["path"]) as local:
+            return self._plan(video, str(local))
+
+    def _plan(self, video: dict[str, Any], path: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         address = {"medium": video["medium"], "item": video["item"], "source_fps": video["fps"] or self.data.source_fps}
-        facts, size = self.child.probe(video["path"], cpu_seconds=_PROBE_SECONDS, source=address)
+        facts, size = self.child.probe(path, cpu_seconds=_PROBE_SECONDS, source=address)
         companions = video["companions"]
         common = {
             "source": video["source"],
@@ -187,7 +195,7 @@ class IngestWorker:
         else:
             crop = self.data.letterbox == "crop" and common["bbox"] is None
             analysis = self.child.analyse(
-                video["path"], facts, size=size, bars=crop, cpu_seconds=_ANALYSIS_SECONDS, source=address
+                path, facts, size=size, bars=crop, cpu_seconds=_ANALYSIS_SECONDS, source=address
             )
             if analysis.picture is not None:
                 common["bbox"] = list(analysis.picture)

@@ -22,11 +22,12 @@ from schemas.clips import CLIPS, reject_row
 from schemas.config import Recipe
 from schemas.config.data import DataConfig, ShardsConfig
 from schemas.errors import IntegrityError
+from schemas.paths import as_path
 from schemas.shards import MANIFEST_NAME
 from vtok import artefacts, console
 from vtok.artefacts import Part
 from vtok.datasets.base import source_path
-from vtok.files import sha256_of, write_table
+from vtok.files import local_copy, sha256_of, write_table
 from vtok.shards.codec import encode_clip, encode_extras
 from vtok.shards.duplicates import find_duplicates, summary
 from vtok.shards.writer import read_footer, verify_shard, write_shard
@@ -154,7 +155,7 @@ class ShardWorker:
     """Decodes in a disposable child and writes tars."""
 
     def __init__(self, folder: str, plan: str, data: dict[str, Any], shards: dict[str, Any]) -> None:
-        self.folder, self.plan = Path(folder), plan
+        self.folder, self.plan = as_path(folder), plan
         self.data = DataConfig.model_validate(data)
         self.config = ShardsConfig.model_validate(shards)
         self.child = DecodeChild(max_memory_mb=self.config.max_memory_mb)
@@ -171,30 +172,33 @@ class ShardWorker:
         """Yields (clip_id, members); fills the footer on the way."""
         for source, group in itertools.groupby(payload, key=lambda row: row["source"]):
             rows = list(group)
-            decoded = self.child.decode(
-                str(Path(self.data.root) / source_path(source, rows[0]["item"])),
-                rows,
-                resolution=self.data.resolution,
-                policy=self.config.policy,
-                decoder=self.config.decoder,
-                max_pixels=self.config.max_pixels,
-                max_frames=self.config.max_frames,
-                hwaccel=self.config.hwaccel,
-                cpu_seconds=self.config.cpu_seconds_per_video,
-                audio_rate=self.config.audio_rate,
-                companions=self._companions(rows[0]),
-            )
-            for index, result in decoded:
-                row = rows[index]
-                if isinstance(result, VideoError):
-                    footer["rejects"].append(reject_row("shards", source, row["clip_id"], result.reason, result.detail))
-                    continue
-                footer["rows"] += 1
-                row = {**row, "source_sha256": decoded.sha256}
-                footer["sources"][source] = decoded.sha256
-                meta = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-                frames = encode_clip(result.frames_thwc, self.config, clip_fps(row))
-                yield row["clip_id"], {"json": meta, **frames, **encode_extras(result.extras, self.config)}
+            with local_copy(as_path(self.data.root) / source_path(source, rows[0]["item"])) as local:
+                decoded = self.child.decode(
+                    str(local),
+                    rows,
+                    resolution=self.data.resolution,
+                    policy=self.config.policy,
+                    decoder=self.config.decoder,
+                    max_pixels=self.config.max_pixels,
+                    max_frames=self.config.max_frames,
+                    hwaccel=self.config.hwaccel,
+                    cpu_seconds=self.config.cpu_seconds_per_video,
+                    audio_rate=self.config.audio_rate,
+                    companions=self._companions(rows[0]),
+                )
+                for index, result in decoded:
+                    row = rows[index]
+                    if isinstance(result, VideoError):
+                        footer["rejects"].append(
+                            reject_row("shards", source, row["clip_id"], result.reason, result.detail)
+                        )
+                        continue
+                    footer["rows"] += 1
+                    row = {**row, "source_sha256": decoded.sha256}
+                    footer["sources"][source] = decoded.sha256
+                    meta = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+                    frames = encode_clip(result.frames_thwc, self.config, clip_fps(row))
+                    yield row["clip_id"], {"json": meta, **frames, **encode_extras(result.extras, self.config)}
 
     def _companions(self, row: dict[str, Any]) -> dict[str, tuple[str, str]]:
         """Name to absolute path and item of what lies beside a video."""

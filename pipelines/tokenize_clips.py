@@ -18,6 +18,7 @@ from schemas.card import Card
 from schemas.config import Recipe
 from schemas.config.tokenizer import TokensConfig
 from schemas.errors import UsageError
+from schemas.paths import as_path
 from vtok import artefacts
 from vtok.artefacts import Part
 from vtok.parquet import recover_part
@@ -87,7 +88,7 @@ class TokenizeWorker:
         config: dict[str, Any],
         grid: tuple[int, int, int],
     ) -> None:
-        self.folder, self.plan, self.shards, self.grid = Path(folder), plan, Path(shards), grid
+        self.folder, self.plan, self.shards, self.grid = as_path(folder), plan, as_path(shards), grid
         self.config = TokensConfig.model_validate(config)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.set_num_threads(self.config.threads)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipelines.making import write_corpus
+from tests.s3_server import Server, s3_server
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +19,26 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_running() -> Iterator[None]:
-    """A Ray embedded in this process. RAY_ADDRESS names no cluster: an embedded Ray must not look at it."""
+def s3() -> Iterator[Server]:
+    """An S3 server that this process and those that it starts reach through the standard variables."""
+    with s3_server() as server:
+        before = {name: os.environ.get(name) for name in server.environment}
+        os.environ.update(server.environment)
+        try:
+            yield server
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def ray_running(s3: Server) -> Iterator[None]:
+    """A Ray embedded in this process. RAY_ADDRESS names no cluster: an embedded Ray must not look at it.
+
+    Its workers inherit the variables with which they reach `s3`.
+    """
     from pipelines.runtime import ray_session
     from schemas.config.run import ClusterConfig
 

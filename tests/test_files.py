@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -58,6 +59,35 @@ def test_a_full_disk_is_an_error_for_users(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "No space left" in done.stdout
     assert done.stdout.strip().endswith("[]")
+
+
+def test_a_write_that_the_system_cuts_short_leaves_nothing_and_the_next_succeeds(tmp_path: Path) -> None:
+    """The system itself refuses the bytes past a limit, as a full disk does: in the middle of a write."""
+    code = (
+        "import resource, signal, vtok.files as f\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "whole = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, whole[1]))\n"
+        "f.write_bytes('small.bin', b'1' * 4000)\n"
+        "try:\n    f.write_bytes('x.bin', b'1' * 6000)\n"
+        "except f.VtokError as e:\n    print(e)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, whole)\n"
+        "f.write_bytes('y.bin', b'1' * 6000)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "cannot write the file: File too large" in done.stdout
+    assert "at:    x.bin" in done.stdout and "same command again" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.bin", "y.bin"]
+
+
+def test_a_read_only_disk_is_an_error_for_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(VtokError, match="Read-only file system") as caught:
+        write_bytes(tmp_path / "a.bin", b"x")
+    assert "choose another folder" in caught.value.hint
 
 
 @pytest.mark.parametrize("point", ["temp_written", "before_rename", "after_rename"])

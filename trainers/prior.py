@@ -15,6 +15,7 @@ from torch import Tensor
 from schemas.card import CARD_NAME, Card
 from schemas.config import Recipe
 from schemas.errors import UsageError
+from schemas.paths import NEEDS_LOCAL, local_only
 from trainers import loop
 from trainers.engine import Engine, EngineName, barrier, make_engine, rank, world_size
 from trainers.optim import learning_rate
@@ -38,7 +39,7 @@ def train_prior(recipe: Recipe, *, resume: str = "auto") -> Card:
     """
     store = TokenStore(recipe.folder("tokens"))
     check_tokenizer(store, recipe.folder("tokenizer"))
-    folder, config = recipe.folder("prior"), recipe.prior
+    folder, config = local_only(recipe.folder("prior"), "training", NEEDS_LOCAL), recipe.prior
     if config.model.condition == "label" and not store.classes:
         raise UsageError(
             "prior.model.condition is label and the token store has no labels",

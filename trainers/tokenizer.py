@@ -21,6 +21,7 @@ from torch import Tensor
 from schemas.card import Card
 from schemas.config import Recipe
 from schemas.errors import UsageError
+from schemas.paths import NEEDS_LOCAL, local_only
 from trainers import loop
 from trainers.engine import Engine, EngineName, barrier, make_engine, rank, world_size
 from trainers.optim import learning_rate
@@ -57,7 +58,7 @@ def train_tokenizer(recipe: Recipe, *, resume: str = "auto") -> Card:
         VtokError: the loss is not finite, or the disk is full.
     """
     shards = artefacts.load(recipe.folder("shards"), "shards")
-    folder, config = recipe.folder("tokenizer"), recipe.tokenizer
+    folder, config = local_only(recipe.folder("tokenizer"), "training", NEEDS_LOCAL), recipe.tokenizer
     settings = config.model_dump(mode="json", exclude={"train": RUN_ONLY})
     plan = artefacts.make_plan("tokenizer", {**settings, "seed": recipe.seed}, {"shards": shards.fingerprint}, [])
     card = artefacts.begin(folder, plan)

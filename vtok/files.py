@@ -1,6 +1,7 @@
 """The one door to the disk: files appear whole under their final name or not at all.
 
-A file is written under a temporary name beside its place, flushed to the disk, then renamed. `crash_point` lets the
+A local file is written under a temporary name beside its place, flushed to the disk, then renamed. An object of a store
+(`s3://...`) is put whole, by a request that shows nothing until it is complete. `crash_point` lets the
 tests stop the process at named moments around that; it does nothing unless the environment asks for it.
 """
 
@@ -11,7 +12,9 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import IntegrityError, VtokError
+from schemas.paths import ObjectPath, as_path
 
 TEMP_MARK = ".vtok-tmp-"
 _BLOCK = 1 << 20
+_COPIED = 8 << 20  # bytes that are copied at a time
 
 
 def crash_point(name: str) -> None:
@@ -48,14 +53,21 @@ def crash_point(name: str) -> None:
 def atomic_file(path: str | Path, *, point: str = "") -> Iterator[IO[bytes]]:
     """Opens a new file for writing that takes its final name only when the block ends without an error.
 
+    The bytes of an object are held in memory until the block ends, and are then put.
+
     Args:
         path: the final name; its folder is made if need be. An existing file is replaced.
         point: prefix of the crash points `:temp_written`, `:before_rename`, `:after_rename` for the tests.
 
     Raises:
-        VtokError: the disk is full or the folder cannot be written to; nothing is left under the final name.
+        VtokError: the disk is full, the folder cannot be written to or the store refuses; nothing is left under the
+            final name.
     """
-    path = Path(path)
+    path = as_path(path)
+    if isinstance(path, ObjectPath):
+        with _whole_object(path, point) as buffer:
+            yield buffer
+        return
     temp = path.with_name(f"{TEMP_MARK}{uuid.uuid4().hex}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +93,18 @@ def atomic_file(path: str | Path, *, point: str = "") -> Iterator[IO[bytes]]:
     except BaseException:
         _discard(temp)
         raise
+
+
+@contextmanager
+def _whole_object(path: ObjectPath, point: str) -> Iterator[IO[bytes]]:
+    buffer = io.BytesIO()
+    yield buffer
+    if point:
+        crash_point(f"{point}:temp_written")
+        crash_point(f"{point}:before_rename")
+    path.write_bytes(buffer.getbuffer())
+    if point:
+        crash_point(f"{point}:after_rename")
 
 
 def _discard(temp: Path) -> None:
@@ -133,6 +157,18 @@ def write_table(path: str | Path, table: pa.Table, *, point: str = "", **options
     write_bytes(path, table_bytes(table, **options), point=point)
 
 
+@contextmanager
+def open_parquet(path: str | Path, **options: Any) -> Iterator[pq.ParquetFile]:
+    """A Parquet file, wherever it lies, for reading; `options` are `pyarrow.parquet.ParquetFile`'s."""
+    place = as_path(path)
+    if not isinstance(place, ObjectPath):
+        with pq.ParquetFile(place, **options) as file:
+            yield file
+        return
+    with place.open("rb") as stream, pq.ParquetFile(stream, **options) as file:
+        yield file
+
+
 def read_table(path: str | Path, *, columns: list[str] | None = None, schema: pa.Schema | None = None) -> pa.Table:
     """Reads a Parquet file and verifies its page checksums.
 
@@ -146,7 +182,7 @@ def read_table(path: str | Path, *, columns: list[str] | None = None, schema: pa
         VtokError: there is no such file.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with open_parquet(path, page_checksum_verification=True) as file:
             table = file.read(columns=columns)
         return table if schema is None else table.cast(schema)
     except FileNotFoundError:
@@ -162,7 +198,7 @@ def read_table(path: str | Path, *, columns: list[str] | None = None, schema: pa
 def sha256_of(path: str | Path) -> str:
     """sha256 of a file's bytes, hex, read in blocks of 1 MiB."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
+    with as_path(path).open("rb") as stream:
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
@@ -173,7 +209,35 @@ def sweep_temporaries(folder: str | Path) -> int:
 
     Only call it when no other writer can be at work in the folder.
     """
-    leftovers = list(Path(folder).glob(f"{TEMP_MARK}*"))
+    leftovers = list(as_path(folder).glob(f"{TEMP_MARK}*"))
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return len(leftovers)
+
+
+@contextmanager
+def local_copy(path: str | Path) -> Iterator[Path]:
+    """A local path with the same bytes: the file itself, or a copy of the object that is deleted afterwards.
+
+    There is nothing at the local path either if there is no such object.
+
+    Raises:
+        VtokError: the temporary folder (TMPDIR) is full.
+    """
+    place = as_path(path)
+    if not isinstance(place, ObjectPath):
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="vtok-") as folder:
+        copy = Path(folder) / place.name
+        with contextlib.suppress(FileNotFoundError), place.open("rb") as source:
+            try:
+                with copy.open("wb") as target:
+                    shutil.copyfileobj(source, target, _COPIED)
+            except OSError as error:
+                raise VtokError(
+                    f"cannot copy {place} to a local disk: {error.strerror or error}",
+                    at=folder,
+                    hint="make room there, or set TMPDIR to a folder with room, then run the same command again",
+                ) from error
+        yield copy

@@ -10,6 +10,7 @@ import pyarrow as pa
 from schemas.card import CARD_NAME, PLAN_NAME
 from schemas.config.run import STAGE_FOLDERS
 from schemas.errors import UsageError, VtokError
+from schemas.paths import as_path
 from vtok import artefacts
 
 
@@ -27,6 +28,7 @@ def describe(folder: Path) -> dict[str, Any]:
     Raises:
         UsageError: no such folder, or nothing of vtok's in it.
     """
+    folder = as_path(folder)
     if not folder.is_dir():
         raise UsageError("no such folder", at=str(folder), hint="give a run's folder or one of its artefacts")
     if (folder / CARD_NAME).exists():
@@ -64,7 +66,7 @@ def describe_run(folder: Path) -> list[dict[str, Any]]:
     """Descriptions of a run's stages in order; stages that are not there yet are left out."""
     found = []
     for name in STAGE_FOLDERS.values():
-        stage = folder / name
+        stage = as_path(folder) / name
         if (stage / CARD_NAME).exists() or (stage / PLAN_NAME).exists():
             found.append(describe(stage))
     return found

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from schemas.card import Plan
 from schemas.errors import IntegrityError
 from vtok.artefacts import Part
-from vtok.files import read_table, table_bytes, write_bytes
+from vtok.files import open_parquet, read_table, table_bytes, write_bytes
 
 METADATA_KEY = b"vtok"
 _SEAL = b'"zz_sha256":"'  # the last key of the description, so that the last occurrence is the right one
@@ -55,7 +54,7 @@ def read_metadata(path: Path, keys: tuple[str, ...] = ("plan", "split", "rejects
         IntegrityError: the file is truncated or damaged, or no part of vtok's.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             found = dict(json.loads(file.metadata.metadata[METADATA_KEY]))
         return {**found, **{key: found[key] for key in keys}}
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from schemas.errors import VtokError
+from schemas.paths import COPY_FIRST, as_path, local_only
 from schemas.version import CODE_VERSION
 from vtok import report_data, report_models
 from vtok.evaluation.results import shown
@@ -42,6 +43,7 @@ def write_report(run: Path) -> Path:
         UsageError: no such folder, or no stage of a run in it.
         VtokError: the file cannot be written.
     """
+    run = local_only(as_path(run), "vtok report", COPY_FIRST)
     facts = read_run(run)
     sections = [part for title, draw in SECTIONS.items() if (part := _drawn(title, draw, facts)) is not None]
     text = page(f"{facts.name} - vtok report", _header(facts), sections, _footer(facts))

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 
 from schemas.errors import IntegrityError, UsageError
+from schemas.paths import ObjectPath
 from vtok.files import sha256_of, write_bytes
 
 
@@ -46,7 +47,7 @@ def read_weights(folder: Path, name: str, expected_sha256: str) -> tuple[dict[st
                 at=str(path),
                 hint="copy the folder again, or train again",
             )
-        return load_file(path), description
+        return load(path.read_bytes()) if isinstance(path, ObjectPath) else load_file(path), description
     except FileNotFoundError as error:
         raise UsageError("a file of the model is missing", at=str(error.filename or folder)) from None
     except (SafetensorError, yaml.YAMLError) as error:

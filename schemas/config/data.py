@@ -12,7 +12,7 @@ from schemas.config.base import Config
 class DataConfig(Config):
     """Section `data`: the source videos and the clip plan."""
 
-    root: str = Field(description="Folder that holds the videos.")
+    root: str = Field(description="Folder that holds the videos. Local, or `s3://BUCKET/FOLDER`.")
     layout: Literal[
         "folder",
         "bair",

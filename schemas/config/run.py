@@ -20,6 +20,7 @@ from schemas.config.data import DataConfig, ShardsConfig
 from schemas.config.prior import PriorConfig, SampleConfig
 from schemas.config.tokenizer import TokenizerConfig, TokensConfig
 from schemas.errors import ConfigError, UsageError
+from schemas.paths import as_path
 
 Model = TypeVar("Model", bound=Config)
 
@@ -52,7 +53,12 @@ class Recipe(Config):
     """A whole run: source videos to samples. Each command reads its own section and those before it."""
 
     name: str = Field("run", min_length=1, description="Name of the run, shown in reports.")
-    out: str = Field(description="Folder of the run; every stage writes below it.")
+    out: str = Field(description="Folder of the run; every stage writes below it. Local, or `s3://BUCKET/FOLDER`.")
+    models: str | None = Field(
+        None,
+        description="Where `tokenizer/` and `prior/` lie instead of `out`: a local folder, because checkpoints need "
+        "one. For runs whose `out` is an object store.",
+    )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of every random draw.")
     data: DataConfig
     shards: ShardsConfig = Field(default_factory=ShardsConfig)
@@ -74,7 +80,8 @@ class Recipe(Config):
 
     def folder(self, stage: str) -> Path:
         """The folder of a stage: one of `clips shards tokenizer tokens prior samples`."""
-        return Path(self.out) / STAGE_FOLDERS[stage]
+        run = self.models if self.models is not None and stage in ("tokenizer", "prior") else self.out
+        return as_path(run) / STAGE_FOLDERS[stage]
 
 
 def load_recipe(

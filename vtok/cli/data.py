@@ -43,9 +43,11 @@ def info(
     """What an artefact holds, and why anything was rejected."""
     from schemas.card import REJECTS_NAME
     from schemas.clips import REASONS
+    from schemas.paths import as_path
     from vtok.artefacts import load_index, load_rejects
     from vtok.inspect_folder import describe
 
+    path = as_path(path)
     found = describe(path)
     rejects = load_rejects(path).to_pylist() if (path / REJECTS_NAME).exists() else []
     if as_json:

@@ -25,8 +25,10 @@ def demo(
 ) -> int:
     """Run every stage on a small dataset; ends with report.html. Running it again resumes."""
     from pipelines.runtime import ray_session
+    from schemas.paths import as_path, local_only
     from vtok.video.ffmpeg import ffmpeg_binary
 
+    local_only(as_path(out), "vtok demo", "run the commands one by one: `vtok data ingest RECIPE` comes first")
     ffmpeg_binary()  # samples need it: better to know before the training
     planted: list[str] = []
     changes = [f"out={json.dumps(str(out))}"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from schemas.errors import UsageError
+from schemas.paths import ObjectPath
 
 EXTENSIONS = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".gif", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv")
 """Files that count as videos; everything else below a root is ignored."""
@@ -79,6 +80,12 @@ def find_videos(root: Path, *, required: bool = True) -> list[tuple[Path, str]]:
 
 
 def _walk(root: Path) -> Iterator[Path]:
+    if isinstance(root, ObjectPath):
+        for path in root.rglob("*"):
+            hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+            if not hidden and path.name.lower().endswith(EXTENSIONS):
+                yield path
+        return
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(folder) / name for name in folders if (Path(folder) / name).is_symlink())

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from schemas.config.prior import GptConfig
+from schemas.paths import as_path
 from vtok import artefacts
 from vtok.priors.tats import GptPrior
 from vtok.weights import read_weights
@@ -19,7 +20,7 @@ def load_prior(folder: str | Path, device: str | torch.device = "cpu") -> GptPri
         UsageError: no finished prior is there.
         IntegrityError: the weights are not those that the card seals.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     card = artefacts.load(folder, "prior")
     tensors, description = read_weights(folder, "prior", card.index_sha256)
     t, h, w = description["grid"]

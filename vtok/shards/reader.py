@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from schemas.errors import IntegrityError, UsageError
+from schemas.paths import as_path
 from vtok import artefacts
 from vtok.seeds import derive
 from vtok.shards.codec import decode_clip
@@ -86,7 +87,7 @@ class ShardReader:
     def __init__(
         self, folder: str | Path, split: str, *, seed: int = 0, shuffle: bool = True, rank: int = 0, world: int = 1
     ) -> None:
-        self.folder, self.split, self.seed, self.shuffle = Path(folder), split, seed, shuffle
+        self.folder, self.split, self.seed, self.shuffle = as_path(folder), split, seed, shuffle
         self.rank, self.world = rank, world
         self.card = artefacts.load(self.folder, "shards")
         index = artefacts.load_index(self.folder).to_pylist()

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +15,7 @@ from schemas.shards import FOOTER_MEMBER
 from vtok.files import atomic_file
 
 _BLOCK = 1 << 20
+_TAIL = 64 << 10  # bytes of the end that usually hold the footer; a multiple of tar's block
 
 
 class _HashingStream:
@@ -74,10 +75,9 @@ def verify_shard(path: Path) -> dict[str, Any]:
     Raises:
         IntegrityError: the shard is truncated or damaged.
     """
-    footer = read_footer(path)
+    left, footer = _find_footer(path)
     digest, member = hashlib.sha256(), io.BytesIO()
-    with path.open("rb") as stream, tarfile.open(path, "r:") as tar:
-        left = tar.getmembers()[-1].offset
+    with path.open("rb") as stream:
         while left:
             block = stream.read(min(left, _BLOCK))
             digest.update(block)
@@ -98,24 +98,51 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def read_footer(path: Path) -> dict[str, Any]:
-    """The footer of a shard; reads the members' headers only.
+    """The footer of a shard; reads the end of the file only.
 
     Raises:
         IntegrityError: the shard is truncated or damaged.
     """
+    return _find_footer(path)[1]
+
+
+def _find_footer(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the footer's member begins, and what it says.
+
+    It is the last member, so its header is the last block that carries its name: what follows is JSON, without zeros.
+    """
     try:
-        if path.stat().st_size % tarfile.RECORDSIZE:  # tars end on a whole record; tarfile reads on without
+        size = path.stat().st_size
+        if not size or size % tarfile.RECORDSIZE:  # tars end on a whole record
             raise IntegrityError("the shard is cut off", at=str(path), hint=_HINT)
-        with tarfile.open(path, "r:") as tar:
-            last = tar.getmembers()[-1]
-            member = tar.extractfile(last) if last.name == FOOTER_MEMBER else None
-            if member is None:
+        name = FOOTER_MEMBER.encode() + b"\0"
+        with path.open("rb") as stream:
+            for length in _tails(size):
+                stream.seek(size - length)
+                tail = stream.read(length)
+                start = tail.rfind(name)
+                while start >= 0 and start % tarfile.BLOCKSIZE:
+                    start = tail.rfind(name, 0, start)
+                if start >= 0:
+                    break
+            else:
                 raise IntegrityError("the shard has no footer: it is cut off", at=str(path), hint=_HINT)
-            footer = dict(json.loads(member.read()))
-            footer.pop("sha256", None)
-            return footer
-    except (tarfile.TarError, OSError, ValueError, IndexError) as error:
+        header = tarfile.TarInfo.frombuf(tail[start : start + tarfile.BLOCKSIZE], "ascii", "strict")
+        body = start + tarfile.BLOCKSIZE
+        footer = dict(json.loads(tail[body : body + header.size]))
+        footer.pop("sha256", None)
+        return size - length + start, footer
+    except (tarfile.TarError, OSError, ValueError) as error:
         raise IntegrityError(f"the shard cannot be read: {error}", at=str(path), hint=_HINT) from error
+
+
+def _tails(size: int) -> Iterator[int]:
+    """Lengths of the file's end to look at, in bytes: whole blocks, longer each time, at last all of it."""
+    length = _TAIL
+    while length < size:
+        yield length
+        length *= 8
+    yield size
 
 
 _HINT = "delete it and _vtok.json, then run `vtok data shard` again; only this shard is made anew"

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from schemas.config.tokenizer import TokenizerModelConfig, VqganConfig, VqvaeConfig
 from schemas.errors import IntegrityError
+from schemas.paths import as_path
 from vtok import artefacts
 from vtok.tokenizers.autoencoder import VideoAutoencoder
 from vtok.tokenizers.vqgan import VQGAN
@@ -37,7 +38,7 @@ def load_tokenizer(folder: str | Path, device: str | torch.device = "cpu") -> Vi
         UsageError: no finished tokenizer is there.
         IntegrityError: the weights are not those that the card seals.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     card = artefacts.load(folder, "tokenizer")
     tensors, description = read_weights(folder, "tokenizer", card.index_sha256)
     model: VqganConfig | VqvaeConfig = TypeAdapter(TokenizerModelConfig).validate_python(description["model"])

@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Integer
 
 from schemas.errors import IntegrityError
+from schemas.paths import as_path
 from schemas.tokens import tokens_schema
 from schemas.version import SCHEMA_VERSIONS
 from vtok import artefacts
 from vtok.artefacts import Part
-from vtok.files import read_table
+from vtok.files import open_parquet, read_table
 from vtok.parquet import read_metadata, write_part
 from vtok.tokens.stats import health, usage
 
@@ -112,7 +112,7 @@ class TokenStore:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = as_path(folder)
         self.card = artefacts.load(self.folder, "tokens")
         self.parts = artefacts.load_index(self.folder).to_pylist()
         facts = self.card.facts
@@ -139,7 +139,7 @@ class TokenStore:
                 continue
             path = self.folder / part["path"]
             self._check_metadata(path)
-            with pq.ParquetFile(path) as file:
+            with open_parquet(path) as file:
                 layout = file.metadata
                 groups += [RowGroup(path, i, layout.row_group(i).num_rows) for i in range(layout.num_row_groups)]
         return groups
@@ -157,7 +157,7 @@ class TokenStore:
             artefacts.verify_part(self.folder, group.path.name, self._sha256[group.path.name])
             self._verified.add(group.path)
         try:
-            with pq.ParquetFile(group.path, page_checksum_verification=True) as file:
+            with open_parquet(group.path, page_checksum_verification=True) as file:
                 return file.read_row_group(group.number, columns=columns)
         except (pa.ArrowException, OSError) as error:
             raise IntegrityError(
