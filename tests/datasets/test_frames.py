@@ -266,6 +266,8 @@ def test_lists_with_mistakes(tmp_path: Path) -> None:
 
     assert "test.txt:2" in message(["a_1.png"], ["b_1.png", "b_1.mp4"])
     assert "a_1.png is named by train.txt and by test.txt" in message(["a_1.png"], ["x/../a_1.png"])
+    (tmp_path / "alias").symlink_to(tmp_path)
+    assert "a_1.png is named by train.txt and by test.txt" in message(["a_1.png"], ["alias/a_1.png"])
     (tmp_path / "train.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="UTF-8"):
         list_frame_lists(tmp_path, DataConfig(root=str(tmp_path)))

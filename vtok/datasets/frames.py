@@ -140,8 +140,11 @@ def list_frame_lists(root: Path, config: DataConfig) -> list[SourceVideo]:
     guard = _Guard(root)
     videos: list[SourceVideo] = []
     for split, path in lists:
-        images = _read(path)
-        for image in images.keys() & seen.keys():
+        images: dict[Path, str] = {}
+        for image, listed in _read(path).items():
+            images.setdefault(guard.real(image), listed)
+        if twice := images.keys() & seen.keys():
+            image = min(twice)
             raise UsageError(
                 f"{image.name} is named by {seen[image]} and by {path.name}",
                 at=str(path),
@@ -198,29 +201,33 @@ class _Guard:
     """Keeps what lists name below the root, whatever links are in between; looks at every folder once."""
 
     def __init__(self, root: Path) -> None:
-        self._root, self._real = root, Path(os.path.realpath(root))
-        self._folders: dict[Path, tuple[Path, frozenset[str]]] = {}
+        self._root, self._real_root = root, Path(os.path.realpath(root))
+        self._reals: dict[Path, Path] = {}
+        self._leaving: dict[Path, frozenset[str]] = {}
+
+    def real(self, image: Path) -> Path:
+        """An image's one path, where links to folders are followed; the image itself may be a link."""
+        if image.parent not in self._reals:
+            self._reals[image.parent] = Path(os.path.realpath(image.parent))
+        return self._reals[image.parent] / image.name
 
     def video(self, first: Path, last: Path, listed: str, split: str) -> SourceVideo:
-        """The video of a run of images; `listed` is how the list names the first."""
-        real, leaving = self._folder(first.parent)
-        item = f"{first.name}..{last.name}"
-        if not real.is_relative_to(self._real):
+        """The video of a run of images by their real paths; `listed` is how the list names the first."""
+        folder, item = first.parent, f"{first.name}..{last.name}"
+        if not folder.is_relative_to(self._real_root):
             outside = "unsafe_path", "the list names images outside of data.root"
-            return SourceVideo(first.parent, f"{listed}..{last.name}", split, reject=outside, medium="frames")
-        name = real.relative_to(self._real).as_posix()
+            return SourceVideo(folder, f"{listed}..{last.name}", split, reject=outside, medium="frames")
+        name = folder.relative_to(self._real_root).as_posix()
         reject: tuple[str, str] | None = None
-        if leaving and not leaving.isdisjoint(expand_run(item)):
+        if not self._links_out(folder).isdisjoint(expand_run(item)):
             reject = "unsafe_path", "an image is a link that leaves the root"
         return SourceVideo(self._root / name, source_name(name, item), split, reject=reject, medium="frames", item=item)
 
-    def _folder(self, folder: Path) -> tuple[Path, frozenset[str]]:
-        """Where a folder really is, and which of its files are links that leave the root."""
-        if folder not in self._folders:
-            real = Path(os.path.realpath(folder))
-            leaving: frozenset[str] = frozenset()
-            if real.is_relative_to(self._real) and real.is_dir():
-                with os.scandir(real) as entries:
-                    leaving = frozenset(entry.name for entry in entries if _leaves(entry, self._real))
-            self._folders[folder] = real, leaving
-        return self._folders[folder]
+    def _links_out(self, folder: Path) -> frozenset[str]:
+        """The files of a folder that are links to somewhere outside of the root."""
+        if folder not in self._leaving:
+            self._leaving[folder] = frozenset()
+            if folder.is_dir():
+                with os.scandir(folder) as entries:
+                    self._leaving[folder] = frozenset(e.name for e in entries if _leaves(e, self._real_root))
+        return self._leaving[folder]
