@@ -48,6 +48,11 @@ class DataConfig(Config):
         description="Layout `folder`: file below the root with the videos' captions: name<TAB>caption (.tsv, .txt) or "
         "`source` and `caption` (.csv with a header, .jsonl).",
     )
+    semantic_maps: str | None = Field(
+        None,
+        description="Layout `hdf5`: HDF5 file below the root with a class a pixel, cut like the frames; becomes "
+        "`smap.npy` of each clip.",
+    )
     caption_type: Literal["manual", "auto"] = Field(
         "manual", description="MUGEN only: which kind of caption to take; the other where a video has none of it."
     )

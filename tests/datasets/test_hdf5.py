@@ -295,3 +295,29 @@ def test_a_damaged_shard_leaves_no_file(tmp_path: Path) -> None:
     assert list((tmp_path / "written").iterdir()) == []
     with pytest.raises(UsageError):
         write_hdf5(shards, tmp_path / "clips.mp4")
+
+
+def test_captions_and_semantic_maps_beside_the_frames(tmp_path: Path) -> None:
+    root = write(tmp_path / "data/rgb.h5", "tats", ("train",)).parent
+    maps = np.arange(sum(LENGTHS), dtype=np.uint8)[:, None, None] * np.ones((1, SIZE, SIZE), np.uint8)
+    with h5py.File(root / "smap.h5", "w") as file:
+        file.create_dataset("train_data", data=maps)
+    (root / "train_text_description.txt").write_text("a dog runs\tit runs\n\nthe sea\n")
+    config = DataConfig(root=str(root), layout="hdf5", semantic_maps="smap.h5")
+    videos = list_hdf5(root, config)
+    assert [video.caption for video in videos] == ["a dog runs", None, "the sea"]
+    assert [video.companions for video in videos] == [
+        {"smap": "smap.h5#train_data[0:6]"},
+        {"smap": "smap.h5#train_data[6:10]"},
+        {"smap": "smap.h5#train_data[10:19]"},
+    ]
+    made = hdf5(root, tmp_path, semantic_maps="smap.h5")
+    assert made.rejects == {}
+    _, extras = made.clips["rgb.h5#train/2"][-1]
+    assert extras["smap"].shape == (4, SIZE, SIZE)
+    assert extras["smap"][:, 0, 0].tolist() == [14, 15, 16, 17]
+    (root / "train_text_description.txt").write_text("one\ntwo\n")
+    with pytest.raises(UsageError, match="has 2 lines, there are 3 videos"):
+        list_hdf5(root, config)
+    with pytest.raises(UsageError, match="no such file of semantic maps"):
+        list_hdf5(root, DataConfig(root=str(root), layout="hdf5", semantic_maps="gone.h5"))

@@ -4,7 +4,8 @@
 one entry a video in VideoGPT's form; in TATS's one more, the number of frames, by which the forms are told apart. On
 purpose unlike the originals, the last video of VideoGPT's form counts, and so does a video of exactly one clip's
 length. `{split}_labels` (one entry a video, from 0; attribute `classes`: their names) and `{split}_actions` (one row a
-frame) are optional. `vtok.datasets.hdf5_write` makes such files.
+frame) are optional, and so are TATS's captions beside the file, `{split}_text_description.txt`, of which a video gets
+its first, and its file of semantic maps (`data.semantic_maps`). `vtok.datasets.hdf5_write` makes such files.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
 from vtok.datasets.base import SourceVideo, name_below, natural, reject_of, source_name
+from vtok.datasets.tats_pairs import smap_companion, text_descriptions
 from vtok.video.errors import VideoError
 
 ENDINGS = (".h5", ".hdf5")
@@ -40,13 +42,17 @@ def list_hdf5(root: Path, config: DataConfig) -> list[SourceVideo]:
     if not paths:
         known = " or ".join(ENDINGS)
         raise UsageError("no HDF5 files in this folder", at=str(root), hint=f"files ending in {known} count")
+    maps = config.semantic_maps
+    if maps is not None and root / maps not in paths:
+        raise UsageError("no such file of semantic maps", at=str(root / maps), hint="correct data.semantic_maps")
     videos: list[SourceVideo] = []
     for path in sorted(paths, key=lambda path: natural(name_below(path, root))):
-        videos += _videos(path, name_below(path, root), reject_of(path, root))
+        if maps is None or path != root / maps:
+            videos += _videos(path, name_below(path, root), reject_of(path, root), maps)
     return videos
 
 
-def _videos(path: Path, name: str, reject: tuple[str, str] | None) -> list[SourceVideo]:
+def _videos(path: Path, name: str, reject: tuple[str, str] | None, maps: str | None) -> list[SourceVideo]:
     from vtok.video.media.hdf5 import open_hdf5  # h5py takes a fifth of a second to import
 
     if reject is not None:
@@ -55,7 +61,7 @@ def _videos(path: Path, name: str, reject: tuple[str, str] | None) -> list[Sourc
     try:
         with open_hdf5(path) as file:
             for prefix in SPLITS:
-                videos += _split(file, path, name, prefix)
+                videos += _split(file, path, name, prefix, maps)
     except VideoError as error:
         return [SourceVideo(path, name, reject=(error.reason, error.detail))]
     if not videos:
@@ -63,7 +69,7 @@ def _videos(path: Path, name: str, reject: tuple[str, str] | None) -> list[Sourc
     return videos
 
 
-def _split(file: Any, path: Path, name: str, prefix: str) -> list[SourceVideo]:
+def _split(file: Any, path: Path, name: str, prefix: str, maps: str | None) -> list[SourceVideo]:
     """The videos of one split; a split that cannot be read is one reject, so that the others survive."""
     from vtok.video.media.hdf5 import find_video_arrays, reading
 
@@ -79,16 +85,39 @@ def _split(file: Any, path: Path, name: str, prefix: str) -> list[SourceVideo]:
             ends_with_total = len(starts) > 0 and int(starts[-1]) == len(data)
             count = len(starts) - ends_with_total
             labels, classes = _labels(file, prefix, count)
+            edges = [*(int(start) for start in starts[:count]), len(data)] if maps is not None else []
     except VideoError as error:
         return [SourceVideo(path, source_name(name, prefix), split, reject=(error.reason, error.detail), item=prefix)]
+    captions = _captions(path.parent, prefix, count)
     videos = []
     for number in range(count):
         item = f"{prefix}/{number}"
         label = None if labels is None else int(labels[number])
         class_name = classes[label] if label is not None and 0 <= label < len(classes) else None
         source = source_name(name, item)
-        videos.append(SourceVideo(path, source, split, label, class_name, medium="hdf5", item=item))
+        video = SourceVideo(path, source, split, label, class_name, captions[number], medium="hdf5", item=item)
+        if maps is not None:
+            video = video._replace(companions=smap_companion(maps, prefix, edges[number], edges[number + 1]))
+        videos.append(video)
     return videos
+
+
+def _captions(folder: Path, prefix: str, count: int) -> list[str | None]:
+    """The first caption of each video.
+
+    Raises:
+        UsageError: there are captions, but not a line a video.
+    """
+    lines = text_descriptions(folder, prefix)
+    if lines is None:
+        return [None] * count
+    if len(lines) != count:
+        raise UsageError(
+            f"{prefix}_text_description.txt has {len(lines)} lines, there are {count} videos",
+            at=str(folder),
+            hint="a line a video, its captions between tabs; an empty line for none",
+        )
+    return [texts[0] if texts else None for texts in lines]
 
 
 def _labels(file: Any, prefix: str, count: int) -> tuple[np.ndarray | None, list[str]]:
