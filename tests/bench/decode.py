@@ -58,7 +58,6 @@ def main() -> None:
         for gop in (60, 250):
             path = make_video(Path(folder) / f"long{gop}.mp4", 1280, 720, round(1500 * scale), "libx264", gop)
             figures += measure(f"60 s of 720p, GOP {gop}, {SPARSE_CLIPS} clips", sparse_methods(path), rounds, least)
-    print_table(figures)
     if options.json:
         options.json.write_text(json.dumps({"rounds": rounds, "cpu": cpu_name(), "rows": figures}, indent=1) + "\n")
 
@@ -218,7 +217,7 @@ def cpu_seconds() -> float:
 
 
 def measure(video: str, methods: dict[str, Method], rounds: int, least: float) -> list[dict[str, Any]]:
-    """Frames per CPU second of every method, and its ratio to the best bare one of the same round.
+    """Frames per CPU second of every method, and its ratio to the best bare one of the same round; prints them, too.
 
     Each measurement goes on for `least` CPU seconds, because the clock of other processes ticks every 10 ms.
     """
@@ -235,7 +234,7 @@ def measure(video: str, methods: dict[str, Method], rounds: int, least: float) -
     if len(set(frames.values())) > 1:
         print(f"{video}: the methods give different numbers of frames: {frames}", file=sys.stderr)
     bare = [max(rates[name][i] for name in methods if name.startswith("bare")) for i in range(rounds)]
-    return [
+    rows = [
         {
             "video": video,
             "method": name,
@@ -248,6 +247,8 @@ def measure(video: str, methods: dict[str, Method], rounds: int, least: float) -
         }
         for name, found in rates.items()
     ]
+    print_table(rows)
+    return rows
 
 
 def cpu_name() -> str:
@@ -255,15 +256,13 @@ def cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def print_table(figures: list[dict[str, Any]]) -> None:
-    video = ""
-    for row in figures:
-        if row["video"] != video:
-            video = row["video"]
-            print(f"\n{video}\n{'':36}{'frames/CPU-s':>14}{'/ best bare':>14}{'/ first bare':>14}")
+def print_table(rows: list[dict[str, Any]]) -> None:
+    print(f"\n{rows[0]['video']}\n{'':36}{'frames/CPU-s':>14}{'/ best bare':>14}{'/ first bare':>14}")
+    for row in rows:
         print(
             f"{row['method']:36}{row['frames_per_cpu_second']:14.1f}{row['ratio_to_best_bare']:14.3f}"
-            f"{row['ratio_to_first_bare']:14.3f}"
+            f"{row['ratio_to_first_bare']:14.3f}",
+            flush=True,
         )
 
 
