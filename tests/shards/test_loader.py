@@ -29,6 +29,7 @@ from tests.shards.test_order import in_full
 from vtok.shards.loader import ClipBatch, ClipBatches, ClipLoader, Last
 from vtok.shards.reader import ShardReader
 
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores, on purpose
 SIZES = (4, 3, 5, 2, 4)
 CLIPS = sum(SIZES)
 
