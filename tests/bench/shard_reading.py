@@ -4,10 +4,10 @@ mosaicml-streaming.
     python tests/bench/shard_reading.py --out shard_reading.json [--peers-python venv/bin/python]
 
 Everyone reads the same 16x128x128 JPEG clips, shuffled, decodes them with the same function in `--workers` processes
-and hands out the same uint8 tensors. A measurement is a process of its own that reads two epochs: the first one includes
-imports, the start of the workers and, for vtok, the sha256 of every file; the second one is what training sees from then
-on (the others end an epoch with empty queues, vtok's workers go on into the next). Rounds are interleaved. The sums over
-an epoch's pixels are compared, so nobody is fast by reading something else.
+and hands out the same uint8 tensors. A measurement is a process of its own that reads two epochs: the first one
+includes imports, the start of the workers and, for vtok, the sha256 of every file; the second one is what training sees
+from then on (the others end an epoch with empty queues, vtok's workers go on into the next). Rounds are interleaved.
+The sums over an epoch's pixels are compared, so nobody is fast by reading something else.
 
 litdata and mosaicml-streaming live in an environment of their own with the same torch (`--peers-python`); what is
 missing there is left out with a line.
@@ -34,6 +34,8 @@ import numpy as np
 from PIL import Image
 
 FRAMES, SIZE = 16, 128
+GRAIN = 1.5
+"""Standard deviation of the noise: clips of 137 KiB, as real ones."""
 PEERS = ("litdata", "mds")
 CONTENDERS = ("vtok", "vtok, no checks", "webdataset", *PEERS)
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,11 +50,11 @@ def decode(sample: dict[str, Any]) -> np.ndarray:
 def _jpegs(number: int) -> dict[str, bytes]:
     """Frames with as many bytes as real ones: a moving smooth picture with a little grain."""
     random = np.random.default_rng(number)
-    coarse = random.integers(0, 256, (18, 18, 3), dtype=np.uint8)
+    coarse = random.integers(0, 256, (9, 9, 3), dtype=np.uint8)
     picture = np.asarray(Image.fromarray(coarse).resize((SIZE + FRAMES, SIZE), Image.Resampling.BICUBIC), np.int16)
     out = {}
     for t in range(FRAMES):
-        grain = random.normal(0, 1.5, (SIZE, SIZE, 1))
+        grain = random.normal(0, GRAIN, (SIZE, SIZE, 1))
         frame = (picture[:, t : t + SIZE] + grain).clip(0, 255).astype(np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(frame).save(buffer, "JPEG", quality=95, subsampling=0)
