@@ -12,6 +12,17 @@ from tests.pipelines.making import write_corpus
 from tests.s3_server import Server, s3_server
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Stamps of verified shards stay out of the user's cache, in subprocesses too."""
+    before = os.environ.get("VTOK_CACHE")
+    os.environ["VTOK_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ.pop("VTOK_CACHE")
+    if before is not None:
+        os.environ["VTOK_CACHE"] = before
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tests.pipelines.making.write_corpus`; read-only."""

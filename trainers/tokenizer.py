@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,7 +28,9 @@ from trainers.engine import Engine, EngineName, barrier, make_engine, rank, worl
 from trainers.optim import learning_rate
 from vtok import artefacts
 from vtok.evaluation.reconstruction import psnr, psnr_of_best_constant_frame
+from vtok.hardware import cpu_count
 from vtok.seeds import generator
+from vtok.shards.loader import ClipBatches, ClipLoader
 from vtok.shards.reader import ShardReader
 from vtok.tokenizers.discriminators import Discriminators
 from vtok.tokenizers.load import build_tokenizer
@@ -46,7 +49,7 @@ from vtok.video.ranges import to_model_range, to_pixels
 from vtok.weights import write_weights
 
 _CADENCE = {"engine", "zero_stage", "threads", "log_every", "validate_every", "validate_clips", "checkpoint_every"}
-RUN_ONLY = _CADENCE | {"keep_checkpoints", "preview_clips"}
+RUN_ONLY = _CADENCE | {"keep_checkpoints", "preview_clips", "workers"}
 """Training options that do not change the weights, and so do not belong to a plan."""
 
 
@@ -128,18 +131,18 @@ class TokenizerTask:
 
     def batches(self, start_step: int) -> Iterator[Tensor]:
         reader = ShardReader(self.shards, "train", seed=self.seed, rank=rank(), world=world_size())
-        per_epoch = reader.batches_per_epoch(self.batch_size)
-        if not per_epoch:
-            raise UsageError(
-                f"split 'train' has {len(reader)} clips: fewer than one batch of {self.batch_size}",
-                at=str(self.shards),
-                hint="lower tokenizer.train.batch_size, or ingest more videos",
-            )
-        first_epoch, first_batch = divmod(start_step, per_epoch)
-        for epoch in itertools.count(first_epoch):
-            start = first_batch if epoch == first_epoch else 0
-            for clips in reader.batches(self.batch_size, epoch, start):
-                yield torch.from_numpy(to_model_range(np.stack([clip.video_thwc for clip in clips]))).to(self.device)
+        batches = ClipBatches(reader, self.batch_size, augment=self.config.train.augment)
+        loader = ClipLoader(batches, workers=self._workers())
+        loader.seek(start_step)
+        for batch in loader.forever():
+            yield torch.from_numpy(to_model_range(batch.video_bthwc)).to(self.device)
+
+    def _workers(self) -> int:
+        """Decoding processes of this rank: a CPU that trains has no time left for them."""
+        if self.config.train.workers != "auto":
+            return self.config.train.workers
+        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return min(8, cpu_count() // ranks_here) if self.device.type == "cuda" else 0
 
     def timing_step(self, batch: Tensor) -> None:
         twin = copy.deepcopy(self.model)

@@ -70,12 +70,18 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _grid(self) -> Recipe:
-        model, data = self.tokenizer.model, self.data
-        try:
-            model.grid(data.num_frames, data.resolution, data.resolution)
-        except ValueError as error:
-            message = str(error).replace("height", "data.resolution").replace("num_frames", "data.num_frames")
-            raise ValueError(f"{message} (tokenizer.model.downsample = {list(model.downsample)})") from None
+        model, data, crop = self.tokenizer.model, self.data, self.tokenizer.train.augment.crop
+        if crop is not None and crop > data.resolution:
+            raise ValueError(f"tokenizer.train.augment.crop {crop} is larger than data.resolution {data.resolution}")
+        sides = {"data.resolution": data.resolution}
+        if crop is not None:
+            sides["tokenizer.train.augment.crop"] = crop
+        for name, side in sides.items():
+            try:
+                model.grid(data.num_frames, side, side)
+            except ValueError as error:
+                message = str(error).replace("height", name).replace("num_frames", "data.num_frames")
+                raise ValueError(f"{message} (tokenizer.model.downsample = {list(model.downsample)})") from None
         return self
 
     def folder(self, stage: str) -> Path:

@@ -147,8 +147,27 @@ class LossConfig(Config):
     discriminator_start: int = Field(10_000, ge=0, description="Batches before the discriminators join.")
 
 
+class AugmentConfig(Config):
+    """Random changes of training clips, the same for all frames of a clip. Held-out clips are never changed."""
+
+    crop: int | None = Field(
+        None,
+        ge=8,
+        le=4096,
+        description="Side of a random square that is cut out of every stored clip, pixels; null: the whole clip.",
+    )
+    flip: bool = Field(False, description="Mirror every second clip, drawn at random, left to right.")
+
+
 class TokenizerTrainConfig(TrainConfig):
     """Training of the tokenizer."""
+
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto",
+        description="Processes that decode clips for each training process; 0: it decodes itself; `auto`: 0 on the CPU "
+        "and up to 8 beside a GPU. Never changes a result.",
+    )
 
     generator: OptimConfig = Field(
         OptimConfig(lr=3e-5, betas=(0.5, 0.9), weight_decay=0.0, optimizer="adam"), description="Adam of the generator."

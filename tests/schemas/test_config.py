@@ -60,6 +60,16 @@ def test_resolution_must_divide(tmp_path: Path) -> None:
         load_recipe(write(tmp_path / "r.yaml", MINIMAL), ["data.resolution=100"])
 
 
+def test_a_crop_must_fit_and_divide(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.yaml", MINIMAL)
+    crop = "tokenizer.train.augment.crop"
+    assert load_recipe(path, [f"{crop}=64", "data.resolution=72"]).tokenizer.train.augment.crop == 64
+    with pytest.raises(ConfigError, match=r"tokenizer\.train\.augment\.crop 136 is larger than data\.resolution 128"):
+        load_recipe(path, [f"{crop}=136"])
+    with pytest.raises(ConfigError, match=r"augment\.crop 100 is not divisible by the downsampling factor 8"):
+        load_recipe(path, [f"{crop}=100"])
+
+
 def test_stride_or_rate_not_both(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not both"):
         load_recipe(write(tmp_path / "r.yaml", MINIMAL), ["data.frame_stride=2", "data.frame_rate=8"])

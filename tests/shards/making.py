@@ -26,17 +26,21 @@ def frames_of(number: int, count: int = 4, size: int = 16) -> np.ndarray:
     return np.ascontiguousarray(frames.transpose(2, 0, 1, 3))
 
 
-def samples(numbers: range, config: ShardsConfig) -> list[tuple[str, dict[str, bytes]]]:
+def samples(
+    numbers: range, config: ShardsConfig, extras: dict[str, bytes] | None = None
+) -> list[tuple[str, dict[str, bytes]]]:
     out = []
     for number in numbers:
         meta = {"clip_id": clip_name(number), "label": number % 3, "class_name": f"c{number % 3}", "number": number}
         data = {"json": json.dumps(meta, sort_keys=True, separators=(",", ":")).encode()}
-        out.append((clip_name(number), {**data, **encode_clip(frames_of(number), config, 8.0)}))
+        out.append((clip_name(number), {**data, **encode_clip(frames_of(number), config, 8.0), **(extras or {})}))
     return out
 
 
-def make_shards(folder: Path, sizes: dict[str, list[int]], encoding: Any = "raw") -> Path:
-    """Clips are numbered through over all shards of all splits."""
+def make_shards(
+    folder: Path, sizes: dict[str, list[int]], encoding: Any = "raw", extras: dict[str, bytes] | None = None
+) -> Path:
+    """Clips are numbered through over all shards of all splits; `extras` are further members of every sample."""
     config = ShardsConfig(encoding=encoding)
     names = [f"{split}-{i:05d}.tar" for split, counts in sizes.items() for i in range(len(counts))]
     settings = {"shards": config.plain(), "resolution": 16, "num_frames": 4, "seed": 0}
@@ -48,7 +52,7 @@ def make_shards(folder: Path, sizes: dict[str, list[int]], encoding: Any = "raw"
             path = folder / f"{split}-{i:05d}.tar"
             footer = {"plan": plan.fingerprint, "split": split, "rows": count, "sources": {}, "rejects": []}
             numbers = range(number, number + count)
-            size, digest = write_shard(path, samples(numbers, config), footer, point=f"shards:{path.name}")
+            size, digest = write_shard(path, samples(numbers, config, extras), footer, point=f"shards:{path.name}")
             parts.append(Part(path.name, split, count, size, digest))
             number += count
     artefacts.seal(folder, plan, parts, counts={"clips": number}, facts={"classes": ["c0", "c1", "c2"]})

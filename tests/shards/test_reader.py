@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import itertools
+import pickle
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import webdataset as wds
 
+from schemas.config.data import ShardsConfig
 from schemas.errors import IntegrityError, UsageError, VtokError
 from tests.shards.making import clip_name, frames_of, make_shards
 from vtok.shards import reader as reader_module
-from vtok.shards.reader import ShardReader, read_shard
+from vtok.shards import verified
+from vtok.shards.codec import decode_extras, encode_extras
+from vtok.shards.reader import ShardReader, read_samples, read_shard
+from vtok.shards.verified import ShardFile
 
 SIZES = {"train": [7, 5, 6, 4, 7, 5, 1], "test": [3, 2]}
 TRAIN = sum(SIZES["train"])
@@ -82,33 +90,73 @@ def test_batches_are_the_same_on_any_number_of_ranks(folder: Path) -> None:
         list(ShardReader(folder, "train", world=3).batches(4, 0))
 
 
-def test_memory_is_bounded_by_the_window(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No shard of the next window is read before the window's last clip has been taken."""
-    read: list[str] = []
-    true = reader_module.read_samples
+def test_only_the_clips_asked_for_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[str, int]] = []
+    true = ShardFile.sample
 
-    def watch(path: Path):  # type: ignore[no-untyped-def]
-        read.append(path.name)
-        return true(path)
+    def watch(self: ShardFile, number: int) -> dict[str, Any]:
+        read.append((self.path.name, number))
+        return true(self, number)
 
-    monkeypatch.setattr(reader_module, "read_samples", watch)
-    clips = ShardReader(folder, "train", seed=0).clips(0)
-    next(clips)
-    assert len(read) == reader_module.WINDOW_SHARDS < len(SIZES["train"])
+    monkeypatch.setattr(ShardFile, "sample", watch)
+    assert len(_numbers(ShardReader(folder, "train").clips(0, TRAIN - 2))) == len(read) == 2
     read.clear()
-    next(ShardReader(folder, "train", seed=0).clips(0, TRAIN - 1))
-    assert len(read) == len(SIZES["train"]) - reader_module.WINDOW_SHARDS  # windows before are skipped
+    for rank in range(2):
+        list(ShardReader(folder, "train", rank=rank, world=2).batches(4, 3))
+    assert len(read) == len(set(read)) == TRAIN // 4 * 4  # no rank reads what another one needs
 
 
-def test_a_shard_is_verified_once_and_before_use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_files_are_open_and_each_is_verified_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checks: Counter[str] = Counter()
-    true = reader_module.artefacts.verify_part
-    monkeypatch.setattr(reader_module.artefacts, "verify_part", lambda f, p, s: (checks.update([p]), true(f, p, s))[1])
-    reader = ShardReader(folder, "train")
+    true = verified._read_through
+    monkeypatch.setattr(verified, "_read_through", lambda s, path, d: (checks.update([path.name]), true(s, path, d))[1])
+    monkeypatch.setattr(reader_module, "OPEN_FILES", 2)
+    reader = ShardReader(folder, "train", verify="always")
     for epoch in (0, 1):
-        list(reader.clips(epoch))
-    assert set(checks.values()) == {1}
-    assert len(checks) == len(SIZES["train"])
+        for _ in reader.clips(epoch):
+            assert 1 <= len(reader._files) <= 2
+    assert checks == Counter({f"train-{i:05d}.tar": 1 for i in range(len(SIZES["train"]))})
+
+
+def test_a_reader_goes_to_another_process_without_its_open_files(folder: Path) -> None:
+    reader = ShardReader(folder, "train", seed=2)
+    wanted = _numbers(reader.clips(1))
+    there = pickle.loads(pickle.dumps(reader))  # noqa: S301
+    assert there._files == {}
+    assert _numbers(there.clips(1)) == wanted
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "raw", "h264"])
+def test_samples_are_those_of_the_webdataset_library(encoding: str, tmp_path: Path) -> None:
+    extras = {"pose.npy": b"1", "Audio.WAV": b"22", "a.b.c": b""}
+    folder = make_shards(tmp_path / "s", {"train": [3]}, encoding, extras)
+    path, row = folder / "train-00000.tar", ShardReader(folder, "train").shards[0]
+    file = ShardFile(path, row["sha256"], 3, verify="node")
+    theirs = [{k: v for k, v in sample.items() if k != "__url__"} for sample in read_samples(path)]
+    theirs = [{k: v for k, v in sample.items() if k != "__local_path__"} for sample in theirs]
+    assert [file.sample(number) for number in range(3)] == theirs
+    for clip in [*ShardReader(folder, "train").clips(0), *read_shard(path)]:
+        assert clip.extras == {"pose.npy": b"1", "audio.wav": b"22", "a.b.c": b""}
+
+
+def test_what_belongs_to_a_clip_besides_its_frames(tmp_path: Path) -> None:
+    heard, pose = np.arange(-4, 4, dtype=np.int16), np.arange(8.0).reshape(4, 2)
+    extras = encode_extras({"audio": heard, "pose": pose}, ShardsConfig(audio_rate=8000))
+    folder = make_shards(tmp_path / "s", {"train": [2]}, "jpeg", extras)
+    for clip in ShardReader(folder, "train").clips(0):
+        found = decode_extras(clip.extras)
+        np.testing.assert_array_equal(found["audio"].reshape(-1), heard)
+        np.testing.assert_array_equal(found["pose"], pose)
+
+
+def test_reading_needs_no_torch(folder: Path) -> None:
+    code = (
+        "import sys\nfrom vtok.shards.reader import ShardReader\n"
+        f"print(next(iter(ShardReader({str(folder)!r}, 'train').batches(2, 0)))[0].video_thwc.shape)\n"
+        "print([name for name in ('torch', 'webdataset', 'ray') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["(4, 16, 16, 3)", "[]"]
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "swap", "gone"])

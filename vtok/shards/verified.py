@@ -1,0 +1,278 @@
+"""One shard on disk: its samples by number, read by offset, and only if they are the bytes that were written.
+
+Before the first use of a shard the file is read through once: its sha256 is compared with the index of the artefact,
+and over the same bytes the byte range and the CRC-32C of every sample are noted. Every sample that is read later is
+compared with its CRC. So a clip reaches a batch only if its bytes are those that the sha256 was taken over: damage from
+before the verification is always noticed, damage to a sample from after it with a probability of 1 - 2^-32, even where
+neither size nor times of the file tell. (What was read once and then changes in memory is beyond this.)
+
+With `verify="node"` what was noted is kept as a stamp in the user's cache folder, and the other processes of the node
+take it from there instead of reading the whole file again. A stamp holds for one file (path, device, inode, size, times
+of change), one sha256 and one boot of one machine; a damaged one is ignored. Whoever can write into the cache folder is
+trusted as much as the program itself. The folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple, get_args
+
+import google_crc32c
+import numpy as np
+from jaxtyping import Int64
+
+from schemas.config.base import fingerprint
+from schemas.errors import IntegrityError, UsageError, VtokError
+from vtok.files import write_bytes
+
+Verify = Literal["node", "always", "off"]
+"""`node`: once per file and node. `always`: once per file and process, no stamps. `off`: nothing is checked."""
+
+_STAMP_VERSION = 1
+_BLOCK = 512
+_BUFFER = 1 << 17
+_SAMPLE = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # WebDataset's rule: the extension starts at the name's first dot
+_META = re.compile(r"__[^/]*__($|/)")  # WebDataset skips such names
+_HINT = "delete it and _vtok.json, then run the command that made it again; only this part is made anew"
+
+
+class Proof(NamedTuple):
+    """What is known of a shard file after it was read through.
+
+    Attributes:
+        identity: device, inode, size and times of change of the file.
+        bounds: offsets of the samples, and behind the last one where it ends.
+        crcs: CRC-32C of every sample's bytes; none if the file was not verified.
+    """
+
+    identity: tuple[int, ...]
+    bounds: Int64[np.ndarray, " n+1"]
+    crcs: Int64[np.ndarray, " n"] | None
+
+
+class ShardFile:
+    """An open shard.
+
+    Args:
+        path: the tar.
+        sha256: of the whole file, hex, from the artefact's index.
+        rows: samples in it, from the index.
+        verify: how often the file is verified.
+        proof: of an earlier use in this process; it is trusted if the file is still the same.
+
+    Raises:
+        VtokError: there is no such file.
+        IntegrityError: it is not the one that was written.
+        UsageError: there is no such way to verify.
+    """
+
+    def __init__(self, path: Path, sha256: str, rows: int, *, verify: Verify, proof: Proof | None = None) -> None:
+        if verify not in get_args(Verify):
+            raise UsageError(f"verify is one of {', '.join(get_args(Verify))}, not {verify!r}")
+        self.path = path
+        try:
+            self._stream = path.open("rb", buffering=_BUFFER)
+        except OSError as error:
+            raise VtokError(
+                f"a part is missing: {error.strerror}", at=str(path), hint="run the command that made it"
+            ) from None
+        try:
+            if proof is None or proof.identity != _identity(self._stream):
+                proof = _prove(self._stream, path, sha256, verify)
+            if len(proof.bounds) != rows + 1:
+                found = max(0, len(proof.bounds) - 1)
+                raise IntegrityError(f"{found} samples where the index has {rows}", at=str(path), hint=_HINT)
+        except BaseException:
+            self.close()
+            raise
+        self.proof = proof
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._stream.close()
+
+    def sample(self, number: int) -> dict[str, Any]:
+        """The members of a sample as bytes by extension, and its name under `__key__`, as WebDataset has them.
+
+        Raises:
+            IntegrityError: the bytes are not those that were verified, or (unverified) no sample.
+        """
+        start, end = (int(offset) for offset in self.proof.bounds[number : number + 2])
+        try:
+            data = os.pread(self._stream.fileno(), end - start, start)
+            crcs = self.proof.crcs
+            if len(data) < end - start or (crcs is not None and google_crc32c.value(data) != crcs[number]):
+                raise IntegrityError(
+                    "the file was altered after it had been verified", at=f"{self.path}: sample {number}", hint=_HINT
+                )
+            return _members(data)
+        except (OSError, ValueError) as error:
+            raise IntegrityError(
+                f"a sample cannot be read: {error}", at=f"{self.path}: sample {number}", hint=_HINT
+            ) from error
+
+
+def cache_folder() -> Path:
+    """Where the stamps are: in VTOK_CACHE, else below XDG_CACHE_HOME, else below ~/.cache."""
+    own = os.environ.get("VTOK_CACHE")
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "vtok"
+    return base / "verified"
+
+
+def _prove(stream: IO[bytes], path: Path, sha256: str, verify: Verify) -> Proof:
+    if verify == "off":
+        return _read_through(stream, path, None)
+    if verify == "always":
+        return _read_through(stream, path, sha256)
+    stamp = _stamp_path(path)
+    proof = _read_stamp(stamp, stream, sha256)
+    if proof is None:
+        with _alone(stream):
+            proof = _read_stamp(stamp, stream, sha256)  # another process may have made it while this one waited
+            if proof is None:
+                proof = _read_through(stream, path, sha256)
+                if proof.identity == _identity(stream):
+                    _write_stamp(stamp, proof, sha256)
+    return proof
+
+
+def _read_through(stream: IO[bytes], path: Path, sha256: str | None) -> Proof:
+    """Reads a file from start to end; without a sha256 only its headers, and nothing is compared."""
+    identity = _identity(stream)
+    digest = hashlib.sha256()
+    bounds: list[int] = []
+    crcs: list[int] = []
+    key, end, offset = None, 0, 0
+    stream.seek(0)
+    try:
+        while (block := stream.read(_BLOCK)).strip(b"\0"):
+            name, size = _header(block)
+            padded = size + -size % _BLOCK
+            offset += _BLOCK + padded
+            if offset > identity[2]:
+                raise ValueError("a member ends behind the end of the file")
+            if sha256 is None:
+                stream.seek(padded, os.SEEK_CUR)
+                data = b""
+            else:
+                data = stream.read(padded)
+                digest.update(block)
+                digest.update(data)
+            match = None if _META.match(name) else _SAMPLE.fullmatch(name)
+            if match is None:
+                continue
+            if match[1] != key:
+                key = match[1]
+                bounds.append(offset - padded - _BLOCK)
+                crcs.append(0)
+            crcs[-1] = google_crc32c.extend(google_crc32c.extend(crcs[-1], block), data)
+            end = offset
+    except ValueError as error:
+        raise IntegrityError(f"the file is no shard any more: {error}", at=str(path), hint=_HINT) from None
+    while sha256 is not None and block:
+        digest.update(block)
+        block = stream.read(_BUFFER)
+    if sha256 is not None and digest.hexdigest() != sha256:
+        raise IntegrityError(
+            "the file is not the one that was written: its sha256 differs from the index", at=str(path), hint=_HINT
+        )
+    return Proof(identity, np.array([*bounds, end], np.int64), None if sha256 is None else np.array(crcs, np.int64))
+
+
+def _header(block: bytes) -> tuple[str, int]:
+    """Name and size of a member (POSIX ustar, https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html).
+
+    Raises:
+        ValueError: this is not the header of a regular file.
+    """
+    if len(block) < _BLOCK or block[257:262] != b"ustar" or block[156:157] not in (b"0", b"\0"):
+        raise ValueError("a header that is none of a regular file")
+    name, prefix = (
+        field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape") for field in (block[:100], block[345:500])
+    )
+    return f"{prefix}/{name}" if prefix else name, int(block[124:136].split(b"\0", 1)[0], 8)
+
+
+def _members(data: bytes) -> dict[str, Any]:
+    sample: dict[str, Any] = {}
+    offset = 0
+    while offset < len(data):
+        name, size = _header(data[offset : offset + _BLOCK])
+        offset += _BLOCK
+        match = None if _META.match(name) else _SAMPLE.fullmatch(name)
+        if match is not None:
+            sample["__key__"] = match[1]
+            sample[match[2].lower()] = data[offset : offset + size]
+        offset += size + -size % _BLOCK
+    return sample
+
+
+def _identity(stream: IO[bytes]) -> tuple[int, ...]:
+    facts = os.fstat(stream.fileno())
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
+@contextmanager
+def _alone(stream: IO[bytes]) -> Iterator[None]:
+    """Waits until no other process of the node verifies this file. Without locks (some network disks) all verify it."""
+    locked = False
+    with suppress(OSError):
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        locked = True
+    try:
+        yield
+    finally:
+        if locked:
+            fcntl.flock(stream, fcntl.LOCK_UN)
+
+
+def _stamp_path(path: Path) -> Path:
+    """One stamp a file and machine; a home may be shared by several."""
+    name = hashlib.sha256(f"{platform.node()}\0{os.path.realpath(path)}".encode("utf-8", "surrogateescape"))
+    return cache_folder() / f"{name.hexdigest()[:32]}.json"
+
+
+def _boot() -> str:
+    """Names the present boot of this machine; empty where the system does not tell."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def _read_stamp(stamp: Path, stream: IO[bytes], sha256: str) -> Proof | None:
+    """The proof that a stamp holds, if it is one for this very file."""
+    try:
+        found = json.loads(stamp.read_bytes())
+        seal = found.pop("seal")
+        facts = {name: found[name] for name in ("version", "boot", "sha256", "identity")}
+        proof = Proof(tuple(found["identity"]), np.array(found["bounds"], np.int64), np.array(found["crcs"], np.int64))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    identity = _identity(stream)
+    wanted = {"version": _STAMP_VERSION, "boot": _boot(), "sha256": sha256, "identity": list(identity)}
+    return proof if facts == wanted and seal == fingerprint(found) else None
+
+
+def _write_stamp(stamp: Path, proof: Proof, sha256: str) -> None:
+    """Keeps a proof for the other processes; where the cache cannot be written to, each verifies for itself."""
+    if proof.crcs is None:
+        return
+    found = {
+        "version": _STAMP_VERSION,
+        "boot": _boot(),
+        "sha256": sha256,
+        "identity": list(proof.identity),
+        "bounds": proof.bounds.tolist(),
+        "crcs": proof.crcs.tolist(),
+    }
+    with suppress(VtokError, OSError):
+        stamp.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_bytes(stamp, json.dumps({**found, "seal": fingerprint(found)}, separators=(",", ":")).encode())
