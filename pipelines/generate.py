@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipelines.runtime import Unit, run_job
+from pipelines.runtime import Job, Unit, run_job
 from schemas.card import Card
 from schemas.config import Recipe
 from schemas.config.prior import SampleConfig
@@ -23,6 +23,7 @@ from vtok.parquet import recover_part, write_part
 from vtok.priors.load import load_prior
 from vtok.sampling.autoregressive import sample_codes
 from vtok.seeds import derive
+from vtok.stopwatch import Stopwatch
 from vtok.tokenizers.load import load_tokenizer
 from vtok.video.decode import read_video
 from vtok.video.encode import write_gif, write_mp4
@@ -69,7 +70,7 @@ def generate(recipe: Recipe) -> Card:
         _write_grid(folder, [part.path for part in parts], config.fps)
         return {"samples": sum(part.rows for part in parts)}, {"classes": classes}
 
-    return run_job(
+    job = Job(
         folder,
         plan,
         units,
@@ -83,12 +84,14 @@ def generate(recipe: Recipe) -> Card:
             recipe.seed,
             classes,
         ),
-        cluster=recipe.cluster,
         recover=recover_part,
         finish=finish,
         title="sample",
         item="clips",
+        seconds=lambda: float(config.num),
+        splits={},
     )
+    return run_job(job, recipe.cluster)
 
 
 def _write_grid(folder: Path, parts: list[str], fps: float) -> None:
@@ -121,6 +124,7 @@ class GenerateWorker:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.prior = load_prior(prior, self.device)
         self.tokenizer = load_tokenizer(tokenizer, self.device)
+        self.clock = Stopwatch()
         self.prior_fingerprint = artefacts.load(as_path(prior), "prior").fingerprint
 
     def make(self, name: str, payload: list[int]) -> Part:
@@ -137,7 +141,7 @@ class GenerateWorker:
             top_p=config.top_p,
             generator=[torch.Generator(self.device).manual_seed(seed) for seed in seeds],
         )
-        with torch.inference_mode():
+        with self.clock.phase("decode"), torch.inference_mode():
             videos = [self.tokenizer.decode(codes.unsqueeze(0)) for codes in codes_bthw]
         rows = []
         for index, number in enumerate(payload):

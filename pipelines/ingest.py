@@ -8,12 +8,13 @@ shard job, in the pass that decodes them.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pipelines.runtime import Unit, run_job
+from pipelines.runtime import Job, Unit, run_job
 from schemas.card import Card
 from schemas.clips import CLIPS, reject_row
 from schemas.config import Recipe
@@ -27,8 +28,9 @@ from vtok.datasets import LAYOUTS
 from vtok.datasets.base import SourceVideo
 from vtok.files import local_copy, read_table
 from vtok.parquet import recover_part, write_part
+from vtok.stopwatch import Stopwatch
 from vtok.video.analysis import Analysis, judge, shots
-from vtok.video.child import DecodeChild
+from vtok.video.child import DecodeChild, Probed
 from vtok.video.clips import ClipSpan, clip_id, limit_clips, plan_clips, plan_windows
 from vtok.video.errors import Reason, VideoError
 from vtok.video.geometry import scale_box
@@ -36,6 +38,7 @@ from vtok.video.probe import StreamFacts
 
 FILES_PER_UNIT = 256
 _EXAMPLES = 3  # rejects that an error names
+_PROBE_ESTIMATE = 0.01  # seconds for one file's headers, as a rule
 _PROBE_SECONDS = 20.0  # CPU time for one file's headers
 _ANALYSIS_SECONDS = 60.0  # CPU time for looking at one file's frames, besides an allowance for pixels and bytes
 
@@ -46,6 +49,11 @@ def ingest(recipe: Recipe) -> Card:
     Raises:
         UsageError: no such folder, no videos in it, or no video long enough for one clip.
     """
+    return run_job(ingest_job(recipe), recipe.cluster)
+
+
+def ingest_job(recipe: Recipe) -> Job:
+    """Plans the job; writes nothing. Raises what `ingest` raises."""
     data = recipe.data
     root = as_path(data.root)
     videos = LAYOUTS[data.layout](root, data)
@@ -77,17 +85,18 @@ def ingest(recipe: Recipe) -> Card:
         facts = {"splits": {row["values"]: row["counts"] for row in splits}, "classes": classes}
         return counts, facts
 
-    return run_job(
+    return Job(
         folder,
         plan,
         units,
         worker=IngestWorker,
         init=(str(folder), plan.fingerprint, data.model_dump(mode="json")),
-        cluster=recipe.cluster,
         recover=recover_part,
         finish=finish,
         title="ingest",
         item="files",
+        seconds=lambda: len(videos) * _PROBE_ESTIMATE,
+        splits=Counter(video.split for video in videos),
     )
 
 
@@ -148,6 +157,7 @@ class IngestWorker:
         self.folder, self.plan = as_path(folder), plan
         self.data = DataConfig.model_validate(data)
         self.child = DecodeChild()
+        self.clock = Stopwatch()
 
     def make(self, name: str, payload: list[dict[str, Any]]) -> Part:
         """Writes one part of the manifest."""
@@ -162,18 +172,29 @@ class IngestWorker:
                 rejects.append(reject_row("clips", video["source"], None, error.reason, error.detail))
         table = pa.Table.from_pylist(rows, schema=CLIPS)
         metadata = {"plan": self.plan, "split": "all", "rejects": rejects}
-        return write_part(self.folder / name, table, metadata, point=f"clips:{name}")
+        with self.clock.phase("write"):
+            return write_part(self.folder / name, table, metadata, point=f"clips:{name}")
 
     def _clips(self, video: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Manifest rows of a video's clips, and rejects of those that the filters dropped."""
         if video["reject"] is not None:
             raise VideoError(*video["reject"])
-        with local_copy(video["path"]) as local:
+        with self.clock.phase("fetch"), local_copy(video["path"]) as local:
             return self._plan(video, str(local))
+
+    def _probe(self, path: str, address: dict[str, Any]) -> Probed:
+        """Once more after a lack of memory: it may have been the machine's."""
+        try:
+            return self.child.probe(path, cpu_seconds=_PROBE_SECONDS, source=address)
+        except VideoError as error:
+            if error.reason != "memory":
+                raise
+            return self.child.probe(path, cpu_seconds=_PROBE_SECONDS, source=address)
 
     def _plan(self, video: dict[str, Any], path: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         address = {"medium": video["medium"], "item": video["item"], "source_fps": video["fps"] or self.data.source_fps}
-        facts, size = self.child.probe(path, cpu_seconds=_PROBE_SECONDS, source=address)
+        with self.clock.phase("probe"):
+            facts, size = self._probe(path, address)
         companions = video["companions"]
         common = {
             "source": video["source"],
@@ -194,9 +215,10 @@ class IngestWorker:
             spans = plan_clips(facts, self.data, video["span"])
         else:
             crop = self.data.letterbox == "crop" and common["bbox"] is None
-            analysis = self.child.analyse(
-                path, facts, size=size, bars=crop, cpu_seconds=_ANALYSIS_SECONDS, source=address
-            )
+            with self.clock.phase("analyse"):
+                analysis = self.child.analyse(
+                    path, facts, size=size, bars=crop, cpu_seconds=_ANALYSIS_SECONDS, source=address
+                )
             if analysis.picture is not None:
                 common["bbox"] = list(analysis.picture)
             spans, dropped = plan_filtered(facts, self.data, video["span"], analysis)

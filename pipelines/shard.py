@@ -6,17 +6,22 @@ workers, on encoded sizes or on what fails: a clip that cannot be decoded leaves
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from pipelines.ingest import read_manifest_parts
-from pipelines.runtime import Unit, run_job
+from pipelines.manifest import Manifest, ManifestPart
+from pipelines.plan_shards import plan_shards
+from pipelines.runtime import Job, Unit, run_job
 from schemas.card import Card, Plan
 from schemas.clips import CLIPS, reject_row
 from schemas.config import Recipe
@@ -27,15 +32,18 @@ from schemas.shards import MANIFEST_NAME
 from vtok import artefacts, console
 from vtok.artefacts import Part
 from vtok.datasets.base import source_path
-from vtok.files import local_copy, sha256_of, write_table
+from vtok.files import atomic_file, local_copy, sha256_of
 from vtok.shards.codec import encode_clip, encode_extras
 from vtok.shards.duplicates import find_duplicates, summary
 from vtok.shards.writer import read_footer, verify_shard, write_shard
-from vtok.video.child import DecodeChild
+from vtok.stopwatch import Stopwatch
+from vtok.video.child import DecodeChild, DecodedClip
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import ffmpeg_binary
 from vtok.video.frames_ffmpeg import cuda_problem
 from vtok.video.media.companions import split_address
+
+_ROW_GROUP = 65_536
 
 
 def shard(recipe: Recipe) -> Card:
@@ -45,14 +53,19 @@ def shard(recipe: Recipe) -> Card:
         UsageError: the manifest is missing or unfinished.
         VtokError: the ffmpeg program is needed and not there.
     """
+    return run_job(shard_job(recipe), recipe.cluster)
+
+
+def shard_job(recipe: Recipe) -> Job:
+    """Plans the job; writes nothing. Raises what `shard` raises."""
     clips_folder, folder = recipe.folder("clips"), recipe.folder("shards")
     if recipe.shards.decoder == "ffmpeg" or recipe.shards.encoding == "h264":
         ffmpeg_binary()  # fails now rather than in a worker
     if recipe.shards.hwaccel == "cuda" and (problem := cuda_problem()) is not None:
         console.note(f"shard: ffmpeg cannot use NVDEC here ({problem}); it decodes on the CPU, the same frames")
     clips = artefacts.load(clips_folder, "clips")
-    manifest = read_manifest_parts(clips_folder, artefacts.load_index(clips_folder)["path"].to_pylist())
-    units = plan_shards(manifest.to_pylist(), recipe.shards, recipe.seed)
+    manifest = Manifest.load(clips_folder)
+    units = plan_shards(manifest.columns(), recipe.data, recipe.shards, recipe.seed)
     config = {
         "shards": recipe.shards.plain(),
         "resolution": recipe.data.resolution,
@@ -62,9 +75,9 @@ def shard(recipe: Recipe) -> Card:
     plan = artefacts.make_plan("shards", config, {"clips": clips.fingerprint}, [unit.name for unit in units])
 
     def finish(parts: list[Part]) -> tuple[dict[str, int], dict[str, Any]]:
-        written = _write_manifest(folder, manifest, [part.path for part in parts])
-        counts = {"clips": len(written), "planned": manifest.num_rows, "shards": len(parts)}
-        copies = summary(find_duplicates(written))
+        written, suspects = _write_manifest(folder, manifest, units)
+        counts = {"clips": written, "planned": len(manifest), "shards": len(parts)}
+        copies = summary(find_duplicates(suspects))
         if copies["across_splits"]:
             console.note(
                 f"leakage: {console.count(copies['across_splits'], 'files')} with an exact copy in another split "
@@ -72,47 +85,26 @@ def shard(recipe: Recipe) -> Card:
             )
         return counts, {**clips.facts, "splits": _split_counts(parts), "duplicates": copies}
 
-    return run_job(
+    return Job(
         folder,
         plan,
         units,
         worker=ShardWorker,
-        init=(str(folder), plan.fingerprint, recipe.data.plain(), recipe.shards.plain()),
-        cluster=recipe.cluster,
+        init=(
+            str(folder),
+            plan.fingerprint,
+            str(clips_folder),
+            manifest.parts,
+            recipe.data.plain(),
+            recipe.shards.plain(),
+        ),
         recover=recover_shard,
         finish=finish,
         title="shard",
         item="clips",
+        seconds=lambda: sum(unit.cost for unit in units),
+        splits=_planned_splits(units),
     )
-
-
-def plan_shards(rows: list[dict[str, Any]], config: ShardsConfig, seed: int) -> list[Unit]:
-    """Cuts the manifest into shards: splits apart, `clips_per_shard` clips each, a video's clips kept in sequence.
-
-    Args:
-        rows: manifest rows in manifest order.
-        config: `shuffle` orders the videos by a hash of (seed, source) instead of by name.
-        seed: the run's seed.
-    """
-    units = []
-    for split in sorted({row["split"] for row in rows}):
-        videos = [list(group) for _, group in itertools.groupby(_of(rows, split), key=lambda row: row["source"])]
-        if config.shuffle:
-            videos.sort(key=lambda video: _hash(seed, video[0]["source"]))
-        clips = [row for video in videos for row in video]
-        size = config.clips_per_shard
-        for number, start in enumerate(range(0, len(clips), size)):
-            payload = clips[start : start + size]
-            units.append(Unit(f"{split}-{number:05d}.tar", len(payload), payload))
-    return units
-
-
-def _of(rows: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
-    return [row for row in rows if row["split"] == split]
-
-
-def _hash(seed: int, source: str) -> str:
-    return hashlib.sha256(f"{seed}/{source}".encode()).hexdigest()
 
 
 def recover_shard(path: Path, plan: Plan) -> Part:
@@ -127,21 +119,77 @@ def recover_shard(path: Path, plan: Plan) -> Part:
     return Part(path.name, footer["split"], footer["rows"], path.stat().st_size, sha256_of(path), footer["rejects"])
 
 
-def _write_manifest(folder: Path, manifest: pa.Table, names: list[str]) -> list[dict[str, Any]]:
-    """Writes the completed manifest of the written clips; returns its rows."""
-    hashes: dict[str, str] = {}
+def _write_manifest(folder: Path, manifest: Manifest, units: list[Unit]) -> tuple[int, list[dict[str, Any]]]:
+    """Writes the completed manifest of the written clips, part by part.
+
+    Returns:
+        Their number, and what `find_duplicates` needs of those whose content is another source's, too.
+    """
+    hashes = np.zeros((len(manifest), 32), np.uint8)
     rejected: set[str] = set()
-    for name in names:
-        footer = read_footer(folder / name)
-        hashes |= footer["sources"]
+    sources = manifest.columns(("source",))["source"]
+    for unit in units:
+        footer = read_footer(folder / unit.name)
         rejected |= {reject["clip_id"] for reject in footer["rejects"]}
-    rows = [
-        {**row, "source_sha256": hashes[row["source"]]}
-        for row in manifest.to_pylist()
-        if row["clip_id"] not in rejected
-    ]
-    write_table(folder / MANIFEST_NAME, pa.Table.from_pylist(rows, schema=CLIPS))
-    return rows
+        known = footer["sources"]
+        digests = [bytes.fromhex(known.get(source, "")) for source in sources.take(pa.array(unit.payload)).to_pylist()]
+        hashes[unit.payload] = np.frombuffer(b"".join(d or bytes(32) for d in digests), np.uint8).reshape(-1, 32)
+    shared = _shared(hashes, sources)
+    written, suspects = 0, []
+    with (
+        atomic_file(folder / MANIFEST_NAME) as stream,
+        pq.ParquetWriter(stream, CLIPS, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        for table in _row_groups(_completed(manifest, hashes, rejected)):
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+            written += table.num_rows
+            if shared:
+                few = table.select(["source", "medium", "item", "source_sha256", "split"])
+                suspects += few.filter(pc.is_in(few["source_sha256"], value_set=pa.array(shared))).to_pylist()
+    return written, suspects
+
+
+def _shared(hashes: np.ndarray, sources: pa.ChunkedArray) -> list[str]:
+    """The sha256 (hex) that more than one source has."""
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in sources.dictionary_encode().chunks])
+    known = hashes.any(axis=1)
+    pairs = np.unique(np.c_[hashes[known, :8].copy().view("<u8").ravel(), codes[known]].astype(np.uint64), axis=0)
+    starts, counts = np.unique(pairs[:, 0], return_counts=True)
+    rows = np.isin(hashes[:, :8].copy().view("<u8").ravel(), starts[counts > 1]) & known
+    return [row.tobytes().hex() for row in np.unique(hashes[rows], axis=0)]
+
+
+def _completed(manifest: Manifest, hashes: np.ndarray, rejected: set[str]) -> Iterator[pa.Table]:
+    """The parts of the manifest with their sources' sha256, without the rejected clips."""
+    place = CLIPS.get_field_index("source_sha256")
+    for number in range(len(manifest.parts)):
+        table = manifest.part(number)
+        mine = hashes[manifest.starts[number] : manifest.starts[number + 1]]
+        table = table.set_column(
+            place, CLIPS.field(place), pa.array([row.tobytes().hex() for row in mine], pa.string())
+        )
+        if rejected:
+            table = table.filter(pa.array([clip not in rejected for clip in table["clip_id"].to_pylist()], pa.bool_()))
+        yield table
+
+
+def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Joins tables until they fill a row group; one empty table if there is nothing."""
+    waiting = [CLIPS.empty_table()]
+    for table in tables:
+        waiting.append(table)
+        if sum(t.num_rows for t in waiting) >= _ROW_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _planned_splits(units: list[Unit]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for unit in units:
+        counts[unit.name.rpartition("-")[0]] += unit.items
+    return counts
 
 
 def _split_counts(parts: list[Part]) -> dict[str, int]:
@@ -154,51 +202,83 @@ def _split_counts(parts: list[Part]) -> dict[str, int]:
 class ShardWorker:
     """Decodes in a disposable child and writes tars."""
 
-    def __init__(self, folder: str, plan: str, data: dict[str, Any], shards: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: str,
+        plan: str,
+        clips: str,
+        parts: list[ManifestPart],
+        data: dict[str, Any],
+        shards: dict[str, Any],
+    ) -> None:
         self.folder, self.plan = as_path(folder), plan
+        self.manifest = Manifest(as_path(clips), parts)
         self.data = DataConfig.model_validate(data)
         self.config = ShardsConfig.model_validate(shards)
         self.child = DecodeChild(max_memory_mb=self.config.max_memory_mb)
+        self.clock = Stopwatch()
 
-    def make(self, name: str, payload: list[dict[str, Any]]) -> Part:
-        """Writes one shard; one decode pass a video."""
-        split = payload[0]["split"]
+    def make(self, name: str, payload: np.ndarray) -> Part:
+        """Writes one shard of the clips with these row numbers; one decode pass a video."""
+        with self.clock.phase("manifest"):
+            rows = self.manifest.take(payload)
+        split = rows[0]["split"]
         footer: dict[str, Any] = {"plan": self.plan, "split": split, "rows": 0, "sources": {}, "rejects": []}
         path = self.folder / name
-        size, sha256 = write_shard(path, self._samples(payload, footer), footer, point=f"shards:{name}")
+        with self.clock.phase("write"):
+            size, sha256 = write_shard(path, self._samples(rows, footer), footer, point=f"shards:{name}")
         return Part(name, split, footer["rows"], size, sha256, footer["rejects"])
 
-    def _samples(self, payload: list[dict[str, Any]], footer: dict[str, Any]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    def _samples(self, clips: list[dict[str, Any]], footer: dict[str, Any]) -> Iterator[tuple[str, dict[str, bytes]]]:
         """Yields (clip_id, members); fills the footer on the way."""
-        for source, group in itertools.groupby(payload, key=lambda row: row["source"]):
+        for source, group in itertools.groupby(clips, key=lambda row: row["source"]):
             rows = list(group)
-            with local_copy(as_path(self.data.root) / source_path(source, rows[0]["item"])) as local:
-                decoded = self.child.decode(
-                    str(local),
-                    rows,
-                    resolution=self.data.resolution,
-                    policy=self.config.policy,
-                    decoder=self.config.decoder,
-                    max_pixels=self.config.max_pixels,
-                    max_frames=self.config.max_frames,
-                    hwaccel=self.config.hwaccel,
-                    cpu_seconds=self.config.cpu_seconds_per_video,
-                    audio_rate=self.config.audio_rate,
-                    companions=self._companions(rows[0]),
-                )
-                for index, result in decoded:
-                    row = rows[index]
+            with contextlib.ExitStack() as stack:
+                with self.clock.phase("fetch"):
+                    remote = as_path(self.data.root) / source_path(source, rows[0]["item"])
+                    local = stack.enter_context(local_copy(remote))
+                for row, result, sha256 in self._decoded(str(local), rows):
                     if isinstance(result, VideoError):
                         footer["rejects"].append(
                             reject_row("shards", source, row["clip_id"], result.reason, result.detail)
                         )
                         continue
                     footer["rows"] += 1
-                    row = {**row, "source_sha256": decoded.sha256}
-                    footer["sources"][source] = decoded.sha256
+                    footer["sources"][source] = sha256
+                    row = {**row, "source_sha256": sha256}
                     meta = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-                    frames = encode_clip(result.frames_thwc, self.config, clip_fps(row))
-                    yield row["clip_id"], {"json": meta, **frames, **encode_extras(result.extras, self.config)}
+                    with self.clock.phase("encode"):
+                        frames = encode_clip(result.frames_thwc, self.config, clip_fps(row))
+                        extras = encode_extras(result.extras, self.config)
+                    yield row["clip_id"], {"json": meta, **frames, **extras}
+
+    def _decoded(
+        self, path: str, rows: list[dict[str, Any]]
+    ) -> Iterator[tuple[dict[str, Any], DecodedClip | VideoError, str]]:
+        """Yields (row, clip or error, the file's sha256). What a lack of memory took away is tried once more: it may
+        have been the machine's, and then the kernel kills whom it likes."""
+        last = False
+        while rows:
+            again = []
+            decoded = self.child.decode(
+                path,
+                rows,
+                resolution=self.data.resolution,
+                policy=self.config.policy,
+                decoder=self.config.decoder,
+                max_pixels=self.config.max_pixels,
+                max_frames=self.config.max_frames,
+                hwaccel=self.config.hwaccel,
+                cpu_seconds=self.config.cpu_seconds_per_video,
+                audio_rate=self.config.audio_rate,
+                companions=self._companions(rows[0]),
+            )
+            for index, result in self.clock.each("decode", decoded):
+                if isinstance(result, VideoError) and result.reason == "memory" and not last:
+                    again.append(rows[index])
+                else:
+                    yield rows[index], result, decoded.sha256
+            rows, last = again, True
 
     def _companions(self, row: dict[str, Any]) -> dict[str, tuple[str, str]]:
         """Name to absolute path and item of what lies beside a video."""

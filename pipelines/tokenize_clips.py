@@ -6,13 +6,15 @@ its neighbours, and workers run on a fixed number of threads.
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pipelines.runtime import Unit, run_job
+from pipelines.runtime import Job, Unit, run_job
 from pipelines.shard import clip_fps
 from schemas.card import Card
 from schemas.config import Recipe
@@ -23,9 +25,13 @@ from vtok import artefacts
 from vtok.artefacts import Part
 from vtok.parquet import recover_part
 from vtok.shards.reader import Clip, read_shard
+from vtok.stopwatch import Stopwatch
 from vtok.tokenizers.load import load_tokenizer
 from vtok.tokens.store import write_tokens
 from vtok.video.ranges import to_model_range
+
+_STORED, _ROW_BYTES = 1.05, 60
+"""Estimated size of a token row: this many times log2(codebook size) bits a code, and its other columns."""
 
 
 def tokenize(recipe: Recipe) -> Card:
@@ -34,6 +40,11 @@ def tokenize(recipe: Recipe) -> Card:
     Raises:
         UsageError: one of them is missing or unfinished, or the clips do not fit the tokenizer.
     """
+    return run_job(tokenize_job(recipe), recipe.cluster)
+
+
+def tokenize_job(recipe: Recipe) -> Job:
+    """Plans the job; writes nothing. Raises what `tokenize` raises."""
     shards_folder, tokenizer_folder, folder = (recipe.folder(name) for name in ("shards", "tokenizer", "tokens"))
     shards = artefacts.load(shards_folder, "shards")
     tokenizer_card = artefacts.load(tokenizer_folder, "tokenizer")
@@ -43,9 +54,17 @@ def tokenize(recipe: Recipe) -> Card:
         grid = tokenizer.grid(shards.config["num_frames"], size, size)
     except ValueError as error:
         raise UsageError(str(error), at=str(shards_folder), hint="make shards that fit the tokenizer") from None
+    index = artefacts.load_index(shards_folder).to_pylist()
+    code_bytes = int(np.prod(grid)) * math.log2(tokenizer.codebook_size) / 8
     units = [
-        Unit(f"{Path(row['path']).stem}.parquet", row["rows"] + row["rejects"], row)
-        for row in artefacts.load_index(shards_folder).to_pylist()
+        Unit(
+            f"{Path(row['path']).stem}.parquet",
+            row["rows"] + row["rejects"],
+            row,
+            cost=float(row["rows"]),
+            bytes=round(row["rows"] * (code_bytes * _STORED + _ROW_BYTES)),
+        )
+        for row in index
     ]
     config = {"row_group_rows": recipe.tokens.row_group_rows, "batch_size": recipe.tokens.batch_size, "mode": "exact"}
     inputs = {"shards": shards.fingerprint, "tokenizer": tokenizer_card.fingerprint}
@@ -62,17 +81,26 @@ def tokenize(recipe: Recipe) -> Card:
         clips = sum(part.rows for part in parts)
         return {"clips": clips, "tokens": clips * int(np.prod(grid)), "parts": len(parts)}, facts
 
-    return run_job(
+    def measure() -> float:
+        batch = torch.zeros(recipe.tokens.batch_size, 3, shards.config["num_frames"], size, size)
+        torch.set_num_threads(recipe.tokens.threads)
+        started = time.monotonic()
+        with torch.inference_mode():
+            tokenizer.encode(batch)
+        return (time.monotonic() - started) * sum(row["rows"] for row in index) / len(batch)
+
+    return Job(
         folder,
         plan,
         units,
         worker=TokenizeWorker,
         init=(str(folder), plan.fingerprint, str(shards_folder), str(tokenizer_folder), recipe.tokens.plain(), grid),
-        cluster=recipe.cluster,
         recover=recover_part,
         finish=finish,
         title="tokenize",
         item="clips",
+        seconds=measure,
+        splits={key: sum(row["rows"] for row in index if row["split"] == key) for key in shards.facts["splits"]},
     )
 
 
@@ -93,37 +121,39 @@ class TokenizeWorker:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.set_num_threads(self.config.threads)
         self.tokenizer = load_tokenizer(tokenizer, device=self.device)
+        self.clock = Stopwatch()
 
     def make(self, name: str, payload: dict[str, Any]) -> Part:
         """Encodes one shard into one part, after verifying the shard's bytes."""
         shard = artefacts.verify_part(self.shards, payload["path"], payload["sha256"])
         rows: list[dict[str, Any]] = []
         batch: list[Clip] = []
-        for clip in read_shard(shard):
+        for clip in self.clock.each("read", read_shard(shard)):
             batch.append(clip)
             if len(batch) == self.config.batch_size:
                 rows += self._encode(batch, payload["path"])
                 batch = []
         if batch:
             rows += self._encode(batch, payload["path"])
-        return write_tokens(
-            self.folder / name,
-            rows,
-            tokenizer=self.tokenizer.fingerprint,
-            codebook_size=self.tokenizer.codebook_size,
-            grid=self.grid,
-            plan=self.plan,
-            split=payload["split"],
-            rejects=[],
-            row_group_rows=self.config.row_group_rows,
-            point=f"tokens:{name}",
-        )
+        with self.clock.phase("write"):
+            return write_tokens(
+                self.folder / name,
+                rows,
+                tokenizer=self.tokenizer.fingerprint,
+                codebook_size=self.tokenizer.codebook_size,
+                grid=self.grid,
+                plan=self.plan,
+                split=payload["split"],
+                rejects=[],
+                row_group_rows=self.config.row_group_rows,
+                point=f"tokens:{name}",
+            )
 
     def _encode(self, clips: list[Clip], shard: str) -> list[dict[str, Any]]:
         videos = np.stack([clip.video_thwc for clip in clips])
         padding = self.config.batch_size - len(clips)
         video_bcthw = to_model_range(np.pad(videos, ((0, padding), *((0, 0),) * 4)))
-        with torch.inference_mode():
+        with self.clock.phase("encode"), torch.inference_mode():
             codes = self.tokenizer.encode(torch.from_numpy(video_bcthw).to(self.device)).cpu().numpy()
         t, h, w = self.grid
         return [

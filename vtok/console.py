@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 _PLAIN_EVERY = 10.0  # seconds between two lines where there is no terminal
@@ -46,31 +47,78 @@ def size(number: float) -> str:
     return f"{number:.1f} TiB"
 
 
+def short(number: float) -> str:
+    """A rate in few characters: `0.4`, `12.3`, `812`, `13.0k`, `2.1M`."""
+    for unit in ("", "k", "M"):
+        if number < 1000 or unit == "M":
+            break
+        number /= 1000
+    return f"{number:.0f}{unit}" if number >= 100 and not unit else f"{number:.1f}{unit}"
+
+
 class Progress:
-    """Counts work done, with a rate, rejects and the time left.
+    """Counts work done, with rates, rejects by reason and the time left; a context manager that clears its bar.
 
     Args:
         title: what is being done.
         total: planned items.
         unit: what an item is, plural.
+        total_cost: of all items, in any unit; the time left is reckoned with it. None: every item costs the same.
     """
 
-    def __init__(self, title: str, total: int, unit: str) -> None:
+    def __init__(self, title: str, total: int, unit: str, total_cost: float | None = None) -> None:
         self.title, self.total, self.unit = title, total, unit
-        self.done = self.rejects = 0
-        self._skipped = 0
+        self.total_cost = float(total) if total_cost is None else total_cost
+        self.done = self.frames = self.bytes = 0
+        self.cost = self.busy = 0.0
+        self.rejects: Counter[str] = Counter()
+        self.phases: Counter[str] = Counter()
+        self._skipped, self._skipped_cost = 0, 0.0
         self._start = self._last = time.monotonic()
         self._tty = sys.stderr.isatty()
 
-    def skip(self, items: int) -> None:
-        """Items that an earlier run finished: they count as done but not towards the rate."""
-        self.done += items
-        self._skipped += items
+    def __enter__(self) -> Progress:
+        return self
 
-    def advance(self, items: int, rejects: int = 0) -> None:
-        """Adds finished items; `rejects` of them were rejected."""
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def skip(self, items: int, cost: float | None = None) -> None:
+        """Items that an earlier run finished: they count as done but not towards the rates."""
         self.done += items
-        self.rejects += rejects
+        self.cost += items if cost is None else cost
+        self._skipped, self._skipped_cost = self.done, self.cost
+
+    def advance(
+        self,
+        items: int,
+        *,
+        cost: float | None = None,
+        frames: int = 0,
+        size: int = 0,
+        rejects: Mapping[str, int] | None = None,
+        phases: Mapping[str, float] | None = None,
+        busy: float = 0.0,
+    ) -> None:
+        """Adds finished items.
+
+        Args:
+            items: how many.
+            cost: theirs, of `total_cost`.
+            frames: source frames that were decoded for them.
+            size: bytes written.
+            rejects: how many were rejected, by reason.
+            phases: seconds of workers by phase.
+            busy: seconds of workers in all.
+        """
+        self.done += items
+        self.cost += items if cost is None else cost
+        self.frames += frames
+        self.bytes += size
+        self.busy += busy
+        self.rejects.update(rejects or {})
+        for name, seconds in (phases or {}).items():
+            self.phases[name] += seconds  # type: ignore[assignment]
         now = time.monotonic()
         if self._tty or now - self._last >= _PLAIN_EVERY:
             self._last = now
@@ -79,12 +127,35 @@ class Progress:
     def line(self) -> str:
         """The present state as one line."""
         elapsed = max(time.monotonic() - self._start, 1e-9)
-        rate = (self.done - self._skipped) / elapsed
-        left = duration((self.total - self.done) / rate) if rate > 0 else "?"
-        return (
-            f"{self.title} {self.done}/{self.total} {self.unit}  {rate:.1f} {self.unit}/s  "
-            f"rejected {self.rejects}  eta {left}"
-        )
+        words = [f"{self.title} {self.done}/{self.total} {self.unit}"]
+        words.append(f"{short((self.done - self._skipped) / elapsed)} {self.unit}/s")
+        if self.frames:
+            words.append(f"{short(self.frames / elapsed)} frames/s")
+        if self.bytes:
+            words.append(f"{self.bytes / 1e6 / elapsed:.1f} MB/s")
+        words.append(f"rejected {self.rejects.total()}{_listed(self.rejects)}")
+        pace = (self.cost - self._skipped_cost) / elapsed
+        words.append(f"eta {duration((self.total_cost - self.cost) / pace) if pace > 0 else '?'}")
+        return "  ".join(words)
+
+    def verdict(self, available: float) -> str:
+        """One line at the end: how long it took and what it was waiting for.
+
+        Args:
+            available: seconds that workers were there for.
+        """
+        elapsed = time.monotonic() - self._start
+        done = self.done - self._skipped
+        text = f"{self.title}: {count(done, self.unit)} in {duration(elapsed)} ({short(done / max(elapsed, 1e-9))}/s)"
+        share = self.busy / max(available, self.busy, 1e-9)
+        known = {name: seconds / max(self.busy, 1e-9) for name, seconds in self.phases.items()}
+        parts = [f"{name} {part:.0%}" for name, part in sorted(known.items(), key=lambda kv: -kv[1]) if part >= 0.005]
+        busy = f"workers busy {share:.0%}{': ' + ', '.join(parts) if parts else ''}"
+        if share < 0.5:
+            return f"{text}; bottleneck: too little work for the workers, or a slow start ({busy})"
+        if not parts:
+            return f"{text}; {busy}"
+        return f"{text}; bottleneck: {max(known, key=lambda name: known[name])} ({busy})"
 
     def _show(self) -> None:
         if self._tty:
@@ -100,14 +171,10 @@ class Progress:
             sys.stderr.flush()
 
 
-@contextmanager
-def progress(title: str, total: int, unit: str) -> Iterator[Progress]:
-    """A `Progress` that is cleared at the end of the block."""
-    bar = Progress(title, total, unit)
-    try:
-        yield bar
-    finally:
-        bar.close()
+def _listed(rejects: Mapping[str, int]) -> str:
+    if not rejects:
+        return ""
+    return f" ({', '.join(f'{reason} {number}' for reason, number in sorted(rejects.items()))})"
 
 
 @contextmanager

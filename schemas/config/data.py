@@ -137,6 +137,12 @@ class ShardsConfig(Config):
         "jpeg", description="How frames are stored: `jpeg` (q95, 4:4:4), `raw` (lossless, zstd) or `h264` (smallest)."
     )
     clips_per_shard: int = Field(256, ge=1, le=100_000, description="Clips planned into one shard: the unit of work.")
+    target_bytes: int | None = Field(
+        None,
+        ge=1 << 16,
+        description="Plan shards of about this many bytes instead of by clips_per_shard. The size of a clip is "
+        "estimated from resolution, frames and encoding, so that the plan never depends on encoded sizes.",
+    )
     decoder: Literal["pyav", "ffmpeg"] = Field(
         "pyav", description="`pyav` (in-process libraries) or `ffmpeg` (the ffmpeg binary)."
     )

@@ -47,6 +47,18 @@ class ClusterConfig(Config):
     )
     retries: int = Field(3, ge=0, description="How often a unit is tried again after its worker was lost.")
     unit_timeout: float = Field(3600.0, gt=0, description="Longest wait for any unit to finish, seconds.")
+    start_timeout: float = Field(
+        600.0, gt=0, description="Longest wait for a first worker when the cluster has no room, seconds."
+    )
+    straggler_factor: float = Field(
+        4.0,
+        gt=1,
+        description="A unit that takes this many times what is expected is reported, and made a second time on another "
+        "node when nothing else is left to do.",
+    )
+    straggler_seconds: float = Field(
+        30.0, ge=0, description="No unit counts as late before this many seconds have gone by."
+    )
 
 
 class Recipe(Config):

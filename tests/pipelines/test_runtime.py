@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
-from pipelines.runtime import Unit, ray_session, run_job
+from pipelines.runtime import Job, Unit, ray_session, run_job
 from schemas.card import Card
 from schemas.config.run import ClusterConfig
-from schemas.errors import ConfigError, IntegrityError, VtokError
+from schemas.errors import ConfigError, IntegrityError, UsageError, VtokError
 from tests.pipelines import workers
 from tests.pipelines.making import digests
 from vtok import artefacts
+from vtok.locks import exclusive
 from vtok.parquet import recover_part
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
 NAMES = [f"{letter}.parquet" for letter in "abcd"]
 
 
-def job(folder: Path, worker: type, **cluster: object) -> Card:
+def four_parts(folder: Path, worker: type) -> Job:
     plan = artefacts.make_plan("tokens", {}, {}, NAMES)
-    return run_job(
+    return Job(
         folder,
         plan,
         [Unit(name, 1, number) for number, name in enumerate(NAMES)],
         worker=worker,
         init=(str(folder), plan.fingerprint, str(folder.parent / "notes")),
-        cluster=ClusterConfig.model_validate({"workers": 2, **cluster}),
         recover=recover_part,
         finish=lambda parts: ({"clips": sum(part.rows for part in parts)}, {}),
         title="test",
         item="clips",
+        seconds=lambda: 4.0,
+        splits={"train": 4},
     )
+
+
+def job(folder: Path, worker: type, **cluster: object) -> Card:
+    return run_job(four_parts(folder, worker), ClusterConfig.model_validate({"workers": 2, **cluster}))
 
 
 def pids(folder: Path, name: str) -> list[str]:
@@ -97,9 +104,52 @@ def test_a_unit_that_always_loses_its_worker(tmp_path: Path) -> None:
     assert caught.value.at == "b.parquet"
     assert "same command again" in caught.value.hint
     assert len(pids(folder, "b.parquet")) == 3
+    assert sorted(p.name for p in folder.glob("*.parquet")) == ["a.parquet", "c.parquet", "d.parquet"], "the others"
     assert not (folder / "_vtok.json").exists()
     job(folder, workers.Writing)
     assert len(pids(folder, "a.parquet")) == 1, "finished units are kept"
+
+
+def test_what_a_zombie_writes_late_changes_nothing(tmp_path: Path) -> None:
+    undisturbed, folder = tmp_path / "x" / "tokens", tmp_path / "y" / "tokens"
+    job(undisturbed, workers.Writing)
+    job(folder, workers.LeavesAZombie)
+    end = time.monotonic() + 60
+    while not (tmp_path / "y" / "notes" / "zombie").exists():
+        assert time.monotonic() < end, "the zombie must have written, or the test proves nothing"
+        time.sleep(0.1)
+    assert digests(folder) == digests(undisturbed)
+    assert artefacts.load(folder).counts["clips"] == 4
+
+
+def test_a_second_job_in_a_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "tokens"
+    with exclusive(folder), pytest.raises(UsageError, match="another job is at work") as caught:
+        job(folder, workers.Writing)
+    assert caught.value.at == str(folder)
+    assert list(folder.iterdir()) == []
+    job(folder, workers.Writing)
+    made = digests(folder)
+    assert not [name for name in made if not name.endswith((".parquet", ".json"))], "no lock file is left"
+    with exclusive(folder), pytest.raises(UsageError):
+        job(folder, workers.Writing)
+    assert digests(folder) == made
+
+
+def test_a_straggler_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    job(tmp_path / "tokens", workers.Slow, straggler_seconds=1.5, straggler_factor=1.5)
+    said = capfd.readouterr().err
+    assert "b.parquet takes long: " in said
+    assert f" on {socket.gethostname()} so far" in said
+    assert "second time" not in said, "a second copy on the same node would only slow it down"
+    assert len(pids(tmp_path / "tokens", "b.parquet")) == 1
+
+
+def test_a_verdict_ends_the_job(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    job(tmp_path / "tokens", workers.Writing)
+    assert "test: 4 clips in " in capfd.readouterr().err
+    job(tmp_path / "tokens", workers.Writing)
+    assert "test: " not in capfd.readouterr().err, "nothing was done"
 
 
 def test_a_workers_error_arrives_as_it_is(tmp_path: Path) -> None:
@@ -147,4 +197,5 @@ def test_a_unit_that_hangs(tmp_path: Path) -> None:
     with pytest.raises(VtokError, match=r"longer than cluster\.unit_timeout") as caught:
         job(folder, workers.Hangs, unit_timeout=5)
     assert caught.value.at == "b.parquet"
+    assert all((folder / name).exists() for name in NAMES if name != "b.parquet"), "the others are made first"
     assert gone(pids(folder, "b.parquet")[0]), "the hanging worker must be ended"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,9 @@ import pytest
 import webdataset
 
 from pipelines.ingest import ingest
-from pipelines.shard import MANIFEST_NAME, plan_shards, shard
+from pipelines.shard import MANIFEST_NAME, shard, shard_job
 from schemas.clips import CLIPS
 from schemas.config import Recipe
-from schemas.config.data import ShardsConfig
 from schemas.errors import IntegrityError, UsageError
 from tests.pipelines.making import CLIPS_PER_VIDEO, CUT, digests, flip, recipe
 from vtok import artefacts
@@ -23,6 +24,8 @@ from vtok.datasets.shapes import draw_video, encode_avi
 from vtok.files import read_table, sha256_of
 from vtok.shards.check import check
 from vtok.shards.reader import ShardReader
+from vtok.video.child import DecodeRun
+from vtok.video.errors import VideoError
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
 Copy = Callable[..., Recipe]
@@ -155,18 +158,20 @@ def test_a_timeout_is_tried_again_on_rerun(tmp_path: Path) -> None:
     undisturbed = digests(folder)
 
     from pipelines import shard as module
-    from vtok.video.errors import VideoError
 
     plan = artefacts.load_plan(folder)
-    worker = module.ShardWorker(str(folder), plan.fingerprint, settings.data.plain(), settings.shards.plain())
+    job = shard_job(settings)
+    worker = job.worker(*job.init)
+
+    class Failed(list[object]):
+        sha256 = ""
 
     class Slow:
         def decode(self, path: str, rows: list[object], **options: object) -> object:
-            return [(i, VideoError("timeout", "more than 60 s of CPU time")) for i in range(len(rows))]
+            return Failed((i, VideoError("timeout", "more than 60 s of CPU time")) for i in range(len(rows)))
 
     worker.child = Slow()  # type: ignore[assignment]
-    manifest = read_table(settings.folder("clips") / "part-00000.parquet").to_pylist()
-    units = plan_shards(manifest, settings.shards, settings.seed)
+    units = job.units
     (folder / "_vtok.json").unlink()
     slow = worker.make(units[1].name, units[1].payload)
     parts = [module.recover_shard(folder / unit.name, plan) for unit in units]
@@ -179,25 +184,38 @@ def test_a_timeout_is_tried_again_on_rerun(tmp_path: Path) -> None:
     assert digests(folder) == undisturbed
 
 
-def test_units_are_planned_before_decoding() -> None:
-    rows = [
-        {"source": f"{video}.avi", "clip_id": f"{video}-{clip}", "split": "train" if video % 4 else "test"}
-        for video in range(8)
-        for clip in range(3)
-    ]
-    units = plan_shards(rows, ShardsConfig(clips_per_shard=4), seed=0)
-    assert [unit.name for unit in units] == ["test-00000.tar", "test-00001.tar"] + [
-        f"train-0000{i}.tar" for i in range(5)
-    ]
-    assert [unit.items for unit in units] == [4, 2, 4, 4, 4, 4, 2]
-    planned = [row["clip_id"] for unit in units for row in unit.payload]
-    assert sorted(planned) == sorted(row["clip_id"] for row in rows)
-    sources = [row["source"] for unit in units for row in unit.payload]
-    assert len([i for i in range(1, len(sources)) if sources[i] != sources[i - 1]]) == 7, "a video's clips in sequence"
-    assert plan_shards(rows, ShardsConfig(clips_per_shard=4), seed=0) == units
-    assert plan_shards(rows, ShardsConfig(clips_per_shard=4), seed=1) != units
-    plain = plan_shards(rows, ShardsConfig(clips_per_shard=100, shuffle=False), seed=1)
-    assert [row["clip_id"] for row in plain[1].payload] == [row["clip_id"] for row in rows if row["split"] == "train"]
+def test_a_killed_decoding_process_costs_no_clip(made: Recipe, copy_of: Copy) -> None:
+    """The kernel kills somebody when the machine is out of memory; which clips are lost must not depend on that."""
+    settings = copy_of("clips")
+    folder = settings.folder("shards")
+    job = shard_job(settings)
+    worker = job.worker(*job.init)
+    decode, kills = worker.child.decode, []
+
+    class Killing:
+        def decode(self, path: str, rows: list[object], **options: object) -> DecodeRun:
+            run = decode(path, rows, **options)
+            messages = run._messages
+
+            def killed() -> Iterator[tuple[int, object]]:
+                for number, message in enumerate(messages()):
+                    yield message
+                    if number == 0 and not kills:
+                        os.kill(worker.child._process.pid, signal.SIGKILL)
+                        kills.append(path)
+                        raise VideoError("memory", "as the child's end is told")
+
+            run._messages = killed  # type: ignore[method-assign, assignment]
+            return run
+
+    child, worker.child = worker.child, Killing()
+    for unit in job.units:
+        worker.make(unit.name, unit.payload)
+    child.close()
+    assert len(kills) == 1
+    assert {name: digest for name, digest in digests(folder).items() if name.endswith(".tar")} == {
+        name: digest for name, digest in digests(made.folder("shards")).items() if name.endswith(".tar")
+    }
 
 
 def test_an_unfinished_manifest_is_refused(copy_of: Copy) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pyarrow as pa
 from schemas.errors import ConfigError, IntegrityError
 from vtok.artefacts import Part
 from vtok.parquet import write_part
+from vtok.stopwatch import Stopwatch
 
 
 class Writing:
@@ -19,6 +22,7 @@ class Writing:
 
     def __init__(self, folder: str, plan: str, notes: str) -> None:
         self.folder, self.plan, self.notes = Path(folder), plan, Path(notes)
+        self.clock = Stopwatch()
 
     def make(self, name: str, payload: Any) -> Part:
         self.notes.mkdir(exist_ok=True)
@@ -47,6 +51,32 @@ class AlwaysDies(Writing):
     def misbehave(self, name: str) -> None:
         if name == "b.parquet":
             os._exit(1)
+
+
+class LeavesAZombie(Writing):
+    """Is lost the first time that it makes b; what it began goes on elsewhere and comes to its end much later."""
+
+    def misbehave(self, name: str) -> None:
+        if name == "b.parquet" and len((self.notes / name).read_text().splitlines()) == 1:
+            command = [sys.executable, "-m", "tests.pipelines.workers", str(self.folder), self.plan, str(self.notes)]
+            subprocess.Popen(command, start_new_session=True, cwd=Path(__file__).parents[2])
+            os._exit(1)
+
+
+class Slow(Writing):
+    """Takes its time over b."""
+
+    def misbehave(self, name: str) -> None:
+        if name == "b.parquet":
+            time.sleep(5)
+
+
+class StuckOnce(Writing):
+    """Does not come back from b the first time."""
+
+    def misbehave(self, name: str) -> None:
+        if name == "b.parquet" and len((self.notes / name).read_text().splitlines()) == 1:
+            time.sleep(3600)
 
 
 class Complains(Writing):
@@ -82,3 +112,16 @@ class Hangs(Writing):
     def misbehave(self, name: str) -> None:
         while name == "b.parquet":
             time.sleep(0.1)
+
+
+def zombie() -> None:
+    """Waits until the part that it was asked for is there, and then writes it once more."""
+    folder, plan, notes = sys.argv[1:]
+    while not (Path(folder) / "_vtok.json").exists():
+        time.sleep(0.1)
+    Writing(folder, plan, notes).make("b.parquet", 1)
+    (Path(notes) / "zombie").touch()
+
+
+if __name__ == "__main__":
+    zombie()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from typing import Any
@@ -79,5 +80,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run() -> None:
-    """The console script."""
+    """The console script. A scheduler's SIGTERM counts as Ctrl-C: exit code 130, what is finished is kept."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

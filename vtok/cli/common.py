@@ -12,6 +12,7 @@ from schemas.errors import EXIT_DONE, EXIT_REJECTS
 from vtok import console
 
 if TYPE_CHECKING:
+    from pipelines.runtime import Job
     from schemas.card import Card
     from schemas.config import Recipe
 
@@ -22,6 +23,8 @@ Overrides = Annotated[
 RayAddress = Annotated[
     str | None, typer.Option("--ray-address", help="A running Ray cluster; default: a Ray embedded in this process.")
 ]
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and write nothing.")]
 
 SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 """Folder of the recipes that come with vtok."""
@@ -44,6 +47,17 @@ def with_address(recipe: Recipe, address: str | None) -> Recipe:
     return recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"address": address})})
 
 
+def show_plan(job: Job, recipe: Recipe, recipe_name: str) -> int:
+    """Prints what a job would do."""
+    from pipelines.dry_run import preview
+    from vtok.artefacts import MADE_BY
+
+    for line in preview(job, recipe.cluster):
+        console.say(line)
+    console.say(f"next: {MADE_BY[job.plan.kind]} {recipe_name}")
+    return EXIT_DONE
+
+
 def conclude(card: Card, folder: Path, recipe_name: str) -> int:
     """Prints what a stage made and what comes next; returns the exit code: 3 if anything was rejected."""
     from vtok.artefacts import NEXT_COMMAND, load_rejects
@@ -56,7 +70,7 @@ def conclude(card: Card, folder: Path, recipe_name: str) -> int:
     code = EXIT_DONE
     if card.counts.get("rejects"):
         listed = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons(load_rejects(folder)).items()))
-        console.say(f"rejected: {listed} (details: vtok data info {folder})")
+        console.say(f"rejected: {listed} (details: vtok data rejects ls {folder})")
         code = EXIT_REJECTS
     following = NEXT_COMMAND[card.kind]
     console.say(f"next: {following} {folder.parent if card.kind == 'samples' else recipe_name}")

@@ -10,29 +10,52 @@ import typer
 
 from vtok import console
 from vtok.cli import data_look, data_source
-from vtok.cli.common import Overrides, RayAddress, RecipeArgument, conclude, read_recipe, with_address
+from vtok.cli import rejects as rejects_commands
+from vtok.cli.common import (
+    DryRun,
+    Overrides,
+    RayAddress,
+    RecipeArgument,
+    conclude,
+    read_recipe,
+    show_plan,
+    with_address,
+)
 
 app = typer.Typer(help="From raw video to a clip manifest to WebDataset shards.", no_args_is_help=True)
 app.command()(data_source.unpack)
 app.command()(data_source.doctor)
+app.add_typer(rejects_commands.app, name="rejects")
 
 
 @app.command()
-def ingest(recipe: RecipeArgument, overrides: Overrides = None, ray_address: RayAddress = None) -> int:
+def ingest(
+    recipe: RecipeArgument, overrides: Overrides = None, ray_address: RayAddress = None, dry_run: DryRun = False
+) -> int:
     """Find the videos, read their headers, plan clips and splits."""
     parsed = with_address(read_recipe(recipe, overrides), ray_address)
-    from pipelines.ingest import ingest as job
+    from pipelines.ingest import ingest_job
+    from pipelines.runtime import run_job
 
-    return conclude(job(parsed), parsed.folder("clips"), recipe)
+    job = ingest_job(parsed)
+    if dry_run:
+        return show_plan(job, parsed, recipe)
+    return conclude(run_job(job, parsed.cluster), job.folder, recipe)
 
 
 @app.command()
-def shard(recipe: RecipeArgument, overrides: Overrides = None, ray_address: RayAddress = None) -> int:
+def shard(
+    recipe: RecipeArgument, overrides: Overrides = None, ray_address: RayAddress = None, dry_run: DryRun = False
+) -> int:
     """Decode every clip once and pack it into WebDataset shards."""
     parsed = with_address(read_recipe(recipe, overrides), ray_address)
-    from pipelines.shard import shard as job
+    from pipelines.runtime import run_job
+    from pipelines.shard import shard_job
 
-    return conclude(job(parsed), parsed.folder("shards"), recipe)
+    job = shard_job(parsed)
+    if dry_run:
+        return show_plan(job, parsed, recipe)
+    return conclude(run_job(job, parsed.cluster), job.folder, recipe)
 
 
 @app.command()

@@ -32,7 +32,7 @@ def check(
 
     found = []
     for folder in data_folders(path):
-        with console.progress(f"check {folder.name}", planned_items(folder), "clips") as bar:
+        with console.Progress(f"check {folder.name}", planned_items(folder), "clips") as bar:
             found.append(checking.check(folder, fast=fast, advance=bar.advance))
     damaged = any(item.problems for item in found)
     if as_json:

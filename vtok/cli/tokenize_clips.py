@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from vtok.cli.common import Overrides, RayAddress, RecipeArgument, conclude, read_recipe, with_address
+from vtok.cli.common import (
+    DryRun,
+    Overrides,
+    RayAddress,
+    RecipeArgument,
+    conclude,
+    read_recipe,
+    show_plan,
+    with_address,
+)
 
 
-def tokenize(recipe: RecipeArgument, overrides: Overrides = None, ray_address: RayAddress = None) -> int:
+def tokenize(
+    recipe: RecipeArgument, overrides: Overrides = None, ray_address: RayAddress = None, dry_run: DryRun = False
+) -> int:
     """Encode the shards once into a Parquet token store."""
     parsed = with_address(read_recipe(recipe, overrides), ray_address)
-    from pipelines.tokenize_clips import tokenize as job
+    from pipelines.runtime import run_job
+    from pipelines.tokenize_clips import tokenize_job
 
-    return conclude(job(parsed), parsed.folder("tokens"), recipe)
+    job = tokenize_job(parsed)
+    if dry_run:
+        return show_plan(job, parsed, recipe)
+    return conclude(run_job(job, parsed.cluster), job.folder, recipe)

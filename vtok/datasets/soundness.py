@@ -153,7 +153,7 @@ def _probed(videos: list[SourceVideo], config: DataConfig) -> list[Finding]:
     """Opens every video in the decoding child and plans its clips."""
     bad: dict[str, list[str]] = {}
     clips = 0
-    with DecodeChild() as child, console.progress("doctor", len(videos), "videos") as bar:
+    with DecodeChild() as child, console.Progress("doctor", len(videos), "videos") as bar:
         for video in videos:
             try:
                 clips += _plan(child, video, config)

@@ -1,0 +1,87 @@
+"""Ray, started or attached to, and left without a trace."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from pipelines.stopping import deferred, undisturbed
+from schemas.config.run import ClusterConfig
+from schemas.errors import VtokError
+from vtok import console
+
+
+@contextmanager
+def ray_session(cluster: ClusterConfig) -> Iterator[None]:
+    """Attaches to the cluster at `cluster.address`, or starts a Ray embedded in this process.
+
+    A Ray that this process runs already is used and left running, so that a run of several stages starts it once.
+    SIGTERM in the block raises KeyboardInterrupt, as Ctrl-C does.
+
+    Raises:
+        VtokError: Ray does not start, or the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with deferred():
+            _start(cluster)
+        if main:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has put its own there
+        yield
+    finally:
+        with undisturbed():
+            ray.shutdown()
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _start(cluster: ClusterConfig) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if cluster.address:
+            ray.init(address=cluster.address, **common)
+        else:
+            _start_embedded(common)
+    except SystemExit:  # Ray's answer to SIGTERM while it starts
+        raise KeyboardInterrupt from None
+    except Exception as error:  # Ray raises bare Exceptions, too
+        ray.shutdown()
+        raise VtokError(
+            f"Ray does not start: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            at=cluster.address or "embedded Ray",
+            hint="check cluster.address and RAY_AUTH_TOKEN"
+            if cluster.address
+            else "try again when the machine is less busy; see `vtok doctor`",
+        ) from error
+
+
+def _start_embedded(common: dict[str, Any]) -> None:
+    """Starts a Ray in this process; once more if its node is not up after the 30 s that Ray waits on a busy machine."""
+    for attempt in range(2):
+        try:
+            ray.init(
+                address="local",  # without it Ray looks for a cluster that someone else has started
+                num_cpus=max(2, os.cpu_count() or 1),
+                include_dashboard=False,
+                object_store_memory=256 << 20,
+                **common,
+            )
+            return
+        except Exception as error:
+            if attempt or "timed out" not in str(error):
+                raise
+            console.note("Ray did not start in time; trying once more")
+            ray.shutdown()

@@ -1,0 +1,56 @@
+"""One writer a folder; a killed one holds nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import UsageError, VtokError
+from vtok.locks import exclusive
+
+HOLD = """
+import sys
+from pathlib import Path
+from vtok.locks import exclusive
+with exclusive(Path(sys.argv[1])) as held:
+    print(held, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_that_another_process_holds_is_refused_until_it_is_killed(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        with pytest.raises(UsageError, match="another job"), exclusive(folder):
+            pass
+        with exclusive(tmp_path / "new" / "other") as held:
+            assert held
+        holder.kill()
+        holder.wait()
+        with exclusive(folder) as held:
+            assert held
+    assert list(folder.iterdir()) == []
+
+
+def test_an_object_store_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    class Remote(type(tmp_path)):  # type: ignore[misc]
+        def __str__(self) -> str:
+            return "s3://bucket/folder"
+
+    with exclusive(Remote("bucket")) as held:
+        assert not held
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(VtokError, match="cannot use the folder"), exclusive(tmp_path / "file" / "folder"):
+        pass

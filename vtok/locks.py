@@ -1,0 +1,53 @@
+"""One writer a folder: the kernel's lock on the folder itself, so that a killed process leaves nothing behind.
+
+Where there are no such locks (object stores, some network file systems) two jobs on one folder do not hurt each other
+all the same: parts are deterministic and appear whole, so both write the same bytes under the same names, and only work
+is wasted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from schemas.errors import UsageError, VtokError
+from schemas.paths import ObjectPath
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[bool]:
+    """Keeps other jobs out of a folder, which is made if need be; yields whether that can be had here.
+
+    Raises:
+        UsageError: another job is at work in the folder.
+        VtokError: the folder cannot be made.
+    """
+    if isinstance(folder, ObjectPath):
+        yield False
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise VtokError(f"cannot use the folder: {error.strerror or error}", at=str(folder)) from error
+    try:
+        yield _lock(handle, folder)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(
+            "another job is at work in this folder",
+            at=str(folder),
+            hint="wait until it ends (it goes on by itself), or stop it first; nothing was touched",
+        ) from None
+    except OSError:
+        return False
+    return True
