@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipelines.ingest import IngestWorker, _message
-from pipelines.shard import ShardWorker, plan_shards
+from pipelines.manifest import ManifestPart
+from pipelines.plan_shards import plan_shards
+from pipelines.shard import ShardWorker
 from schemas.clips import CLIPS
 from schemas.config.data import DataConfig, ShardsConfig
 from vtok.datasets import LAYOUTS
@@ -54,10 +56,13 @@ def make(root: Path, out: Path, *, damage: Any = None, **data: Any) -> Made:
     if damage is not None:
         damage()
     shards = ShardsConfig(encoding="raw")
-    worker = ShardWorker(str(out / "shards"), "plan", settings, shards.model_dump(mode="json"))
+    manifest = [ManifestPart(part.path, len(rows), part.sha256)]
+    worker = ShardWorker(
+        str(out / "shards"), "plan", str(out / "clips"), manifest, settings, shards.model_dump(mode="json")
+    )
     worker.child = _child()
     clips: dict[str, list[Any]] = {}
-    for unit in plan_shards(rows, shards, 0):
+    for unit in plan_shards(worker.manifest.columns(), config, shards, 0) if rows else []:
         made = worker.make(unit.name, unit.payload)
         rejects += made.rejects
         for sample in read_samples(out / "shards" / made.path):

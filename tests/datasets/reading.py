@@ -58,11 +58,11 @@ def make(root: Path, layout: str, audio_rate: int | None = None, **changes: Any)
     shards = ShardsConfig(encoding="raw", audio_rate=audio_rate)
     made = Made({}, [])
     ingest = IngestWorker("", "", data.model_dump(mode="json"))
-    shard = ShardWorker("", "", data.plain(), shards.plain())
+    shard = ShardWorker("", "", "", [], data.plain(), shards.plain())
     try:
         for video in LAYOUTS[layout](root, data):
             try:
-                rows = pa.Table.from_pylist(ingest._clips(_message(video)), schema=CLIPS).to_pylist()
+                rows = pa.Table.from_pylist(ingest._clips(_message(video))[0], schema=CLIPS).to_pylist()
             except VideoError as error:
                 made.rejects.append((video.source, error.reason))
                 continue
