@@ -30,7 +30,8 @@ from vtok.files import local_copy, read_table
 from vtok.parquet import recover_part, write_part
 from vtok.stopwatch import Stopwatch
 from vtok.video.analysis import Analysis, judge, shots
-from vtok.video.child import DecodeChild, Probed
+from vtok.video.child import DecodeChild
+from vtok.video.child_wire import Probed
 from vtok.video.clips import ClipSpan, clip_id, limit_clips, plan_clips, plan_windows
 from vtok.video.errors import Reason, VideoError
 from vtok.video.geometry import scale_box

@@ -37,7 +37,8 @@ from vtok.shards.codec import encode_clip, encode_extras
 from vtok.shards.duplicates import find_duplicates, summary
 from vtok.shards.writer import read_footer, verify_shard, write_shard
 from vtok.stopwatch import Stopwatch
-from vtok.video.child import DecodeChild, DecodedClip
+from vtok.video.child import DecodeChild
+from vtok.video.child_wire import DecodedClip
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import ffmpeg_binary
 from vtok.video.frames_ffmpeg import cuda_problem

@@ -7,9 +7,9 @@ import signal
 import time
 from typing import IO, Any
 
-from vtok.video import child
+from vtok.video import child_server
 
-_decent = child.answer
+_decent = child_server.answer
 
 
 def _answer(request: dict[str, Any], sink: IO[bytes]) -> None:
@@ -31,5 +31,5 @@ def _answer(request: dict[str, Any], sink: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    child.answer = _answer
-    child.serve()
+    child_server.answer = _answer
+    child_server.serve()

@@ -221,6 +221,6 @@ def test_no_orphans(what: str, video: Path) -> None:
 
 def test_the_child_is_light() -> None:
     heavy = ["torch", "ray", "pyarrow", "pydantic", "webdataset", "deepspeed"]
-    code = f"import sys, vtok.video.child; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, vtok.video.child, vtok.video.child_server; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=_ROOT)
     assert done.stdout.strip() == "[]"

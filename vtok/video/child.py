@@ -1,43 +1,33 @@
 """Decoding in a disposable child process: a file that hangs, crashes or eats memory costs one reject, not the job.
 
-The child speaks over its pipes: a JSON header with its length before it, then raw frame bytes. It is started when first
-needed, reused while it behaves, and replaced when it does not. CPU time and memory are limited by the kernel
-(RLIMIT_CPU, RLIMIT_AS); a generous wall-clock guard catches what sleeps. It leads a process group of its own, with any
-ffmpeg in it, and the whole group ends when its parent does, even in the middle of a request.
+The child speaks over its pipes (`child_wire`): a JSON header with its length before it, then raw frame bytes. It is
+started when first needed (`child_server`), reused while it behaves, and replaced when it does not. CPU time and memory
+are limited by the kernel (RLIMIT_CPU, RLIMIT_AS); a generous wall-clock guard catches what sleeps. It leads a process
+group of its own, with any ffmpeg in it, and the whole group ends when its parent does, even in the middle of a request.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import math
 import os
-import queue
-import resource
 import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any, NamedTuple
-
-import numpy as np
+from typing import IO, Any
 
 from schemas.errors import VtokError
-from vtok.video.analysis import Analysis, analyse, pack, unpack
+from vtok.video.analysis import Analysis, unpack
+from vtok.video.child_wire import RECEIVED, DecodedClip, Probed, unpack_clip, write_message
 from vtok.video.clips import ClipSpan
-from vtok.video.decode import MAX_FRAMES, clip_indices, decode_clips, decode_sequence
+from vtok.video.decode import MAX_FRAMES
 from vtok.video.errors import VideoError
 from vtok.video.frames_ffmpeg import Hwaccel
 from vtok.video.geometry import Policy
-from vtok.video.media import Opened, open_item
-from vtok.video.media.audio import read_sound
-from vtok.video.media.companions import read_companion
-from vtok.video.probe import StreamFacts, probe
+from vtok.video.probe import StreamFacts
 
 _PIXELS_PER_SECOND, _BYTES_PER_SECOND = 1e7, 5e7
 """What a slow decoder and a slow hash do in a CPU second; PyAV does 5e7 to 5e8 pixels, sha256 4e8 bytes."""
@@ -47,7 +37,6 @@ _WALL_FACTOR, _WALL_EXTRA = 10.0, 30.0
 """The wall-clock guard: this many times the CPU time, plus this many seconds."""
 _START_SECONDS = 120.0
 """Wall-clock time in which a child must take a request: a busy machine needs seconds to start Python."""
-_RECEIVED = b"."
 _BLOCK = 1 << 20
 
 
@@ -59,7 +48,7 @@ class DecodeChild:
         module: what `python -m` runs; tests put a misbehaving one here.
     """
 
-    def __init__(self, max_memory_mb: int = 4096, module: str = "vtok.video.child") -> None:
+    def __init__(self, max_memory_mb: int = 4096, module: str = "vtok.video.child_server") -> None:
         self._memory, self._module = max_memory_mb, module
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -177,7 +166,7 @@ class DecodeChild:
             assert process.stdin is not None and process.stdout is not None
             try:
                 write_message(process.stdin, {**request, "cpu_seconds": cpu_seconds})
-                self._read(process.stdout, len(_RECEIVED), _Patience(_START_SECONDS))
+                self._read(process.stdout, len(RECEIVED), _Patience(_START_SECONDS))
                 return _Patience(_WALL_FACTOR * cpu_seconds + _WALL_EXTRA)
             except (BrokenPipeError, EOFError, TimeoutError):
                 self.close()
@@ -240,30 +229,6 @@ class _Patience:
             raise TimeoutError
 
 
-class Probed(NamedTuple):
-    """What a probe found out.
-
-    Attributes:
-        facts: of the frames.
-        bytes: stored size of the file or of the item in it.
-    """
-
-    facts: StreamFacts
-    bytes: int
-
-
-class DecodedClip(NamedTuple):
-    """One clip.
-
-    Attributes:
-        frames_thwc: uint8 RGB.
-        extras: what belongs to it: `audio` (int16, mono), or signals with one row a frame, by name.
-    """
-
-    frames_thwc: np.ndarray
-    extras: dict[str, np.ndarray]
-
-
 class DecodeRun:
     """The decoding of one video: iterate it for (index into rows, clip or error), each index once.
 
@@ -320,7 +285,7 @@ class DecodeRun:
                 elif "index" in answer and "error" in answer:
                     yield answer["index"], VideoError(*answer["error"])
                 elif "index" in answer:
-                    yield answer["index"], _unpack(answer["arrays"], data)
+                    yield answer["index"], unpack_clip(answer["arrays"], data)
                 else:
                     done = True  # all clips, or none of the rest: either is the request's last answer
                     if "error" in answer:
@@ -339,24 +304,6 @@ def _address(source: Mapping[str, Any]) -> dict[str, Any]:
     return {key: source.get(key) for key in ("medium", "item", "source_fps")}
 
 
-def _pack(clip: DecodedClip) -> tuple[list[list[Any]], list[memoryview]]:
-    """Name, type and shape of every array of a clip, and their bytes."""
-    arrays = {"": clip.frames_thwc, **clip.extras}
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    return (
-        [[name, array.dtype.str, list(array.shape), array.nbytes] for name, array in whole.items()],
-        [array.reshape(-1).data.cast("B") for array in whole.values()],
-    )
-
-
-def _unpack(arrays: list[list[Any]], data: bytes) -> DecodedClip:
-    found, at = {}, 0
-    for name, kind, shape, size in arrays:
-        found[name] = np.frombuffer(data, np.dtype(kind), count=math.prod(shape), offset=at).reshape(shape)
-        at += size
-    return DecodedClip(found.pop(""), found)
-
-
 def _death(code: int, cpu_seconds: float, memory: int) -> VideoError:
     if code == -signal.SIGXCPU:
         return VideoError("timeout", f"more than {cpu_seconds:.0f} s of CPU time")
@@ -364,158 +311,3 @@ def _death(code: int, cpu_seconds: float, memory: int) -> VideoError:
         return VideoError("memory", f"the decoding process was killed (limit {memory} MiB)")
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return VideoError("crashed", f"the decoding process died: {name}")
-
-
-def write_message(stream: IO[bytes], header: dict[str, Any], blocks: Sequence[bytes | memoryview] = ()) -> None:
-    """Sends a header and the raw bytes that belong to it."""
-    text = json.dumps(header).encode()
-    stream.write(len(text).to_bytes(4, "big") + text)
-    for block in blocks:
-        stream.write(block)
-    stream.flush()
-
-
-def read_request(stream: IO[bytes]) -> dict[str, Any] | None:
-    """The next request, or None at the end."""
-    size = stream.read(4)
-    if len(size) < 4:
-        return None
-    return dict(json.loads(stream.read(int.from_bytes(size, "big"))))
-
-
-def limit_cpu(seconds: float) -> None:
-    """Lets this process use `seconds` more of CPU time before the kernel ends it."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    used = usage.ru_utime + usage.ru_stime
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used + seconds), hard))
-
-
-def serve() -> None:
-    """The child's life: one request after the other until its parent closes the pipe."""
-    memory = int(sys.argv[1]) << 20
-    resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    sink = os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing that a library prints may end up among the frames
-    requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    while True:
-        request = requests.get()
-        sink.write(_RECEIVED)
-        sink.flush()
-        limit_cpu(request["cpu_seconds"])
-        try:
-            answer(request, sink)
-        except VideoError as error:
-            write_message(sink, {"error": [error.reason, error.detail]})
-        except VtokError as error:
-            write_message(sink, {"fatal": [error.what, error.at, error.hint]})
-        except MemoryError:
-            write_message(sink, {"error": ["memory", "the decoder ran out of memory"]})
-
-
-def _listen(requests: queue.SimpleQueue[dict[str, Any]]) -> None:
-    """Reads requests in a thread of its own, so that the parent's end is noticed at any time; then all ends."""
-    while (request := read_request(sys.stdin.buffer)) is not None:
-        requests.put(request)
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(0)
-
-
-def answer(request: dict[str, Any], sink: IO[bytes]) -> None:
-    """Does what a request asks for."""
-    with open_item(request, Path(request["path"])) as opened:
-        if request["do"] == "probe":
-            facts = opened.sequence.facts if opened.sequence else probe(opened.path)
-            write_message(sink, {"facts": facts._asdict(), "size": _size(opened)})
-            return
-        if request["do"] == "analyse":
-            header, data = pack(analyse(opened, StreamFacts(**request["facts"]), bars=request["bars"]))
-            write_message(sink, header, [data])
-            return
-        digest = opened.sequence.digest() if opened.sequence else hash_file(opened.path)
-        size = _size(opened)
-        if size != request["bytes"]:
-            raise VideoError("changed", f"{size} bytes where ingest saw {request['bytes']}")
-        write_message(sink, {"sha256": digest})
-        for index, result in _decode(request, opened):
-            if isinstance(result, VideoError):
-                write_message(sink, {"index": index, "error": [result.reason, result.detail]})
-            else:
-                arrays, blocks = _pack(result)
-                header = {"index": index, "arrays": arrays, "bytes": sum(block.nbytes for block in blocks)}
-                write_message(sink, header, blocks)
-        write_message(sink, {"done": True})
-
-
-def _size(opened: Opened) -> int:
-    if opened.sequence is not None:
-        return opened.sequence.bytes
-    return opened.bytes if opened.bytes is not None else opened.path.stat().st_size
-
-
-def _decode(request: dict[str, Any], opened: Opened) -> Iterator[tuple[int, DecodedClip | VideoError]]:
-    spans = [ClipSpan(*span) for span in request["spans"]]
-    facts = StreamFacts(**request["facts"])
-    options = {key: request[key] for key in ("resolution", "policy", "max_pixels", "bbox")}
-    companions = request["companions"]
-    if opened.sequence is not None:
-        signals = opened.sequence.signals
-        for index, indices, result in decode_sequence(opened.sequence, spans, **options):
-            extras = {name: signal[indices] for name, signal in signals.items()} if indices else {}
-            yield index, _clip(result, extras, indices, companions)
-        return
-    sounds: list[np.ndarray | None] = [None] * len(spans)
-    if request["audio_rate"]:
-        order = sorted(range(len(spans)), key=lambda i: spans[i].start_time)
-        times = [(spans[i].start_time, spans[i].end_time) for i in order]
-        for i, sound in zip(order, read_sound(opened.path, facts.stream, times, request["audio_rate"]), strict=True):
-            sounds[i] = sound
-    chosen = clip_indices(opened.path, facts, spans) if companions else [[] for _ in spans]
-    options |= {key: request[key] for key in ("decoder", "max_frames", "hwaccel")}
-    for index, clip in decode_clips(opened.path, facts, spans, **options):
-        heard = sounds[index]
-        yield index, _clip(clip, {} if heard is None else {"audio": heard}, chosen[index], companions)
-
-
-def _clip(
-    frames_thwc: np.ndarray | VideoError,
-    extras: dict[str, np.ndarray],
-    indices: list[int] | VideoError,
-    companions: dict[str, tuple[str, str]],
-) -> DecodedClip | VideoError:
-    """A clip with what belongs to its frames; what cannot be had is the clip's error."""
-    if isinstance(frames_thwc, VideoError):
-        return frames_thwc
-    if isinstance(indices, VideoError):
-        return indices
-    try:
-        found = {name: read_companion(Path(path), item, indices) for name, (path, item) in companions.items()}
-    except VideoError as error:
-        return error
-    return DecodedClip(frames_thwc, {**extras, **found})
-
-
-def hash_file(path: Path) -> str:
-    """sha256 of a file, read through once; decoding then finds it in the page cache.
-
-    Raises:
-        VideoError: `vanished` or `unreadable`.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-    except FileNotFoundError:
-        raise VideoError("vanished", "no such file") from None
-    except OSError as error:
-        raise VideoError("unreadable", error.strerror or str(error)) from error
-    return digest.hexdigest()
-
-
-if __name__ == "__main__":
-    serve()

@@ -1,0 +1,172 @@
+"""What runs inside a decoding child (`python -m vtok.video.child_server`): it imports neither torch nor Ray.
+
+It answers one request after the other until its parent is gone, under limits of CPU time and memory that the kernel
+keeps; then it ends, with everything that it has started.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import queue
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from schemas.errors import VtokError
+from vtok.video.analysis import analyse, pack
+from vtok.video.child_wire import RECEIVED, DecodedClip, pack_clip, read_request, write_message
+from vtok.video.clips import ClipSpan
+from vtok.video.decode import clip_indices, decode_clips, decode_sequence
+from vtok.video.errors import VideoError
+from vtok.video.media import Opened, open_item
+from vtok.video.media.audio import read_sound
+from vtok.video.media.companions import read_companion
+from vtok.video.probe import StreamFacts, probe
+
+_BLOCK = 1 << 20
+
+
+def limit_cpu(seconds: float) -> None:
+    """Lets this process use `seconds` more of CPU time before the kernel ends it."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    used = usage.ru_utime + usage.ru_stime
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used + seconds), hard))
+
+
+def serve() -> None:
+    """The child's life: one request after the other until its parent closes the pipe."""
+    memory = int(sys.argv[1]) << 20
+    resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing that a library prints may end up among the frames
+    requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    while True:
+        request = requests.get()
+        sink.write(RECEIVED)
+        sink.flush()
+        limit_cpu(request["cpu_seconds"])
+        try:
+            answer(request, sink)
+        except VideoError as error:
+            write_message(sink, {"error": [error.reason, error.detail]})
+        except VtokError as error:
+            write_message(sink, {"fatal": [error.what, error.at, error.hint]})
+        except MemoryError:
+            write_message(sink, {"error": ["memory", "the decoder ran out of memory"]})
+
+
+def _listen(requests: queue.SimpleQueue[dict[str, Any]]) -> None:
+    """Reads requests in a thread of its own, so that the parent's end is noticed at any time; then all ends."""
+    while (request := read_request(sys.stdin.buffer)) is not None:
+        requests.put(request)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def answer(request: dict[str, Any], sink: IO[bytes]) -> None:
+    """Does what a request asks for."""
+    with open_item(request, Path(request["path"])) as opened:
+        if request["do"] == "probe":
+            facts = opened.sequence.facts if opened.sequence else probe(opened.path)
+            write_message(sink, {"facts": facts._asdict(), "size": _size(opened)})
+            return
+        if request["do"] == "analyse":
+            header, data = pack(analyse(opened, StreamFacts(**request["facts"]), bars=request["bars"]))
+            write_message(sink, header, [data])
+            return
+        digest = opened.sequence.digest() if opened.sequence else hash_file(opened.path)
+        size = _size(opened)
+        if size != request["bytes"]:
+            raise VideoError("changed", f"{size} bytes where ingest saw {request['bytes']}")
+        write_message(sink, {"sha256": digest})
+        for index, result in _decode(request, opened):
+            if isinstance(result, VideoError):
+                write_message(sink, {"index": index, "error": [result.reason, result.detail]})
+            else:
+                arrays, blocks = pack_clip(result)
+                header = {"index": index, "arrays": arrays, "bytes": sum(block.nbytes for block in blocks)}
+                write_message(sink, header, blocks)
+        write_message(sink, {"done": True})
+
+
+def _size(opened: Opened) -> int:
+    if opened.sequence is not None:
+        return opened.sequence.bytes
+    return opened.bytes if opened.bytes is not None else opened.path.stat().st_size
+
+
+def _decode(request: dict[str, Any], opened: Opened) -> Iterator[tuple[int, DecodedClip | VideoError]]:
+    spans = [ClipSpan(*span) for span in request["spans"]]
+    facts = StreamFacts(**request["facts"])
+    options = {key: request[key] for key in ("resolution", "policy", "max_pixels", "bbox")}
+    companions = request["companions"]
+    if opened.sequence is not None:
+        signals = opened.sequence.signals
+        for index, indices, result in decode_sequence(opened.sequence, spans, **options):
+            extras = {name: signal[indices] for name, signal in signals.items()} if indices else {}
+            yield index, _clip(result, extras, indices, companions)
+        return
+    sounds: list[np.ndarray | None] = [None] * len(spans)
+    if request["audio_rate"]:
+        order = sorted(range(len(spans)), key=lambda i: spans[i].start_time)
+        times = [(spans[i].start_time, spans[i].end_time) for i in order]
+        for i, sound in zip(order, read_sound(opened.path, facts.stream, times, request["audio_rate"]), strict=True):
+            sounds[i] = sound
+    chosen = clip_indices(opened.path, facts, spans) if companions else [[] for _ in spans]
+    options |= {key: request[key] for key in ("decoder", "max_frames", "hwaccel")}
+    for index, clip in decode_clips(opened.path, facts, spans, **options):
+        heard = sounds[index]
+        yield index, _clip(clip, {} if heard is None else {"audio": heard}, chosen[index], companions)
+
+
+def _clip(
+    frames_thwc: np.ndarray | VideoError,
+    extras: dict[str, np.ndarray],
+    indices: list[int] | VideoError,
+    companions: dict[str, tuple[str, str]],
+) -> DecodedClip | VideoError:
+    """A clip with what belongs to its frames; what cannot be had is the clip's error."""
+    if isinstance(frames_thwc, VideoError):
+        return frames_thwc
+    if isinstance(indices, VideoError):
+        return indices
+    try:
+        found = {name: read_companion(Path(path), item, indices) for name, (path, item) in companions.items()}
+    except VideoError as error:
+        return error
+    return DecodedClip(frames_thwc, {**extras, **found})
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file, read through once; decoding then finds it in the page cache.
+
+    Raises:
+        VideoError: `vanished` or `unreadable`.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+    except FileNotFoundError:
+        raise VideoError("vanished", "no such file") from None
+    except OSError as error:
+        raise VideoError("unreadable", error.strerror or str(error)) from error
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    serve()
