@@ -154,7 +154,7 @@ def _shared(hashes: np.ndarray, sources: pa.ChunkedArray) -> list[str]:
     """The sha256 (hex) that more than one source has."""
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in sources.dictionary_encode().chunks])
     known = hashes.any(axis=1)
-    pairs = np.unique(np.c_[hashes[known, :8].copy().view("<u8").ravel(), codes[known]].astype(np.uint64), axis=0)
+    pairs = np.unique(np.c_[hashes[known, :8].copy().view("<u8").ravel(), codes[known].astype(np.uint64)], axis=0)
     starts, counts = np.unique(pairs[:, 0], return_counts=True)
     rows = np.isin(hashes[:, :8].copy().view("<u8").ravel(), starts[counts > 1]) & known
     return [row.tobytes().hex() for row in np.unique(hashes[rows], axis=0)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import UsageError, VtokError
+from schemas.paths import as_path
 from vtok.locks import exclusive
 
 HOLD = """
@@ -40,12 +41,7 @@ def test_a_folder_that_another_process_holds_is_refused_until_it_is_killed(tmp_p
 
 def test_an_object_store_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-    class Remote(type(tmp_path)):  # type: ignore[misc]
-        def __str__(self) -> str:
-            return "s3://bucket/folder"
-
-    with exclusive(Remote("bucket")) as held:
+    with exclusive(as_path("s3://bucket/folder")) as held:
         assert not held
     assert list(tmp_path.iterdir()) == []
 

@@ -190,25 +190,25 @@ def test_a_killed_decoding_process_costs_no_clip(made: Recipe, copy_of: Copy) ->
     folder = settings.folder("shards")
     job = shard_job(settings)
     worker = job.worker(*job.init)
-    decode, kills = worker.child.decode, []
+    child, kills = worker.child, []
 
     class Killing:
         def decode(self, path: str, rows: list[object], **options: object) -> DecodeRun:
-            run = decode(path, rows, **options)
+            run = child.decode(path, rows, **options)
             messages = run._messages
 
             def killed() -> Iterator[tuple[int, object]]:
                 for number, message in enumerate(messages()):
                     yield message
                     if number == 0 and not kills:
-                        os.kill(worker.child._process.pid, signal.SIGKILL)
+                        os.kill(child._process.pid, signal.SIGKILL)
                         kills.append(path)
                         raise VideoError("memory", "as the child's end is told")
 
             run._messages = killed  # type: ignore[method-assign, assignment]
             return run
 
-    child, worker.child = worker.child, Killing()
+    worker.child = Killing()
     for unit in job.units:
         worker.make(unit.name, unit.payload)
     child.close()
