@@ -282,6 +282,14 @@ def test_ctrl_c_leaves_the_workers_to_the_training_loop(folder: Path) -> None:
     assert got == _expected(SIZES, 0, 4, "drop", range(10))
 
 
+def test_workers_end_with_the_loader(folder: Path) -> None:
+    loader = _loader(folder, 4, workers=2)
+    next(iter(loader))
+    assert len(multiprocessing.active_children()) == 2
+    del loader
+    assert multiprocessing.active_children() == []
+
+
 def test_a_lost_worker_is_an_error_and_the_position_is_kept(folder: Path) -> None:
     loader = _loader(folder, 4, workers=1, prefetch=1)
     stream = loader.forever()

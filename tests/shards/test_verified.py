@@ -146,7 +146,10 @@ def test_a_bit_that_flips_after_the_verification_is_caught(folder: Path) -> None
 def test_a_bit_that_flips_unseen_by_the_file_system_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a failing disk: the file's times and size are those of the stamp."""
     list(_delivered(folder, "node"))
-    identities = {path.stat().st_ino: verified._identity(path.open("rb")) for path in folder.glob("*.tar")}
+    identities = {}
+    for path in folder.glob("*.tar"):
+        with path.open("rb") as stream:
+            identities[path.stat().st_ino] = verified._identity(stream)
     _flip(folder / NAME, _places(folder / NAME)["jpeg"])
     monkeypatch.setattr(verified, "_identity", lambda stream: identities[os.fstat(stream.fileno()).st_ino])
     monkeypatch.setattr(verified, "_read_through", None)  # the stamp is taken

@@ -142,7 +142,10 @@ class ClipLoader:
     def _next(self) -> ClipBatch:
         if self._stream is None:
             steps = itertools.count(self.step)
-            self._stream = map(self.batches.__getitem__, steps) if not self.workers else self._from_workers(steps)
+            if self.workers:
+                self._stream = _from_workers(self.batches, steps, self.workers, self.prefetch)
+            else:
+                self._stream = map(self.batches.__getitem__, steps)
         try:
             batch = next(self._stream)
         except BaseException:
@@ -199,34 +202,36 @@ class ClipLoader:
             "augment": self.batches.augment.plain(),
         }
 
-    def _from_workers(self, steps: Iterator[int]) -> Iterator[ClipBatch]:
-        import torch
-        from torch.utils.data import DataLoader
 
-        loader: Any = DataLoader(
-            _Shipped(self.batches),  # type: ignore[arg-type]
-            sampler=steps,  # type: ignore[arg-type]
-            batch_size=None,
-            num_workers=self.workers,
-            prefetch_factor=self.prefetch,
-            collate_fn=_same,
-            worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # torch would draw a seed for the workers from the global generator
-        )
-        made = iter(loader)
-        while True:
-            try:
-                batch = next(made)
-            except RuntimeError as error:
-                raise VtokError(
-                    f"a process that decodes clips was lost: {error}",
-                    at=str(self.batches.reader.folder),
-                    hint="memory or /dev/shm may be full: fewer workers, a smaller batch or more shared memory",
-                ) from error
-            if isinstance(batch, VtokError):
-                raise batch
-            arrays = (tensor.numpy() for tensor in batch[:3])
-            yield ClipBatch(*arrays, *batch[3:])
+def _from_workers(batches: ClipBatches, steps: Iterator[int], workers: int, prefetch: int) -> Iterator[ClipBatch]:
+    """The batches of some steps. Refers to no loader: the workers end as soon as nobody holds this iterator."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    loader: Any = DataLoader(
+        _Shipped(batches),  # type: ignore[arg-type]
+        sampler=steps,  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=prefetch,
+        collate_fn=_same,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # torch would draw a seed for the workers from the global generator
+    )
+    made = iter(loader)
+    while True:
+        try:
+            batch = next(made)
+        except RuntimeError as error:
+            raise VtokError(
+                f"a process that decodes clips was lost: {error}",
+                at=str(batches.reader.folder),
+                hint="memory or /dev/shm may be full: fewer workers, a smaller batch or more shared memory",
+            ) from error
+        if isinstance(batch, VtokError):
+            raise batch
+        arrays = (tensor.numpy() for tensor in batch[:3])
+        yield ClipBatch(*arrays, *batch[3:])
 
 
 class _Shipped:

@@ -74,30 +74,35 @@ class ShardFile:
         UsageError: there is no such way to verify.
     """
 
+    _handle = -1
+
     def __init__(self, path: Path, sha256: str, rows: int, *, verify: Verify, proof: Proof | None = None) -> None:
         if verify not in get_args(Verify):
             raise UsageError(f"verify is one of {', '.join(get_args(Verify))}, not {verify!r}")
         self.path = path
         try:
-            self._stream = path.open("rb", buffering=_BUFFER)
+            self._handle = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise VtokError(
                 f"a part is missing: {error.strerror}", at=str(path), hint="run the command that made it"
             ) from None
-        try:
-            if proof is None or proof.identity != _identity(self._stream):
-                proof = _prove(self._stream, path, sha256, verify)
-            if len(proof.bounds) != rows + 1:
-                found = max(0, len(proof.bounds) - 1)
-                raise IntegrityError(f"{found} samples where the index has {rows}", at=str(path), hint=_HINT)
-        except BaseException:
-            self.close()
-            raise
+        with open(self._handle, "rb", buffering=_BUFFER, closefd=False) as stream:
+            if proof is None or proof.identity != _identity(stream):
+                proof = _prove(stream, path, sha256, verify)
+        if len(proof.bounds) != rows + 1:
+            raise IntegrityError(
+                f"{len(proof.bounds) - 1} samples where the index has {rows}", at=str(path), hint=_HINT
+            )
         self.proof = proof
 
     def close(self) -> None:
         """Closes the file."""
-        self._stream.close()
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def __del__(self) -> None:
+        self.close()
 
     def sample(self, number: int) -> dict[str, Any]:
         """The members of a sample as bytes by extension, and its name under `__key__`, as WebDataset has them.
@@ -107,7 +112,7 @@ class ShardFile:
         """
         start, end = (int(offset) for offset in self.proof.bounds[number : number + 2])
         try:
-            data = os.pread(self._stream.fileno(), end - start, start)
+            data = os.pread(self._handle, end - start, start)
             crcs = self.proof.crcs
             if len(data) < end - start or (crcs is not None and google_crc32c.value(data) != crcs[number]):
                 raise IntegrityError(
