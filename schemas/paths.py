@@ -181,11 +181,13 @@ class ObjectPath(PosixPath):
                 raise
 
     def open(self, mode: str = "r", buffering: int = -1, encoding: str | None = None, *_: Any) -> IO[Any]:  # type: ignore[override]
-        """Reading only; writing goes through `vtok.files.atomic_file`."""
+        """Reading only; writing goes through `vtok.files.atomic_file`. With `buffering` 0 every read is one request."""
         if mode not in ("r", "rt", "rb"):
             raise UsageError("objects are put whole, not written to", at=str(self))
         with _translated(self):
             raw = _Reading(self, self._client.open_input_file(self.key))
+        if buffering == 0:
+            return raw  # type: ignore[return-value]
         binary = io.BufferedReader(raw, _BLOCK)
         return binary if mode == "rb" else io.TextIOWrapper(binary, encoding=encoding or "utf-8")
 

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Int64, UInt8
 
 from schemas.config.tokenizer import AugmentConfig
 from schemas.errors import UsageError, VtokError
+from schemas.paths import ObjectPath
 from vtok.shards.augment import augment_clip
 from vtok.shards.reader import ShardReader
 
@@ -208,11 +209,13 @@ def _from_workers(batches: ClipBatches, steps: Iterator[int], workers: int, pref
     import torch
     from torch.utils.data import DataLoader
 
+    in_store = isinstance(batches.reader.folder, ObjectPath)  # its client has threads, which a fork would lose
     loader: Any = DataLoader(
         _Shipped(batches),  # type: ignore[arg-type]
         sampler=steps,  # type: ignore[arg-type]
         batch_size=None,
         num_workers=workers,
+        multiprocessing_context="spawn" if in_store else "fork",
         prefetch_factor=prefetch,
         collate_fn=_same,
         worker_init_fn=_start_worker,

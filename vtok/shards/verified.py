@@ -9,13 +9,16 @@ neither size nor times of the file tell. (What was read once and then changes in
 With `verify="node"` what was noted is kept as a stamp in the user's cache folder, and the other processes of the node
 take it from there instead of reading the whole file again. A stamp holds for one file (path, device, inode, size, times
 of change), one sha256 and one boot of one machine; a damaged one is ignored. Whoever can write into the cache folder is
-trusted as much as the program itself. The folder may be deleted at any time.
+trusted as much as the program itself. The folder may be deleted at any time. Of an object in a store only name and size
+are known: its samples are held against their CRCs like all others, but what was exchanged after the verification and is
+no sample (a footer) shows only when the file is verified again.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import platform
@@ -32,6 +35,7 @@ from jaxtyping import Int64
 from schemas.config.base import fingerprint
 from schemas.errors import IntegrityError, UsageError, VtokError
 from vtok.files import write_bytes
+from vtok.shards.ranges import open_ranges
 
 Verify = Literal["node", "always", "off"]
 """`node`: once per file and node. `always`: once per file and process, no stamps. `off`: nothing is checked."""
@@ -74,19 +78,17 @@ class ShardFile:
         UsageError: there is no such way to verify.
     """
 
-    _handle = -1
-
     def __init__(self, path: Path, sha256: str, rows: int, *, verify: Verify, proof: Proof | None = None) -> None:
         if verify not in get_args(Verify):
             raise UsageError(f"verify is one of {', '.join(get_args(Verify))}, not {verify!r}")
         self.path = path
         try:
-            self._handle = os.open(path, os.O_RDONLY)
+            self._ranges = open_ranges(path)
         except OSError as error:
             raise VtokError(
                 f"a part is missing: {error.strerror}", at=str(path), hint="run the command that made it"
             ) from None
-        with open(self._handle, "rb", buffering=_BUFFER, closefd=False) as stream:
+        with self._ranges.stream(_BUFFER) as stream:
             if proof is None or proof.identity != _identity(stream):
                 proof = _prove(stream, path, sha256, verify)
         if len(proof.bounds) != rows + 1:
@@ -97,12 +99,7 @@ class ShardFile:
 
     def close(self) -> None:
         """Closes the file."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
-
-    def __del__(self) -> None:
-        self.close()
+        self._ranges.close()
 
     def sample(self, number: int) -> dict[str, Any]:
         """The members of a sample as bytes by extension, and its name under `__key__`, as WebDataset has them.
@@ -112,7 +109,7 @@ class ShardFile:
         """
         start, end = (int(offset) for offset in self.proof.bounds[number : number + 2])
         try:
-            data = os.pread(self._handle, end - start, start)
+            data = self._ranges.read(start, end - start)
             crcs = self.proof.crcs
             if len(data) < end - start or (crcs is not None and google_crc32c.value(data) != crcs[number]):
                 raise IntegrityError(
@@ -221,7 +218,12 @@ def _members(data: bytes) -> dict[str, Any]:
 
 
 def _identity(stream: IO[bytes]) -> tuple[int, ...]:
-    facts = os.fstat(stream.fileno())
+    try:
+        facts = os.fstat(stream.fileno())
+    except io.UnsupportedOperation:  # in an object store
+        here, size = stream.tell(), stream.seek(0, os.SEEK_END)
+        stream.seek(here)
+        return 0, 0, size, 0, 0
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
@@ -241,7 +243,7 @@ def _alone(stream: IO[bytes]) -> Iterator[None]:
 
 def _stamp_path(path: Path) -> Path:
     """One stamp a file and machine; a home may be shared by several."""
-    name = hashlib.sha256(f"{platform.node()}\0{os.path.realpath(path)}".encode("utf-8", "surrogateescape"))
+    name = hashlib.sha256(f"{platform.node()}\0{path.resolve()}".encode("utf-8", "surrogateescape"))
     return cache_folder() / f"{name.hexdigest()[:32]}.json"
 
 
