@@ -17,6 +17,8 @@ from schemas.config.run import ClusterConfig
 from schemas.errors import VtokError
 from vtok import console
 
+_HOLD = 0.002  # seconds between two looks at the signal handlers
+
 
 @contextmanager
 def ray_session(cluster: ClusterConfig) -> Iterator[None]:
@@ -40,10 +42,26 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has put its own there
         yield
     finally:
-        with undisturbed():
-            ray.shutdown()
+        _shut_down()
         if main:
             signal.signal(signal.SIGTERM, before)
+
+
+def _shut_down() -> None:
+    """Ends Ray undisturbed by signals.
+
+    Half-way through it Ray gives SIGTERM back to the kernel, whose default would end this process and leave Ray's
+    running. So Ray is shut down by another thread, and this one keeps its handlers in place.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        ray.shutdown()
+        return
+    with undisturbed() as hold:
+        ending = threading.Thread(target=ray.shutdown)
+        ending.start()
+        while ending.is_alive():
+            hold()
+            ending.join(_HOLD)
 
 
 def _start(cluster: ClusterConfig) -> None:

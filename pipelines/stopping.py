@@ -46,10 +46,18 @@ def deferred() -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Signals that come in the block are ignored; for cleaning up."""
-    with _handled(lambda signum, frame: None):
-        yield
+def undisturbed() -> Iterator[Callable[[], None]]:
+    """Signals that come in the block are ignored; for cleaning up. Gives what puts the handlers in place again."""
+
+    def ignore(signum: int, frame: Any) -> None:
+        return
+
+    def hold() -> None:
+        for number in _SIGNALS:
+            signal.signal(number, ignore)
+
+    with _handled(ignore):
+        yield hold
 
 
 @contextmanager

@@ -12,6 +12,14 @@ from tests.pipelines.making import write_corpus
 from tests.s3_server import Server, s3_server
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several test processes (`-n 2`), all jobs run in one, which starts Ray once; else a file stays together."""
+    for item in items:
+        place = item.path.relative_to(Path(__file__).parent)
+        group = "jobs" if place.parts[0] == "pipelines" else place.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Stamps of verified shards stay out of the user's cache, in subprocesses too."""

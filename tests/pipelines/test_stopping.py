@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +60,37 @@ def test_cleaning_up_is_undisturbed(number: int) -> None:
     with undisturbed():
         send(number)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_stays_caught_while_ray_ends() -> None:
+    """Ray gives the signal back to the kernel half-way through its shutdown, and the next one would end the process."""
+    code = """
+import signal, threading, time
+from pipelines.session import ray_session
+from schemas.config.run import ClusterConfig
+
+def caught():
+    line = next(line for line in open("/proc/self/status") if line.startswith("SigCgt"))
+    return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+def watch():
+    while not done:
+        looks.append(caught())
+        time.sleep(0.002)
+
+signal.signal(signal.SIGTERM, lambda *arguments: None)
+looks, done = [], False
+with ray_session(ClusterConfig()):
+    watching = threading.Thread(target=watch)
+    watching.start()
+done = True
+watching.join()
+print(len(looks), sum(not look for look in looks))
+"""
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    looks, uncaught = map(int, done.stdout.split())
+    assert looks > 20, done.stderr
+    assert uncaught <= looks // 10, "Ray takes it away once; it must be back within milliseconds"
