@@ -12,6 +12,7 @@ from tests.pipelines.making import write_corpus
 from tests.s3_server import Server, s3_server
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several test processes (`-n 2`), all jobs run in one, which starts Ray once; else a file stays together."""
     for item in items:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -75,6 +72,7 @@ def parent(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.soak
 def test_a_straggler_is_made_on_the_other_node_as_well(marked: tuple[TwoNodes, Path], tmp_path: Path) -> None:
     cluster, folder = marked[0], tmp_path / "tokens"
     driver = start(cluster, "tests.pipelines.straggling", folder, cluster.address)
@@ -105,55 +103,3 @@ def test_a_node_is_lost_in_the_middle(made: Recipe, marked: tuple[TwoNodes, Path
     assert "worker lost while making train-00001.tar" in errors
     assert worker not in cluster.processes(), "workers end with their node"
     assert digests(artefact) == digests(made.folder("shards"))
-
-
-@pytest.mark.soak
-def test_a_submitted_job(made: Recipe, tmp_path: Path) -> None:
-    """`ray job submit` to a head that `ray start` has started, as on a cluster that others run."""
-    pytest.importorskip("ray.dashboard.optional_deps", reason="the head of a cluster needs ray[default]")
-    recipe, artefact = prepare(made, tmp_path, "shards")
-    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
-    environment = {
-        **os.environ,
-        **access,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path]),
-    }
-    environment.pop("RAY_ADDRESS", None)  # it would win over --address
-    ray = str(Path(sys.executable).with_name("ray"))
-    port, dashboard = free_port(), free_port()
-    options = [f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2", "--include-dashboard=true", "--block"]
-    head = subprocess.Popen(
-        [ray, "start", "--head", "--node-ip-address=127.0.0.1", f"--temp-dir=/tmp/vtok-{port}", *options],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    command = [sys.executable, "-m", "vtok", "data", "shard", str(recipe), "--ray-address", f"127.0.0.1:{port}"]
-    submit = [ray, "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--", *command]
-    try:
-        end = time.monotonic() + 120
-        while not answers(dashboard):
-            assert time.monotonic() < end
-            time.sleep(0.5)
-        done = subprocess.run(
-            submit, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert "shards: clips " in done.stdout, done.stdout + done.stderr
-        assert digests(artefact) == digests(made.folder("shards"))
-    finally:
-        head.terminate()
-        head.wait(timeout=60)
-        shutil.rmtree(f"/tmp/vtok-{port}", ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

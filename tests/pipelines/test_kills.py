@@ -41,11 +41,9 @@ def driver_points(kind: str) -> list[str]:
 
 SAMPLE = [
     "clips:part-00000.parquet:before_rename",
-    f"clips:{INDEX_NAME}:after_rename",
     "shards:train-00001.tar:temp_written",
     "shards:before_card",
     "tokens:train-00001.parquet:after_rename",
-    "tokens:card:before_rename",
 ]
 EVERY = [point for kind in COMMANDS for point in worker_points(kind) + driver_points(kind)]
 
