@@ -23,6 +23,7 @@ from tests.golden.checks_tokenizers import (
     check_vqgan_loss,
     check_vqvae,
 )
+from tests.golden.checks_videogpt import check_videogpt, check_videogpt_plain
 
 Check = Callable[[Case], None]
 
@@ -46,6 +47,8 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("tats", "vqgan_loss_"): check_vqgan_loss,
     ("videogpt", "codebook_ema"): check_codebook_ema,
     ("videogpt", "codebook_init"): check_codebook_init,
+    ("videogpt", "gpt_"): check_videogpt,
+    ("videogpt", "gpt_lowvar"): check_videogpt_plain,
     ("videogpt", "sparse_layout"): check_sparse_layout,
     ("videogpt", "vqvae_"): check_vqvae,
 }
