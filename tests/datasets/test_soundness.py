@@ -106,3 +106,10 @@ def test_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_unpack_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "unpack", "nothing", str(root)]) == 2
     assert "vtok knows ucf101" in capsys.readouterr().err
+
+
+def test_each_official_split_has_its_own_size(root: Path) -> None:
+    lists = root / "ucfTrainTestlist"
+    for kind in ("train", "test"):
+        shutil.copyfile(lists / f"{kind}list01.txt", lists / f"{kind}list03.txt")
+    assert look(root, split_list=3)["videos train"].detail.startswith("4 of 9,624 published")

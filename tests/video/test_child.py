@@ -16,6 +16,7 @@ import pytest
 from schemas.errors import VtokError
 from tests.video.making import numbers, write_video
 from vtok.video import child as child_module
+from vtok.video import child_server
 from vtok.video.child import DecodeChild
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import decode_clips
@@ -224,3 +225,20 @@ def test_the_child_is_light() -> None:
     code = f"import sys, vtok.video.child, vtok.video.child_server; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=_ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_file_is_hashed_once_for_all_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.mp4"
+    file.write_bytes(b"one")
+    digest = child_server.hash_file(file)
+    assert digest == hashlib.sha256(b"one").hexdigest()
+    reads = []
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *args, **options: reads.append(self) or opened(self, *args, **options))
+    assert child_server.hash_file(file) == digest
+    assert reads == []
+    file.write_bytes(b"other")
+    assert child_server.hash_file(file) == hashlib.sha256(b"other").hexdigest()
+    file.unlink()
+    with pytest.raises(VideoError, match="no such file"):
+        child_server.hash_file(file)

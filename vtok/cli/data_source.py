@@ -11,7 +11,7 @@ import typer
 from vtok import console
 from vtok.cli.common import Overrides
 
-Name = Annotated[str, typer.Argument(help="ucf101, bair, kinetics400, kinetics600, kinetics700, sky, taichi or mugen.")]
+Name = Annotated[str, typer.Argument(help="ucf101, bair, kinetics400, ...; a name that vtok does not know lists all.")]
 Root = Annotated[Path, typer.Argument(help="Folder of the dataset.")]
 
 

@@ -14,7 +14,7 @@ class Dataset(NamedTuple):
         layout: the `data.layout` that reads it.
         page: where it comes from.
         archives: file name patterns of its archives, as they are downloaded.
-        videos: published number of videos of each split; empty: not stated.
+        videos: published number of videos of each split (UCF-101: of list 1); empty: not stated.
         classes: published number of classes; 0: it has none.
         get: how to get it, in a sentence.
     """
@@ -27,12 +27,27 @@ class Dataset(NamedTuple):
     get: str
 
 
+UCF101_LISTS = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}
+"""Videos of train and test in each of UCF-101's three official splits."""
+
+
+def _kinetics(classes: int, train: int, val: int) -> Dataset:
+    return Dataset(
+        "kinetics",
+        "https://github.com/cvdfoundation/kinetics-dataset",
+        ("*.tar.gz", "train/*.tar.gz", "val/*.tar.gz", "test/*.tar.gz"),
+        {"train": train, "val": val},
+        classes,
+        "download the tar.gz files and the annotation CSVs with the scripts of the CVD foundation",
+    )
+
+
 DATASETS: dict[str, Dataset] = {
     "ucf101": Dataset(
         "ucf101",
         "https://www.crcv.ucf.edu/data/UCF101.php",
         ("UCF101.rar", "UCF101TrainTestSplits-RecognitionTask.zip"),
-        {"train": 9537, "test": 3783},
+        dict(zip(("train", "test"), UCF101_LISTS[1], strict=True)),
         101,
         "download UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip into the folder",
     ),
@@ -44,30 +59,9 @@ DATASETS: dict[str, Dataset] = {
         0,
         "download bair_robot_pushing_dataset_v0.tar (30 GB) into the folder",
     ),
-    "kinetics400": Dataset(
-        "kinetics",
-        "https://github.com/cvdfoundation/kinetics-dataset",
-        ("*.tar.gz", "train/*.tar.gz", "val/*.tar.gz", "test/*.tar.gz"),
-        {"train": 240436, "val": 19796},
-        400,
-        "download the tar.gz files and the annotation CSVs with the scripts of the CVD foundation",
-    ),
-    "kinetics600": Dataset(
-        "kinetics",
-        "https://github.com/cvdfoundation/kinetics-dataset",
-        ("*.tar.gz", "train/*.tar.gz", "val/*.tar.gz", "test/*.tar.gz"),
-        {"train": 383393, "val": 27910},
-        600,
-        "download the tar.gz files and the annotation CSVs with the scripts of the CVD foundation",
-    ),
-    "kinetics700": Dataset(
-        "kinetics",
-        "https://github.com/cvdfoundation/kinetics-dataset",
-        ("*.tar.gz", "train/*.tar.gz", "val/*.tar.gz", "test/*.tar.gz"),
-        {"train": 542357, "val": 34824},
-        700,
-        "download the tar.gz files and the annotation CSVs with the scripts of the CVD foundation",
-    ),
+    "kinetics400": _kinetics(400, 240436, 19796),
+    "kinetics600": _kinetics(600, 383393, 27910),
+    "kinetics700": _kinetics(700, 542357, 34824),
     "sky": Dataset(
         "sky",
         "https://github.com/weixiong-ur/mdgan",

@@ -12,7 +12,7 @@ from schemas.config.data import DataConfig
 from vtok import console
 from vtok.datasets import LAYOUTS
 from vtok.datasets.base import SourceVideo
-from vtok.datasets.catalogue import Dataset
+from vtok.datasets.catalogue import UCF101_LISTS, Dataset
 from vtok.video.child import DecodeChild
 from vtok.video.clips import plan_clips
 from vtok.video.errors import VideoError
@@ -52,6 +52,9 @@ def examine(dataset: Dataset, config: DataConfig, *, probe: bool = True) -> list
     Raises:
         UsageError: no such folder, nothing in it, or the lists that the layout needs are missing.
     """
+    if config.split_list > 1:  # UCF-101's other official splits have other sizes
+        train, test = UCF101_LISTS[config.split_list]
+        dataset = dataset._replace(videos={"train": train, "test": test})
     videos = LAYOUTS[config.layout](Path(config.root), config)
     findings = [*_counts(dataset, videos), _classes(dataset, videos), *_listed(videos), _twice(videos)]
     if config.layout == "ucf101":

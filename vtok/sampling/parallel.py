@@ -1,11 +1,14 @@
 """Clips from a masked prior, many codes at a time: MaskGIT's decoding (https://arxiv.org/abs/2202.04200) and
 Draft-and-Revise (https://arxiv.org/abs/2206.04452), as MeBT uses them (https://arxiv.org/abs/2303.11251).
 
-Every step draws all targets and writes them down; what is kept is decided after that.
+Every step draws all targets and writes them down; what is kept is decided after that. Deviation: a nucleus (top-p) ends
+as TATS's does; MeBT's ends one code earlier where the probabilities before it sum up to exactly p.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import torch
@@ -126,11 +129,8 @@ def draft(
     Raises:
         ValueError: it does not.
     """
-    codes_bn = codes_bn.clone()
-    for contexts, targets in draft_partition(contexts_bc, targets_bm, orders_bm, steps):
-        drawn, _ = draw_codes(prior.logits(codes_bn, contexts, targets), temperature, top_k, top_p, generator)
-        codes_bn.scatter_(1, targets, drawn)
-    return codes_bn
+    partition = draft_partition(contexts_bc, targets_bm, orders_bm, steps)
+    return _redraw(prior, codes_bn, partition, temperature, top_k, top_p, generator)
 
 
 @torch.inference_mode()
@@ -156,11 +156,25 @@ def revise(
     Raises:
         ValueError: it does not.
     """
+    passes = (revise_partition(contexts_bc, targets_bm, orders_bm, steps) for orders_bm in orders_pbm)
+    partition = itertools.chain.from_iterable(passes)
+    return _redraw(prior, codes_bn, partition, temperature, top_k, top_p, generator)
+
+
+def _redraw(
+    prior: MebtPrior,
+    codes_bn: Tensor,
+    partition: Iterable[tuple[Tensor, Tensor]],
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Draws the targets of every (contexts, targets), one after the other; later ones see what was drawn."""
     codes_bn = codes_bn.clone()
-    for orders_bm in orders_pbm:
-        for contexts, targets in revise_partition(contexts_bc, targets_bm, orders_bm, steps):
-            drawn, _ = draw_codes(prior.logits(codes_bn, contexts, targets), temperature, top_k, top_p, generator)
-            codes_bn.scatter_(1, targets, drawn)
+    for contexts, targets in partition:
+        drawn, _ = draw_codes(prior.logits(codes_bn, contexts, targets), temperature, top_k, top_p, generator)
+        codes_bn.scatter_(1, targets, drawn)
     return codes_bn
 
 

@@ -7,8 +7,10 @@ given, beside what the order depends on; it is restored exactly on another numbe
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import multiprocessing.resource_tracker
 import signal
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
@@ -221,7 +223,8 @@ def _from_workers(batches: ClipBatches, steps: Iterator[int], workers: int, pref
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # torch would draw a seed for the workers from the global generator
     )
-    made = iter(loader)
+    with _ctrl_c_held_back(in_store):
+        made = iter(loader)
     while True:
         try:
             batch = next(made)
@@ -258,7 +261,20 @@ def _same(item: Any) -> Any:
     return item
 
 
+@contextlib.contextmanager
+def _ctrl_c_held_back(spawning: bool) -> Iterator[None]:
+    """Processes started meanwhile do not see Ctrl-C before `_start_worker` has decided what they do with it."""
+    if spawning:  # Python's own helper process, which spawning starts when it is missing, would let it through again
+        multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(_: int) -> None:
     """Leaves Ctrl-C to the training loop, which finishes its step with the batches of living workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

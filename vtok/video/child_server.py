@@ -6,6 +6,7 @@ keeps; then it ends, with everything that it has started.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import os
@@ -153,18 +154,26 @@ def _clip(
 def hash_file(path: Path) -> str:
     """sha256 of a file, read through once; decoding then finds it in the page cache.
 
+    The last file's is remembered: datasets that cut a video into parts ask for it part after part.
+
     Raises:
         VideoError: `vanished` or `unreadable`.
     """
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
+        facts = path.stat()
+        return _hash(path, facts.st_ino, facts.st_size, facts.st_mtime_ns)
     except FileNotFoundError:
         raise VideoError("vanished", "no such file") from None
     except OSError as error:
         raise VideoError("unreadable", error.strerror or str(error)) from error
+
+
+@functools.lru_cache(maxsize=1)
+def _hash(path: Path, inode: int, size: int, mtime_ns: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
     return digest.hexdigest()
 
 
