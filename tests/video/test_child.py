@@ -234,7 +234,9 @@ def test_a_file_is_hashed_once_for_all_its_parts(tmp_path: Path, monkeypatch: py
     assert digest == hashlib.sha256(b"one").hexdigest()
     reads = []
     opened = Path.open
-    monkeypatch.setattr(Path, "open", lambda self, *args, **options: reads.append(self) or opened(self, *args, **options))
+    monkeypatch.setattr(
+        Path, "open", lambda self, *args, **options: reads.append(self) or opened(self, *args, **options)
+    )
     assert child_server.hash_file(file) == digest
     assert reads == []
     file.write_bytes(b"other")
