@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from vtok import console
+from vtok.cli import tokens_at
 
 app = typer.Typer(help="Look into a token store.", no_args_is_help=True)
+app.command("at")(tokens_at.at)
 
 Store = Annotated[Path, typer.Argument(help="The store's folder.")]
 
