@@ -23,7 +23,7 @@ from trainers.tokenizer import RUN_ONLY
 from vtok import artefacts
 from vtok.priors.tats import GptPrior
 from vtok.seeds import generator
-from vtok.tokens.loader import TokenBatch, TokenLoader
+from vtok.tokens.loader import TokenLoader
 from vtok.tokens.stats import position_entropy
 from vtok.tokens.store import TokenStore
 from vtok.weights import write_weights
@@ -130,15 +130,15 @@ class PriorTask:
 
     def batches(self, start_step: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         for batch in self.loader.batches(start_step):
-            yield self._to_device(batch)
+            yield self._to_device(batch.codes_bthw, batch.labels_b)
 
-    def _to_device(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
-        codes = torch.from_numpy(batch.codes_bthw).to(self.device)
+    def _to_device(self, codes_bthw: np.ndarray, labels_b: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        codes = torch.from_numpy(codes_bthw).to(self.device)
         if not self.conditional:
             return codes, None
-        if (batch.labels_b < 0).any():
+        if (labels_b < 0).any():
             raise UsageError("a clip of the token store has no label", at=str(self.store.folder))
-        return codes, torch.from_numpy(batch.labels_b).to(self.device)
+        return codes, torch.from_numpy(labels_b).to(self.device)
 
     def timing_step(self, batch: tuple[Tensor, Tensor | None]) -> None:
         copy.deepcopy(self.prior)(*batch).loss.backward()
@@ -159,7 +159,7 @@ class PriorTask:
         while chunk := list(itertools.islice(rows, self.batch_size)):
             codes = np.stack([row["codes"] for row in chunk]).astype(np.int64)
             labels = np.array([-1 if row["label"] is None else row["label"] for row in chunk])
-            batch = self._to_device(TokenBatch(codes.reshape(len(chunk), *self.store.grid), labels))
+            batch = self._to_device(codes.reshape(len(chunk), *self.store.grid), labels)
             total += float(self.prior(*batch).loss) * len(chunk)
             clips += len(chunk)
         self.prior.train()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vtok import console
-from vtok.cli.tokens_exchange import export_command, import_command
+from vtok.cli import tokens_at, tokens_exchange
 
 app = typer.Typer(help="Look into a token store.", no_args_is_help=True)
 
@@ -42,5 +42,6 @@ def check(path: Store) -> int:
     return 0
 
 
-app.command("export")(export_command)
-app.command("import")(import_command)
+app.command("at")(tokens_at.at)
+app.command("export")(tokens_exchange.export_command)
+app.command("import")(tokens_exchange.import_command)
