@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypedDict
@@ -201,6 +202,8 @@ def _start_deepspeed() -> str | None:
     os.environ.setdefault("MASTER_PORT", str(_free_port()))
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # DeepSpeed calls collectives by names that torch renames: one line a step that nobody can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     try:
         import deepspeed
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from schemas.errors import IntegrityError
 from trainers.ranks import barrier, rank
-from trainers.weight_average import held, is_sharded, share
+from trainers.weight_average import held, share, whole_shape
 from vtok import console
 from vtok.files import TEMP_MARK
 
@@ -141,13 +141,21 @@ def _from_universal(folder: Path, buffers: dict[str, Tensor], module: nn.Module)
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad and not (folder / name).is_dir():
             continue
-        shape = parameter.ds_shape if is_sharded(parameter) else parameter.shape
+        shape = whole_shape(parameter)
         values[name] = _tensor(folder / name / "fp32.pt").reshape(shape)
         if (folder / name / "exp_avg.pt").exists():
             moments[name] = {key: _tensor(folder / name / f"{key}.pt").reshape(shape) for key in MOMENTS}
         if (folder / name / "step.pt").exists():
             step = max(step, float(_tensor(folder / name / "step.pt")))
+    if moments and not step:
+        step = _stage_3_step(folder / "optimizer_state.pt")
     return WholeState(values, moments, step, buffers, {})
+
+
+def _stage_3_step(path: Path) -> float:
+    """Adam's counter, which the conversion of stage 3 leaves among the states of the parts."""
+    state = torch.load(path, weights_only=False, map_location="cpu")["optimizer_state_dict"]["state"]
+    return max(float(entry["step"]) for entry in state.values())
 
 
 def _tensor(path: Path) -> Tensor:
@@ -212,7 +220,7 @@ def _fill_stage_3(parameter: nn.Parameter, name: str, state: WholeState) -> None
         safe_set_local_optimizer_state(parameter, share(parameter, value), key)
 
 
-def _fill_part(parameter: nn.Parameter, name: str, state: WholeState, zero: Any) -> None:
+def _fill_part(parameter: Any, name: str, state: WholeState, zero: Any) -> None:
     """Stages 1 and 2: a slice of the parameter lies in this rank's flat partition, if any of it does."""
     mapping = parameter._hp_mapping
     if mapping is None:

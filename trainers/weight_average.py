@@ -7,6 +7,8 @@ part of the weights that it holds; on disk the average is whole, so that it fits
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -53,9 +55,10 @@ class WeightAverage:
             self._average[name].copy_(share(parameter, state[name]))
 
 
-def held(parameter: nn.Parameter) -> Tensor:
+def held(parameter: Any) -> Tensor:
     """The storage of what this rank holds of a parameter: all of it, or its part under ZeRO stage 3."""
-    return parameter.ds_tensor if is_sharded(parameter) else parameter.data
+    found: Tensor = parameter.ds_tensor if is_sharded(parameter) else parameter.data
+    return found
 
 
 def is_sharded(parameter: nn.Parameter) -> bool:
@@ -63,23 +66,28 @@ def is_sharded(parameter: nn.Parameter) -> bool:
     return hasattr(parameter, "ds_id")
 
 
+def whole_shape(parameter: Any) -> torch.Size:
+    """The shape of a parameter, also where this rank holds only a part of it."""
+    return torch.Size(parameter.ds_shape) if is_sharded(parameter) else parameter.shape
+
+
 def whole(parameter: nn.Parameter, part: Tensor) -> Tensor:
     """The whole of a tensor that is shared out as `parameter` is, from every rank's part."""
     if not is_sharded(parameter):
         return part
-    parts = [torch.empty_like(part) for _ in range(world_size())]
+    parts = [part]
     if world_size() > 1:
+        parts = [torch.empty_like(part) for _ in range(world_size())]
         torch.distributed.all_gather(parts, part.contiguous())
-    else:
-        parts = [part]
-    return torch.cat(parts)[: parameter.ds_numel].view(parameter.ds_shape)
+    shape = whole_shape(parameter)
+    return torch.cat(parts)[: shape.numel()].view(shape)
 
 
 def share(parameter: nn.Parameter, full: Tensor) -> Tensor:
     """This rank's part of a whole tensor, shared out as `parameter` is."""
     if not is_sharded(parameter):
         return full
-    size = parameter.ds_tensor.numel()
+    size = held(parameter).numel()
     padded = torch.zeros(size * world_size(), dtype=full.dtype)
     padded[: full.numel()] = full.reshape(-1).cpu()
     return padded[rank() * size : (rank() + 1) * size]

@@ -96,7 +96,7 @@ class DeepSpeedEngine:
 
     def save(self, folder: Path) -> None:
         self._engine.save_checkpoint(str(folder), tag="state", save_latest=False)
-        extras = {"scale": self.scale.state_dict()} if self.scale.dynamic else {}
+        extras: dict[str, Any] = {"scale": self.scale.state_dict()} if self.scale.dynamic else {}
         if self.average is not None:
             extras["average"] = self.average.state_dict()
         if rank() == 0:

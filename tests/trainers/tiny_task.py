@@ -76,8 +76,10 @@ class TinyTask(Task):
 
     name, unit, seed = "prior", "tok", 3
 
-    def __init__(self, config: TrainConfig, *, dropout: float = 0.0, events: list[dict[str, Any]] | None = None) -> None:
-        self.config, self.dropout, self.events = config, dropout, events or []
+    def __init__(
+        self, config: TrainConfig, *, dropout: float = 0.0, events: list[dict[str, Any]] | None = None
+    ) -> None:
+        self.config, self.dropout, self.events = config, dropout, events
         self.units_per_batch = config.batch_size * 5
         self.loaded: dict[str, Any] | None = None
         self.steps_done = 0
@@ -156,7 +158,7 @@ def _happen(what: str, model: nn.Module) -> None:
 
 def train(folder: Path, *, resume: str = "auto", **options: Any) -> TinyTask:
     """One run in this process, on the plain engine unless `engine` says otherwise; the weights are saved beside it."""
-    dropout, events = options.pop("dropout", 0.0), options.pop("events", None)
+    dropout, events = options.pop("dropout", 0.0), options.pop("events", [])
     settings = {"engine": "plain", "steps": 12, "batch_size": 8, "threads": 1, "log_every": 1, "validate_every": 6}
     config = TrainConfig(**{**settings, "checkpoint_every": 4, **options})
     folder.mkdir(parents=True, exist_ok=True)
