@@ -76,10 +76,11 @@ def read(folder: Path, layout: Layout, module: nn.Module, order: list[str]) -> W
         return _from_whole({"optimizer": state["optimizer"], **extras}, {**state["module"], **buffers}, module, order)
     target = folder.parent.parent / f"{TEMP_MARK}universal-{folder.name}"
     if rank() == 0:
-        _convert(folder / "state", target)
+        shutil.rmtree(target, ignore_errors=True)
+        _convert(folder / "state", target / "whole")  # beside it goes a file that names it
     barrier()
     try:
-        return _from_universal(target / "zero", buffers, module)._replace(extras=extras)
+        return _from_universal(target / "whole" / "zero", buffers, module)._replace(extras=extras)
     finally:
         barrier()
         if rank() == 0:
@@ -115,7 +116,6 @@ def _convert(source: Path, target: Path) -> None:
     """DeepSpeed's conversion, in this process and without its pool of workers."""
     from deepspeed.checkpoint import ds_to_universal
 
-    shutil.rmtree(target, ignore_errors=True)
     options = argparse.Namespace(
         input_folder=str(source),
         output_folder=str(target),

@@ -71,7 +71,9 @@ def _train(
 
     parsed = read_recipe(recipe, overrides)
     if gpus is not None and hostfile is not None:
-        raise UsageError("--gpus and --hostfile exclude each other", hint="the hostfile says how many GPUs each host has")
+        raise UsageError(
+            "--gpus and --hostfile exclude each other", hint="the hostfile says how many GPUs each host has"
+        )
     if calibrate:
         from trainers.calibrate import calibrate as measure
 
