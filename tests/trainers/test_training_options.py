@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import math
+import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from safetensors.torch import load_file
 from schemas.config.train import OptimConfig, TrainConfig
 from schemas.errors import UsageError, VtokError
 from tests.trainers.making import losses
-from tests.trainers.tiny_task import Tiny, TinyTask, train
+from tests.trainers.tiny_task import Tiny, TinyTask, launch, train
 from trainers import loop
 from trainers.blocks import blocks_of, checkpoint_blocks, compile_blocks
 from trainers.engine import PlainEngine, make_engine
@@ -215,6 +217,20 @@ def test_resume_is_exact_with_dropout_and_the_tasks_state(tmp_path: Path) -> Non
     assert losses(cut) == losses(whole)
     assert task.loaded == {"position": 8}
     assert all(torch.equal(a, b) for a, b in zip(weights_of(cut).values(), weights_of(whole).values(), strict=True))
+
+
+def test_killed_at_any_step_and_resumed_is_bit_equal(tmp_path: Path) -> None:
+    options = {"steps": 30, "checkpoint_every": 3, "dropout": 0.2, "ema_decay": 0.9}
+    train(tmp_path / "whole", **options)
+    cut = tmp_path / "cut"
+    for step in sorted(random.Random(2).sample(range(1, 30), 3)):
+        dies = {"folder": str(cut), **options, "events": [{"step": step, "rank": 0, "do": "die"}]}
+        (killed,) = launch([dies], tmp_path / "run.json", ranks=1)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    train(cut, **options)
+    assert losses(cut) == losses(tmp_path / "whole")
+    ours, theirs = weights_of(cut), weights_of(tmp_path / "whole")
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 def test_the_best_checkpoint_is_kept_besides_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
