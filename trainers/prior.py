@@ -19,7 +19,7 @@ from schemas.paths import NEEDS_LOCAL, local_only
 from trainers import loop
 from trainers.engine import Engine, EngineName, barrier, make_engine, rank, world_size
 from trainers.optim import learning_rate
-from trainers.tokenizer import RUN_ONLY
+from trainers.task import Task, micro_batches
 from vtok import artefacts
 from vtok.priors.tats import GptPrior
 from vtok.seeds import generator
@@ -46,7 +46,7 @@ def train_prior(recipe: Recipe, *, resume: str = "auto") -> Card:
             at=str(store.folder),
             hint="set prior.model.condition=none, or give the videos class folders and ingest again",
         )
-    settings = config.model_dump(mode="json", exclude={"train": RUN_ONLY})
+    settings = config.model_dump(mode="json", exclude={"train": loop.CADENCE | {"accumulate"}})
     inputs = {"tokens": store.card.fingerprint, "tokenizer": store.tokenizer}
     plan = artefacts.make_plan("prior", {**settings, "seed": recipe.seed}, inputs, [])
     card = artefacts.begin(folder, plan)
@@ -96,8 +96,8 @@ def check_tokenizer(store: TokenStore, tokenizer: Path) -> None:
         )
 
 
-class PriorTask:
-    """Model, data and loss of the GPT (`trainers.loop.Task`)."""
+class PriorTask(Task):
+    """Model, data and loss of the GPT (`trainers.task.Task`)."""
 
     name = "prior"
     unit = "tok"
@@ -144,11 +144,16 @@ class PriorTask:
         copy.deepcopy(self.prior)(*batch).loss.backward()
 
     def train_step(self, batch: tuple[Tensor, Tensor | None], step: int) -> dict[str, float]:
-        output = self.engine(*batch)
-        self.engine.backward(output.loss)
-        lr = learning_rate(self.config.train.optim, step, self.config.train.steps)
+        train = self.config.train
+        loss = acc1 = 0.0
+        for part in micro_batches(batch, train.accumulate):
+            output = self.engine(*part)
+            self.engine.backward(output.loss)
+            loss += float(output.loss.detach()) / train.accumulate
+            acc1 += float(output.acc1) / train.accumulate
+        lr = learning_rate(train.optim, step, train.steps, batch_size=self.batch_size)
         norm = self.engine.step(lr)
-        return {"loss": float(output.loss.detach()), "acc1": float(output.acc1), "lr": lr, "gnorm": norm}
+        return {"loss": loss, "acc1": acc1, "lr": lr, "gnorm": norm}
 
     @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:

@@ -26,6 +26,7 @@ from schemas.paths import NEEDS_LOCAL, local_only
 from trainers import loop
 from trainers.engine import Engine, EngineName, barrier, make_engine, rank, world_size
 from trainers.optim import learning_rate
+from trainers.task import Task
 from vtok import artefacts
 from vtok.evaluation.reconstruction import psnr, psnr_of_best_constant_frame
 from vtok.hardware import cpu_count
@@ -48,8 +49,7 @@ from vtok.video.preview import side_by_side
 from vtok.video.ranges import to_model_range, to_pixels
 from vtok.weights import write_weights
 
-_CADENCE = {"engine", "zero_stage", "threads", "log_every", "validate_every", "validate_clips", "checkpoint_every"}
-RUN_ONLY = _CADENCE | {"keep_checkpoints", "preview_clips", "workers"}
+RUN_ONLY = loop.CADENCE | {"preview_clips", "workers"}
 """Training options that do not change the weights, and so do not belong to a plan."""
 
 
@@ -89,8 +89,8 @@ def train_tokenizer(recipe: Recipe, *, resume: str = "auto") -> Card:
     return artefacts.load(folder, "tokenizer")
 
 
-class TokenizerTask:
-    """Models, data and losses of a tokenizer (`trainers.loop.Task`)."""
+class TokenizerTask(Task):
+    """Models, data and losses of a tokenizer (`trainers.task.Task`)."""
 
     name = "tokenizer"
     unit = "clips"
@@ -124,9 +124,8 @@ class TokenizerTask:
         self.discriminators = Discriminators(
             self.config.discriminators, channels, generator(self.seed, "discriminators")
         ).to(self.device)
-        self.d_engine = make_engine(
-            engine, self.discriminators, _one_group(self.discriminators), train.discriminator, train
-        )
+        groups = _one_group(self.discriminators)
+        self.d_engine = make_engine(engine, self.discriminators, groups, train.discriminator, train, average=False)
         return {"generator": self.engine, "discriminators": self.d_engine}
 
     def batches(self, start_step: int) -> Iterator[Tensor]:
@@ -160,7 +159,7 @@ class TokenizerTask:
             batch, output, frames, self.discriminators, losses, factor=factor, lpips=self.lpips
         )
         self.engine.backward(loss)
-        lr = learning_rate(train.generator, step, train.steps)
+        lr = learning_rate(train.generator, step, train.steps, batch_size=self.batch_size)
         norm = self.engine.step(lr)
         values = {
             "loss": scalars["total_loss"],
@@ -175,7 +174,8 @@ class TokenizerTask:
             )
             if d_loss.requires_grad:
                 self.d_engine.backward(d_loss)
-                self.d_engine.step(learning_rate(train.discriminator, step, train.steps))
+                d_lr = learning_rate(train.discriminator, step, train.steps, batch_size=self.batch_size)
+                self.d_engine.step(d_lr)
             values |= {"adversarial": scalars["aeloss"], "features": scalars["gan_feat_loss"]}
             values |= {"d_loss": d_scalars["discloss"]}
         return {**{name: float(value) for name, value in values.items()}, "lr": lr, "gnorm": norm}
@@ -217,6 +217,9 @@ class TokenizerTask:
             "val_dead": float(facts.dead),
             "seconds": time.perf_counter() - start,
         }
+
+    def score(self, validated: dict[str, float]) -> float | None:
+        return -validated["val_psnr"]
 
     def _preview(self, recon_bcthw: Tensor, step: int) -> None:
         """Originals beside reconstructions, as a GIF and as its middle frame."""
