@@ -1,7 +1,7 @@
 """Repairs a token store from what is intact: index and card are made again, damaged parts are moved aside.
 
-A part vouches for itself: a sha256 over the whole file in its footer, a checksum on every page. So index and card may be
-lost; where they are sound, parts are compared with them, too. Nothing is deleted but what parts can give back.
+A part vouches for itself: a sha256 over the whole file in its footer, a checksum on every page. So index and card may
+be lost; where they are sound, parts are compared with them, too. Nothing is deleted but what parts can give back.
 """
 
 from __future__ import annotations
