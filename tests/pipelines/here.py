@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -20,7 +20,7 @@ class PoolHere:
         made: names of all units that were made by any of them.
     """
 
-    made: list[str] = []
+    made: ClassVar[list[str]] = []
 
     def __init__(self, worker: type, init: tuple[Any, ...], cluster: ClusterConfig, *, gpus: float = 0.0) -> None:
         self.worker, self.available = worker(*init), 1.0
