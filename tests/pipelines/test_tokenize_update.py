@@ -87,7 +87,7 @@ def test_an_update_that_is_cut_short_goes_on(
 ) -> None:
     """Ended when the seal and the first `after` of the outdated parts are gone, and before the new plan is there."""
     other_shards(run, monkeypatch)
-    settings = changed(run, batch_size=3)  # no part stays
+    settings = changed(run, cond_frames=1)  # no part stays
     expected = anew(settings, tmp_path / "new")
     with monkeypatch.context() as patch:
         unlinked = []

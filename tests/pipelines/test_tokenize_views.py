@@ -86,6 +86,8 @@ def test_codes_do_not_depend_on_neighbours_places_or_threads(run: Recipe) -> Non
                 batch = [clips[(number + other + 1) % len(clips)] for other in range(4)]
                 batch[place] = clip
                 assert np.array_equal(worker.encode(batch)[place], alone[number])
+                videos = torch.from_numpy(to_model_range(np.stack(batch)))
+                assert np.array_equal(worker.tokenizer.encode(videos)[place].numpy(), alone[number])
     torch.set_num_threads(1)
 
 
