@@ -69,7 +69,7 @@ def write_tokens(
         tokenizer: fingerprint, 64 hex characters.
         codebook_size: codes are below this.
         grid: (t, h, w) of every row; none: every row has its own.
-        plan: fingerprint of the artefact's plan.
+        plan: fingerprint of what the part is made from, or of the artefact's plan.
         split: of every row.
         rejects: rows of `schemas.clips.REJECTS`.
         row_group_rows: rows in a row group.
