@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vtok import console
+from vtok.cli import tokens_check, tokens_look
 
 app = typer.Typer(help="Look into a token store.", no_args_is_help=True)
 
@@ -30,12 +31,5 @@ def info(path: Store, as_json: Annotated[bool, typer.Option("--json", help="For 
     return 0
 
 
-@app.command()
-def check(path: Store) -> int:
-    """Verify every byte of the store against its index and checksums."""
-    from vtok.tokens.store import TokenStore
-
-    store = TokenStore(path)
-    rows = store.check()
-    console.say(f"sound: {console.count(rows, 'clips')} in {console.count(len(store.parts), 'parts')}")
-    return 0
+app.command("stats")(tokens_look.stats)
+app.command("check")(tokens_check.check)
