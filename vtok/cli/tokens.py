@@ -33,3 +33,4 @@ def info(path: Store, as_json: Annotated[bool, typer.Option("--json", help="For 
 
 app.command("stats")(tokens_look.stats)
 app.command("check")(tokens_check.check)
+app.command("diff")(tokens_check.diff)
