@@ -220,11 +220,3 @@ class TokenizerConfig(Config):
         if isinstance(train, dict) and isinstance(train.get("generator", {}), dict):
             train = {**train, "generator": _VIDEOGPT["generator"] | train.get("generator", {})}
         return {**tree, "loss": loss, "train": train}
-
-
-class TokensConfig(Config):
-    """Section `tokens`: encoding the shards into the token store. One shard becomes one part."""
-
-    batch_size: int = Field(8, ge=1, description="Clips in one forward pass; the last batch of a shard is padded.")
-    row_group_rows: int = Field(128, ge=1, description="Rows in a Parquet row group.")
-    threads: int = Field(1, ge=1, description="torch threads of an encoding worker on the CPU.")
