@@ -17,16 +17,18 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from schemas.card import CARD_NAME, INDEX_NAME, PLAN_NAME, REJECTS_NAME, Card, Plan
+from schemas.config.base import fingerprint
 from schemas.config.run import STAGE_FOLDERS
 from schemas.errors import IntegrityError, UsageError, VtokError
 from schemas.paths import as_path
 from vtok import artefacts
 from vtok.files import open_parquet, sha256_of
-from vtok.parquet import read_metadata, recover_part
+from vtok.parquet import read_metadata, recover_made_to
 from vtok.tokens.check_rows import GroupCheck
+from vtok.tokens.pages import has_page_checksums
+from vtok.tokens.parts import unpack_usage
 from vtok.tokens.ragged import flat_codes, row_hashes, row_ids
 from vtok.tokens.stats import health, usage
-from vtok.tokens.store import _unpack as unpack_usage
 
 _AGAIN = "delete the part and _vtok.json, then run `vtok tokenize` again; only this part is made anew"
 _SEAL = "delete _vtok.json and run `vtok tokenize` again: card and index are rebuilt from the parts"
@@ -100,6 +102,7 @@ class _Check:
         self.hashes: list[np.ndarray] = []  # of the ids
         self.hashed: dict[tuple[str, int], None] = {}  # parts and row groups that they are of
         self.rejects: list[dict[str, Any]] = []
+        self.contents: dict[str, str] = {}  # what each part says it was made from
         self.tokens = 0
         self.facts: dict[str, Any] = {}  # tokenizer, codebook_size, ... that all parts must share
 
@@ -218,16 +221,15 @@ class _Check:
             if size != row["bytes"]:
                 self._damage(INDEX_NAME, f"{path.name} has {size} bytes, not {row['bytes']}", hint=_SEAL)
             return
-        sealed = True
-        if self.plan is not None:
-            try:
-                recover_part(path, self.plan)
-            except IntegrityError:
-                sealed = False
+        try:
+            recover_made_to(path, None)
+            sealed = True
+        except IntegrityError:
+            sealed = False
         if actual in self.digests:
             self._damage(path.name, f"these are the bytes of {self.digests[actual]}: the files were swapped or copied")
         elif row is not None:
-            whole = "a whole part of this plan, but " if sealed else ""
+            whole = "whole in itself, but " if sealed else ""
             cut = f"; it has {size} bytes, not {row['bytes']}" if size != row["bytes"] else ""
             self._damage(path.name, f"{whole}not the one that was written: its sha256 differs from the index{cut}")
         elif not sealed:
@@ -235,7 +237,9 @@ class _Check:
 
     def _footer(self, name: str, row: dict[str, Any] | None, footer: dict[str, Any]) -> None:
         self.rejects += footer["rejects"]
-        if self.plan is not None and footer["plan"] != self.plan.fingerprint:
+        self.contents[name] = footer["plan"]
+        by_part = self.plan is not None and "contents" in self.plan.config
+        if self.plan is not None and not by_part and footer["plan"] != self.plan.fingerprint:
             self._damage(name, "it was made to another plan")
         if row is not None and (footer["split"] != row["split"] or len(footer["rejects"]) != row["rejects"]):
             self._damage(name, f"its footer says split {footer['split']!r}, {len(footer['rejects'])} rejects; the index "
@@ -247,8 +251,10 @@ class _Check:
 
     def _groups(self, path: Path) -> Iterator[tuple[int, pa.Table]]:
         """The row groups that can be read; the others are damages."""
-        with open_parquet(path, page_checksum_verification=True) as file:
+        with open_parquet(path, page_checksum_verification=True) as file, path.open("rb") as stream:
             layout = file.metadata
+            if not has_page_checksums(stream, layout):
+                self._damage(path.name, "its pages have no checksums: damage to them could go unnoticed")
             self.row_groups += layout.num_row_groups
             for group in range(layout.num_row_groups):
                 try:
@@ -262,7 +268,8 @@ class _Check:
         self, name: str, group: int, table: pa.Table, footer: dict[str, Any], counted: np.ndarray
     ) -> None:
         classes = self.card.facts.get("classes") if self.card is not None else None
-        wrong = GroupCheck(table, footer["codebook_size"], footer["split"], classes)
+        view = name.removesuffix(".parquet").partition(".")[2] or "whole" if "view_id" in table.column_names else None
+        wrong = GroupCheck(table, footer["codebook_size"], footer["split"], classes, view=view)
         for fault in wrong.faults:
             self._damage(name, fault.what, group=group, rows=fault.rows)
         if not wrong.readable:
@@ -318,7 +325,11 @@ class _Check:
                     yield file.read_row_group(group, columns=columns)
 
     def _totals(self, index: list[dict[str, Any]] | None, sound: bool) -> None:
-        """The card's counts and the table of rejects against the parts."""
+        """The card's counts, the plan and the table of rejects against the parts."""
+        contents = self.plan.config.get("contents") if self.plan is not None else None
+        if sound and contents is not None and contents != fingerprint(self.contents):
+            what = "the parts are not the ones that were planned: one of them was made from other clips or settings"
+            self._damage(PLAN_NAME, what, hint="run `vtok tokenize` again: what does not fit is made anew")
         try:
             rejects = artefacts.load_rejects(self.folder).to_pylist()
             if sound and rejects != self.rejects:

@@ -27,6 +27,7 @@ class GroupCheck:
         codebook_size: codes must be below it.
         split: of every row.
         classes: names by label; None: not known.
+        view: view_id of every row; None: the version has none.
 
     Attributes:
         faults: what is wrong.
@@ -34,7 +35,9 @@ class GroupCheck:
         readable: it has the columns that other checks need, with their types.
     """
 
-    def __init__(self, table: pa.Table, codebook_size: int, split: str, classes: list[str] | None) -> None:
+    def __init__(
+        self, table: pa.Table, codebook_size: int, split: str, classes: list[str] | None, *, view: str | None
+    ) -> None:
         self.faults: list[Fault] = []
         self._table, self._bad = table, np.zeros(table.num_rows, bool)
         self.readable = self._columns(codebook_size)
@@ -42,6 +45,9 @@ class GroupCheck:
             self._codes(codebook_size)
             other = np.array([value != split for value in table["split"].to_pylist()])
             self._note(other, f"the split is not {split!r}, that of the part")
+            if view is not None:
+                other = np.array([value != view for value in table["view_id"].to_pylist()])
+                self._note(other, f"the view is not {view!r}, that of the part")
             self._labels(classes)
         self.bad_rows = int(self._bad.sum()) if self.readable else table.num_rows
 
@@ -56,11 +62,12 @@ class GroupCheck:
     def _columns(self, codebook_size: int) -> bool:
         """The contract's columns and types; columns that a version lacks are that version's matter."""
         wanted = tokens_schema(codebook_size)
+        typed = set(wanted.names) - {"audio_codes"}  # those have a codebook of their own
         missing = [name for name in _NEEDED if name not in self._table.column_names]
         other = [
             name
             for name in self._table.column_names
-            if name in wanted.names and self._table.schema.field(name).type != wanted.field(name).type
+            if name in typed and self._table.schema.field(name).type != wanted.field(name).type
         ]
         nulls = [
             name
