@@ -242,8 +242,11 @@ class _Check:
         if self.plan is not None and not by_part and footer["plan"] != self.plan.fingerprint:
             self._damage(name, "it was made to another plan")
         if row is not None and (footer["split"] != row["split"] or len(footer["rejects"]) != row["rejects"]):
-            self._damage(name, f"its footer says split {footer['split']!r}, {len(footer['rejects'])} rejects; the index "
-                         f"says {row['split']!r}, {row['rejects']}")
+            self._damage(
+                name,
+                f"its footer says split {footer['split']!r}, {len(footer['rejects'])} rejects; the index "
+                f"says {row['split']!r}, {row['rejects']}",
+            )
         self.facts = self.facts or {key: footer[key] for key in _FOOTER_FACTS}
         for key in _FOOTER_FACTS:
             if footer[key] != self.facts[key]:
@@ -264,9 +267,7 @@ class _Check:
                     rows = layout.row_group(group).num_rows
                     self._damage(path.name, f"a page is damaged (columns: {columns})", group=group, rows=rows)
 
-    def _rows(
-        self, name: str, group: int, table: pa.Table, footer: dict[str, Any], counted: np.ndarray
-    ) -> None:
+    def _rows(self, name: str, group: int, table: pa.Table, footer: dict[str, Any], counted: np.ndarray) -> None:
         classes = self.card.facts.get("classes") if self.card is not None else None
         view = name.removesuffix(".parquet").partition(".")[2] or "whole" if "view_id" in table.column_names else None
         wrong = GroupCheck(table, footer["codebook_size"], footer["split"], classes, view=view)

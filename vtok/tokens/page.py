@@ -76,7 +76,9 @@ def _usage(facts: _Row, rows: Sequence[_Row]) -> Html:
     )
     order = np.argsort(-np.array(rows[0]["usage"]), kind="stable")[:20]
     total = max(1, rows[0]["codes"])
-    listed = [[str(code), f"{rows[0]['usage'][code]:,}", f"{100 * rows[0]['usage'][code] / total:.2f}%"] for code in order]
+    listed = [
+        [str(code), f"{rows[0]['usage'][code]:,}", f"{100 * rows[0]['usage'][code] / total:.2f}%"] for code in order
+    ]
     frequent = table("The 20 most frequent codes", ["code", "times", "share"], listed, numeric=(0, 1, 2))
     remarks = []
     if rows[0]["dead"] > facts["codebook_size"] // 2:
@@ -90,7 +92,9 @@ def _groups(facts: _Row, rows: Sequence[_Row]) -> Html:
 
     def cells(row: _Row) -> list[str]:
         repeats = "" if row["repeat_rate"] is None else f"{100 * row['repeat_rate']:.1f}%"
-        name = breakable(row["name"]) if row["name"] else Html("<i>all</i>" if row["scope"] == "store" else "<i>none</i>")
+        name = (
+            breakable(row["name"]) if row["name"] else Html("<i>all</i>" if row["scope"] == "store" else "<i>none</i>")
+        )
         values = [f"{row['rows']:,}", f"{row['used']:,}", number(row["perplexity"]), f"{row['entropy_bits']:.3f}"]
         return [name, *values, repeats]
 
@@ -99,7 +103,9 @@ def _groups(facts: _Row, rows: Sequence[_Row]) -> Html:
     parts = [table("By split", header, map(cells, splits), numeric=range(1, 6))]
     if classes:
         shown = classes[:_MOST_CLASSES]
-        caption = "By class" if len(shown) == len(classes) else f"By class: the {len(shown)} largest of {len(classes):,}"
+        caption = (
+            "By class" if len(shown) == len(classes) else f"By class: the {len(shown)} largest of {len(classes):,}"
+        )
         parts.append(table(caption, header, map(cells, shown), numeric=range(1, 6)))
     return section("groups", "Splits and classes", *parts)
 
@@ -206,5 +212,7 @@ def _runs(row: _Row) -> Html:
             caption = title if not error else f"{title} (each count may be up to {error:,} too low)"
             cells = [[" ".join(map(str, r["codes"])), f"{r['count']:,}", f"{100 * r['share']:.3f}%"] for r in mine]
             parts.append(table(caption, ["codes", "times", "share"], cells, numeric=(1, 2)))
-    text = tag("p", "Raster order is time, rows, columns, as a prior reads them; along time is at one place of the frame.")
+    text = tag(
+        "p", "Raster order is time, rows, columns, as a prior reads them; along time is at one place of the frame."
+    )
     return section("runs", "Most frequent runs of codes", text, tag("div", *parts, class_="charts"))
