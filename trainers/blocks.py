@@ -50,13 +50,16 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractCo
 @contextmanager
 def _statistics_stay(block: nn.Module) -> Iterator[None]:
     norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    kept = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0  # as before, the buffers take part: both computations must keep the same tensors
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum in zip(norms, kept, strict=True):
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.sub_(1)
 
 
 def compile_blocks(module: nn.Module) -> int:

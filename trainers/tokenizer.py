@@ -10,6 +10,7 @@ norms twice a batch), and runs them from the first batch on: `tokenizer.parity: 
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -141,7 +142,6 @@ class TokenizerTask(Task):
         weights = generator(self.seed, self.config.model.kind)
         self.model = build_tokenizer(self.config.model, weights).to(self.device).train()
         self.engine = make_engine(engine, self.model, _one_group(self.model), train.generator, train)
-        self.held_out = HeldOut(self.recipe, self.folder, max(1, self.batch_size // world_size()))
         self.discriminators: Discriminators | None = None
         if not uses_discriminators(losses):
             return {"generator": self.engine}
@@ -265,6 +265,11 @@ class TokenizerTask(Task):
 
     def score(self, validated: dict[str, Any]) -> float | None:
         return -validated["val_psnr"] if validated else None
+
+    @functools.cached_property
+    def held_out(self) -> HeldOut:
+        """The clips that are validated on, read when they are first needed."""
+        return HeldOut(self.recipe, self.folder, max(1, self.batch_size // world_size()))
 
     def validate(self, step: int) -> dict[str, Any]:
         start = time.perf_counter()

@@ -76,9 +76,7 @@ class TinyTask(Task):
 
     name, unit, seed = "prior", "tok", 3
 
-    def __init__(
-        self, config: TrainConfig, *, dropout: float = 0.0, events: list[dict[str, Any]] | None = None
-    ) -> None:
+    def __init__(self, config: TrainConfig, *, dropout: float = 0.0, events: list[dict[str, Any]] | None = None) -> None:
         self.config, self.dropout, self.events = config, dropout, events or []
         self.units_per_batch = config.batch_size * 5
         self.loaded: dict[str, Any] | None = None

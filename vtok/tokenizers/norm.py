@@ -73,8 +73,6 @@ class _SynchronisedStatistics(nn.modules.batchnorm._BatchNorm):
             return super().forward(x)
         self._check_input_dim(x)
         out, mean, var, count = _GlobalBatchNorm.apply(x, self.weight, self.bias, self.eps)
-        if not self.track_running_stats:
-            return out
         with torch.no_grad():
             momentum = 0.1 if self.momentum is None else self.momentum
             unbiased = var * (count / (count - 1).clamp(min=1))
