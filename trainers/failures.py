@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,20 +15,22 @@ from schemas.config.train import TrainConfig
 from schemas.errors import VtokError
 from trainers.engine import Engine
 from trainers.ranks import rank, world_size
-from trainers.task import tensors_of
+from trainers.task import tensors_of, texts_of
 from vtok.console import size
 
 _GONE = ("connection closed by peer", "connection reset by peer", "broken pipe", "socket", "gloo", "nccl", "timed out")
 
 
 def save_bad_batch(folder: Path, batch: Any, step: int) -> Path | None:
-    """Writes the tensors of a batch that the loss was not finite on; None if it has none or the disk is full."""
+    """Writes the tensors of a batch that the loss was not finite on, the clips' names in the file's metadata; None if
+    it has none or the disk is full."""
     tensors = tensors_of(batch)
     path = folder / f"bad-batch-step-{step:08d}-rank{rank()}.safetensors"
     if not tensors:
         return None
     try:
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, path)
+        names = {name: json.dumps(texts) for name, texts in texts_of(batch).items()}
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, path, metadata=names)
     except OSError:
         return None
     return path

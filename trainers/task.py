@@ -75,7 +75,7 @@ def micro_batches(batch: Any, parts: int) -> list[Any]:
     """A rank's share of a batch in `parts` equal parts along the first axis.
 
     Args:
-        batch: a tensor, None, or a (named) tuple, list or dict of such; None stays None.
+        batch: a tensor, None, a list of strings, or a (named) tuple, list or dict of such; None stays None.
         parts: as many as `train.accumulate`.
     """
     if parts == 1:
@@ -84,6 +84,9 @@ def micro_batches(batch: Any, parts: int) -> list[Any]:
         return [None] * parts
     if isinstance(batch, Tensor):
         return list(batch.split(batch.shape[0] // parts))
+    if _is_text(batch):
+        share = len(batch) // parts
+        return [batch[i * share : (i + 1) * share] for i in range(parts)]
     if isinstance(batch, Mapping):
         split = {key: micro_batches(value, parts) for key, value in batch.items()}
         return [{key: split[key][i] for key in split} for i in range(parts)]
@@ -92,6 +95,16 @@ def micro_batches(batch: Any, parts: int) -> list[Any]:
     if hasattr(batch, "_fields"):
         return [type(batch)(*row) for row in rows]
     return [type(batch)(row) for row in rows]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+
+
+def texts_of(batch: Any) -> dict[str, list[str]]:
+    """The lists of strings in a named tuple, e.g. the clips' names, by field."""
+    fields = getattr(batch, "_fields", ())
+    return {name: value for name, value in zip(fields, batch, strict=True) if _is_text(value)} if fields else {}
 
 
 def tensors_of(batch: Any, name: str = "batch") -> dict[str, torch.Tensor]:

@@ -131,7 +131,7 @@ class DiscriminatorConfig(Config):
 
 
 class LossConfig(Config):
-    """Weights of the generator's losses."""
+    """Weights of the losses, and when and how the discriminators join."""
 
     l1_weight: float = Field(4.0, ge=0, description="L1 between clip and reconstruction.")
     l2_weight: float = Field(
@@ -139,12 +139,36 @@ class LossConfig(Config):
     )
     image_gan_weight: float = Field(1.0, ge=0, description="Adversarial loss of the image discriminator.")
     video_gan_weight: float = Field(1.0, ge=0, description="Adversarial loss of the video discriminator.")
+    gan_balance: Literal["fixed", "adaptive"] = Field(
+        "fixed",
+        description="`fixed`: the adversarial weights are what they say (TATS). `adaptive`: the adversarial loss of a "
+        "batch is scaled to the gradient that the reconstruction losses have at the decoder's last layer (VQGAN).",
+    )
     gan_feature_weight: float = Field(4.0, ge=0, description="Feature matching on both discriminators' maps.")
     perceptual_weight: float = Field(0.0, ge=0, description="LPIPS on one random frame a clip; needs `lpips_weights`.")
     lpips_weights: str | None = Field(
-        None, description="safetensors file with VGG16 and the LPIPS heads; needed when perceptual_weight > 0."
+        None,
+        description="File with VGG16: torchvision's vgg16-397923af.pth, or safetensors (LPIPS heads may be in it, else "
+        "torchmetrics' are taken). Needed when perceptual_weight > 0; alone, validation measures LPIPS.",
+    )
+    lpips_sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="sha256 that `lpips_weights` must have; null: only torchvision's file is checked, by its name.",
+    )
+    lpips_half_contrast: bool = Field(
+        False, description="Feed LPIPS images in [-0.5, 0.5] instead of the [-1, 1] that it was made for, as TATS does."
+    )
+    lpips_dropout: bool = Field(
+        False, description="Drop half of LPIPS's feature differences in training, as TATS does by oversight."
     )
     discriminator_start: int = Field(10_000, ge=0, description="Batches before the discriminators join.")
+    discriminator_warmup: int = Field(
+        0,
+        ge=0,
+        description="Batches from then on over which the adversarial and feature losses grow to their weights; the "
+        "discriminators learn at full weight meanwhile.",
+    )
 
 
 class AugmentConfig(Config):
@@ -176,7 +200,28 @@ class TokenizerTrainConfig(TrainConfig):
         OptimConfig(lr=3e-5, betas=(0.5, 0.9), weight_decay=0.0, optimizer="adam"),
         description="Adam of both discriminators.",
     )
+    forwards: Literal[1, 2] = Field(
+        1,
+        description="Passes of the tokenizer for a batch. 1 serves both phases. 2, as TATS: the discriminators' phase "
+        "makes its own after the generator's step, so codebook and norms are updated twice and other frames drawn.",
+    )
+    idle_discriminators: bool = Field(
+        False,
+        description="Run and step the discriminators with weight 0 before they join, as TATS does: only their running "
+        "statistics and Adam's count of steps change.",
+    )
     preview_clips: int = Field(4, ge=1, le=32, description="Held-out clips shown in every preview.")
+    warn_usage_below: float = Field(
+        0.03,
+        ge=0,
+        le=1,
+        description="Warn of a collapse when the perplexity of the held-out clips is below this share of the codes "
+        "that could occur in them.",
+    )
+    warn_restarts_above: float = Field(
+        0.5, ge=0, le=1, description="Warn when more than this share of the codes is restarted in every batch."
+    )
+    warn_after: int = Field(500, ge=0, description="Batches before the first such warning.")
 
 
 _VIDEOGPT: dict[str, dict[str, Any]] = {
@@ -198,9 +243,26 @@ _VIDEOGPT: dict[str, dict[str, Any]] = {
 }
 """Defaults of `kind: vqvae`: what VideoGPT trains with."""
 
+_PARITY: dict[str, dict[str, dict[str, Any]]] = {
+    "vqgan": {
+        "model": {"parity": True},
+        "loss": {"lpips_half_contrast": True, "lpips_dropout": True},
+        "train": {"forwards": 2, "idle_discriminators": True},
+    },
+    "vqvae": {"model": {"parity": True}},
+}
+"""Defaults under `parity`. Not among them, because they are mere faults: the originals draw a new codebook when they
+resume, and count every batch twice under newer versions of their framework."""
+
 
 class TokenizerConfig(Config):
     """Section `tokenizer`. What is not set follows the paper of the model's kind."""
+
+    parity: bool = Field(
+        False,
+        description="Train with the original's quirks: model.parity, and for vqgan train.forwards 2, "
+        "train.idle_discriminators, loss.lpips_half_contrast and loss.lpips_dropout, where they are not set.",
+    )
 
     model: TokenizerModelConfig = Field(
         default_factory=VqganConfig, description="Architecture: `kind: vqgan` (TATS) or `kind: vqvae` (VideoGPT)."
@@ -212,11 +274,29 @@ class TokenizerConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_kind(cls, tree: Any) -> Any:
-        if not isinstance(tree, dict) or _kind(tree.get("model", {})) != "vqvae":
+        if not isinstance(tree, dict):
             return tree
-        loss, train = tree.get("loss", {}), tree.get("train", {})
-        if isinstance(loss, dict):
-            loss = _VIDEOGPT["loss"] | loss
-        if isinstance(train, dict) and isinstance(train.get("generator", {}), dict):
-            train = {**train, "generator": _VIDEOGPT["generator"] | train.get("generator", {})}
-        return {**tree, "loss": loss, "train": train}
+        kind = _kind(tree.get("model", {}))
+        if kind == "vqvae":
+            tree = _with_defaults(tree, {"loss": _VIDEOGPT["loss"]})
+            train = tree.get("train", {})
+            if isinstance(train, dict):
+                tree = {**tree, "train": _with_defaults(train, {"generator": _VIDEOGPT["generator"]})}
+        if tree.get("parity") is True and kind in _PARITY:
+            tree = _with_defaults(tree, _PARITY[kind])
+        return tree
+
+    @model_validator(mode="after")
+    def _losses_fit_the_model(self) -> TokenizerConfig:
+        if self.loss.perceptual_weight > 0 and self.model.image_channels not in (1, 3):
+            raise ValueError(
+                f"LPIPS sees images of 1 or 3 channels, not {self.model.image_channels}: set loss.perceptual_weight 0"
+            )
+        return self
+
+
+def _with_defaults(tree: dict[str, Any], defaults: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """`tree` with what its sections leave unset; a section that is no mapping is left for the validation to refuse."""
+    sections = {name: tree.get(name, {}) for name in defaults}
+    filled = {name: defaults[name] | given for name, given in sections.items() if isinstance(given, dict)}
+    return tree | filled
