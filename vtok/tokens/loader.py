@@ -7,11 +7,11 @@ bounded by the window. The position is the state: nothing else is needed to go o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64, UInt8
 
 from schemas.errors import UsageError
 from vtok.seeds import derive
@@ -26,10 +26,20 @@ class TokenBatch(NamedTuple):
     Attributes:
         codes_bthw: codes.
         labels_b: class labels; -1 where a clip has none.
+        valid_b: False for clips that fill up a batch and count for nothing; None: all count.
+        captions: what the clips' captions say; None where a clip has none.
+        boxes_b6: where the codes lie in the grid of their row: t0, t1, h0, h1, w0, w1; None: they are all of it.
+        cond_frames_bthwc: the first pixel frames.
+        audio_codes_bn: codes of the sounds.
     """
 
     codes_bthw: Int64[np.ndarray, "b t h w"]
     labels_b: Int64[np.ndarray, " b"]
+    valid_b: Bool[np.ndarray, " b"] | None = None
+    captions: Sequence[str | None] = ()
+    boxes_b6: Int64[np.ndarray, "b 6"] | None = None
+    cond_frames_bthwc: UInt8[np.ndarray, "b t h w c"] | None = None
+    audio_codes_bn: Int64[np.ndarray, "b n"] | None = None
 
 
 class TokenLoader:
@@ -73,11 +83,12 @@ class TokenLoader:
             for _ in range(start, self.batches_per_epoch):
                 batch = list(itertools.islice(rows, self.batch_size))[first : first + share]
                 yield TokenBatch(
-                    np.stack([codes for codes, _ in batch]).astype(np.int64).reshape(share, *self.store.grid),
-                    np.array([label for _, label in batch], dtype=np.int64),
+                    np.stack([codes for codes, _, _ in batch]).astype(np.int64).reshape(share, *self.store.grid),
+                    np.array([label for _, label, _ in batch], dtype=np.int64),
+                    captions=[caption for _, _, caption in batch],
                 )
 
-    def _rows(self, epoch: int, skip: int) -> Iterator[tuple[np.ndarray, int]]:
+    def _rows(self, epoch: int, skip: int) -> Iterator[tuple[np.ndarray, int, str | None]]:
         """The rows of an epoch from position `skip`; windows that lie wholly before it are not read."""
         random = np.random.default_rng(derive(self.seed, "tokens", epoch))
         order = random.permutation(len(self.groups))
@@ -87,10 +98,11 @@ class TokenLoader:
             if skip >= rows:
                 skip -= rows
                 continue
-            tables = [self.store.read(group, ["codes", "label"]) for group in groups]
+            tables = [self.store.read(group, ["codes", "label", "caption"]) for group in groups]
             codes = np.concatenate([codes_of(table) for table in tables])
             labels = [-1 if label is None else label for table in tables for label in table["label"].to_pylist()]
+            captions = [caption for table in tables for caption in table["caption"].to_pylist()]
             inside = np.random.default_rng(derive(self.seed, "tokens", epoch, window)).permutation(rows)
             for index in inside[skip:]:
-                yield codes[index], labels[index]
+                yield codes[index], labels[index], captions[index]
             skip = 0
