@@ -9,35 +9,50 @@ import numpy as np
 
 from schemas.config import Recipe
 from tests import tiny_run
-from tests.pipelines.making import make_tokenizer
-from tests.tokens.making import make_store
+from tests.tokens.making import make_store, token_row
 from vtok import artefacts
+from vtok.tokenizers.load import build_tokenizer
+from vtok.weights import write_weights
 
 GRID, CODES, CLASSES = (2, 4, 4), 16, 3
 
 
-def learnable(number: int, codebook_size: int, grid: tuple[int, int, int]) -> np.ndarray:
-    """Four codes in turn from a start of their own: any two codes tell all others, their position tells nothing."""
-    start = np.random.default_rng(number).integers(4)
-    places = np.arange(int(np.prod(grid)))
-    return (start + places) % 4 * (codebook_size // 4)
+def learnable_row(number: int, split: str, codebook_size: int, grid: tuple[int, int, int]) -> dict[str, Any]:
+    """One of four codes everywhere: any code tells all others, and their places tell nothing."""
+    code = np.random.default_rng(number).integers(4) * (codebook_size // 4)
+    codes = np.full(int(np.prod(grid)), code)
+    return {**token_row(number, split, codebook_size, grid), "codes": codes, "label": number % CLASSES}
 
 
 def make_learnable_run(out: Path, monkeypatch: Any) -> Path:
     """Tokenizer and tokens of a run."""
-    settings = tiny_run.recipe(out)
-    make_tokenizer(settings)
-    fingerprint = artefacts.load(out / "tokenizer", "tokenizer").facts["fingerprint"]
-    monkeypatch.setattr("tests.tokens.making.codes_of_clip", learnable)
+    fingerprint = _make_tokenizer(out)
+    monkeypatch.setattr("tests.tokens.making.token_row", learnable_row)
     make_store(
         out / "tokens",
-        {"train": [32], "test": [8]},
+        {"train": [32], "test": [24]},
         codebook_size=CODES,
         tokenizer=fingerprint,
         row_group_rows=8,
         grid=GRID,
     )
     return out
+
+
+def _make_tokenizer(out: Path) -> str:
+    model = tiny_run.recipe(out).tokenizer.model
+    tokenizer, folder = build_tokenizer(model).eval(), out / "tokenizer"
+    plan = artefacts.make_plan("tokenizer", {"model": model.plain()}, {"shards": "0" * 64}, [])
+    artefacts.begin(folder, plan)
+    digest = write_weights(folder, "tokenizer", tokenizer.state_dict(), {"model": model.plain()})
+    facts = {
+        "fingerprint": tokenizer.fingerprint,
+        "codebook_size": CODES,
+        "downsample": list(model.downsample),
+        "grid": list(GRID),
+    }
+    artefacts.seal_card(folder, plan, index_sha256=digest, counts={"steps": 0, "bytes": 1}, facts=facts)
+    return tokenizer.fingerprint
 
 
 def recipe_of(out: Path, model: dict[str, Any], *, steps: int, lr: float, **train: Any) -> Recipe:
@@ -52,7 +67,7 @@ def recipe_of(out: Path, model: dict[str, Any], *, steps: int, lr: float, **trai
             "threads": 1,
             "log_every": 10,
             "validate_every": steps,
-            "validate_clips": 8,
+            "validate_clips": 24,
             "checkpoint_every": steps,
             "optim": {"lr": lr, "schedule": "cosine", "weight_decay": 0.0},
             **train,

@@ -21,10 +21,10 @@ from vtok.priors.load import load_prior
 from vtok.tokens.store import TokenStore
 
 KINDS: dict[str, tuple[dict[str, Any], int, float]] = {
-    "gpt": ({"kind": "gpt", "n_layer": 1, "n_head": 2, "n_embd": 32, "condition": "label"}, 60, 1e-2),
-    "gpt-rope": ({"kind": "gpt", "n_layer": 1, "n_head": 2, "n_embd": 32, "positions": "rope", "qk_norm": True}, 60, 1e-2),
-    "videogpt": ({"kind": "videogpt", "n_layer": 1, "n_head": 2, "n_embd": 48, "dropout": 0.0}, 60, 1e-2),
-    "mebt": ({"kind": "mebt", "n_layer": 4, "n_head": 2, "n_embd": 32, "latents": 8, "dropout": 0.0}, 150, 3e-3),
+    "gpt": ({"kind": "gpt", "n_layer": 1, "n_head": 2, "n_embd": 32, "condition": "label"}, 25, 1e-2),
+    "gpt-rope": ({"kind": "gpt", "n_layer": 1, "n_head": 2, "n_embd": 32, "positions": "rope", "qk_norm": True}, 25, 1e-2),
+    "videogpt": ({"kind": "videogpt", "n_layer": 1, "n_head": 2, "n_embd": 48, "dropout": 0.0}, 25, 1e-2),
+    "mebt": ({"kind": "mebt", "n_layer": 4, "n_head": 2, "n_embd": 32, "latents": 8, "dropout": 0.0}, 40, 5e-3),
 }
 
 

@@ -56,16 +56,15 @@ class Draws(NamedTuple):
     purpose: str = "train"
 
     def of_step(self, what: str) -> torch.Generator:
-        """A generator that all clips of the step share."""
-        return generator(self.seed, "prior", self.purpose, what, self._step)
+        """A generator that all clips of the step share (of the batch, when validating)."""
+        if self.purpose != "train":  # every batch of a validation draws for itself
+            return generator(self.seed, "prior", self.purpose, what, self.first)
+        return generator(self.seed, "prior", self.purpose, what, self.step)
 
     def of_clip(self, what: str, number: int) -> torch.Generator:
         """A generator of the rank's clip of that number."""
-        return generator(self.seed, "prior", self.purpose, what, self._step, self.first + number)
-
-    @property
-    def _step(self) -> int:
-        return self.step if self.purpose == "train" else 0
+        step = self.step if self.purpose == "train" else 0
+        return generator(self.seed, "prior", self.purpose, what, step, self.first + number)
 
 
 class Prior(Protocol):

@@ -44,12 +44,12 @@ class TextTokenizer:
         except Exception as error:  # the library raises bare exceptions
             raise UsageError(f"not a tokenizer.json: {str(error).splitlines()[0]}", at=at) from None
         found = {name: self._tokenizer.token_to_id(name) for name in (START, END)}
-        missing = [name for name, number in found.items() if number is None]
+        self._ends = {name: number for name, number in found.items() if number is not None}
+        missing = sorted(set(found) - set(self._ends))
         if missing:
             raise UsageError(
                 f"the text tokenizer has no token {' or '.join(missing)}", at=at, hint="CLIP's has; or leave it out"
             )
-        self._start, self._end = found[START], found[END]
         self.sha256 = hashlib.sha256(data).hexdigest()
 
     @property
@@ -62,7 +62,7 @@ class TextTokenizer:
         rows = []
         for caption in captions:
             tokens = self._tokenizer.encode(caption, add_special_tokens=False).ids
-            tokens = [self._start, *tokens[: max(0, length - 2)], self._end][:length]
+            tokens = [self._ends[START], *tokens[: max(0, length - 2)], self._ends[END]][:length]
             rows.append(tokens + [0] * (length - len(tokens)))
         return np.array(rows, dtype=np.int64).reshape(-1, length)
 
