@@ -27,7 +27,7 @@ from vtok.parquet import recover_part
 from vtok.shards.reader import Clip, read_shard
 from vtok.stopwatch import Stopwatch
 from vtok.tokenizers.load import load_tokenizer
-from vtok.tokens.store import write_tokens
+from vtok.tokens.parts import write_tokens
 from vtok.video.ranges import to_model_range
 
 _STORED, _ROW_BYTES = 1.05, 60
@@ -156,9 +156,12 @@ class TokenizeWorker:
         with self.clock.phase("encode"), torch.inference_mode():
             codes = self.tokenizer.encode(torch.from_numpy(video_bcthw).to(self.device)).cpu().numpy()
         t, h, w = self.grid
+        height, width = videos.shape[2:4]
         return [
             {
                 **{key: clip.meta[key] for key in _COPIED},
+                "height": height,
+                "width": width,
                 "codes": codes[index].reshape(-1),
                 "grid_t": t,
                 "grid_h": h,

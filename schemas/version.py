@@ -9,7 +9,7 @@ SCHEMA_VERSIONS: dict[str, int] = {
     "clips": 1,
     "shards": 1,
     "tokenizer": 1,
-    "tokens": 1,
+    "tokens": 2,
     "prior": 1,
     "samples": 1,
     "metrics": 1,

@@ -157,7 +157,7 @@ def test_a_stopped_job_leaves_nothing_behind_and_goes_on(
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)  # a terminal tells the whole group
         time.sleep(0.2)
     go_on(recipe)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert all_gone(recipe) == []
@@ -173,7 +173,7 @@ def test_a_killed_driver_leaves_no_process(made: Recipe, tmp_path: Path) -> None
     process = start("shards", recipe)
     wait_for_parts(process, artefact, 1)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert all_gone(recipe) == []
     again = vtok(*COMMANDS["shards"], recipe)
     assert again.returncode in CODES, again.stderr

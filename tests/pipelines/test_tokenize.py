@@ -19,7 +19,7 @@ from vtok.tokenizers.load import load_tokenizer
 from vtok.tokens.store import TokenStore
 from vtok.video.ranges import to_model_range
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("ray_running")]
 Copy = Callable[..., Recipe]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vtok import artefacts
 from vtok.artefacts import Part
-from vtok.tokens.store import write_tokens
+from vtok.tokens.parts import write_tokens
 
 GRID = (2, 2, 3)
 TOKENIZER = "a" * 64
@@ -26,11 +26,15 @@ def token_row(number: int, split: str, codebook_size: int, grid: tuple[int, int,
     t, h, w = grid
     return {
         "clip_id": f"clip-{number:04d}",
+        "view_id": "whole",
         "codes": codes_of_clip(number, codebook_size, grid),
         "grid_t": t,
         "grid_h": h,
         "grid_w": w,
         "num_frames": 4 * t,
+        "height": 8 * h,
+        "width": 8 * w,
+        "flip": False,
         "fps": 8.0,
         "start_time": 0.5 * number,
         "end_time": 0.5 * number + 0.5,
@@ -40,8 +44,11 @@ def token_row(number: int, split: str, codebook_size: int, grid: tuple[int, int,
         "caption": None,
         "source": f"c{number % 3}/{number}.avi",
         "source_sha256": f"{number:064x}",
+        "decoder": "pyav 1.2.3",
         "shard": f"{split}-00000.tar",
         "windowed_from": None,
+        "cond_frames": None,
+        "audio_codes": None,
     }
 
 

@@ -12,7 +12,8 @@ import pytest
 from schemas.errors import IntegrityError, UsageError, VtokError
 from tests.tokens.making import GRID, TOKENIZER, codes_of_clip, make_store, token_row
 from vtok.parquet import read_metadata, recover_part
-from vtok.tokens.store import TokenStore, write_tokens
+from vtok.tokens.parts import write_tokens
+from vtok.tokens.store import TokenStore
 
 SIZES = {"test": [3], "train": [9, 0, 6]}
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vtok import console
+from vtok.cli.tokens_exchange import export_command, import_command
 
 app = typer.Typer(help="Look into a token store.", no_args_is_help=True)
 
@@ -39,3 +40,7 @@ def check(path: Store) -> int:
     rows = store.check()
     console.say(f"sound: {console.count(rows, 'clips')} in {console.count(len(store.parts), 'parts')}")
     return 0
+
+
+app.command("export")(export_command)
+app.command("import")(import_command)

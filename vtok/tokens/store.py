@@ -1,8 +1,7 @@
-"""The token store: reading, checking and writing its Parquet parts (contract: schemas/tokens.py)."""
+"""The token store: reading and checking its Parquet parts (contract: schemas/tokens.py)."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,18 +10,25 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Integer
 
-from schemas.errors import IntegrityError
+from schemas.errors import IntegrityError, UsageError
 from schemas.paths import as_path
-from schemas.tokens import tokens_schema
-from schemas.version import SCHEMA_VERSIONS
+from schemas.tokens import code_type, tokens_schema
 from vtok import artefacts
-from vtok.artefacts import Part
-from vtok.files import open_parquet, read_table
-from vtok.parquet import read_metadata, write_part
-from vtok.tokens.stats import health, usage
+from vtok.files import open_parquet
+from vtok.parquet import read_metadata
+from vtok.tokens.parts import (
+    HINT,
+    arrays_of,
+    codes_of,
+    complete,
+    open_verified,
+    require_page_checksums,
+    unpack_usage,
+    write_tokens,
+)
+from vtok.tokens.stats import health
 
-_CODES = "codes.list.element"
-_DICTIONARY = ["split", "class_name", "caption", "source", "source_sha256", "shard", "windowed_from"]
+__all__ = ["RowGroup", "TokenStore", "codes_of", "write_tokens"]
 
 
 class RowGroup(NamedTuple):
@@ -33,99 +39,56 @@ class RowGroup(NamedTuple):
     rows: int
 
 
-def write_tokens(
-    path: Path,
-    rows: list[dict[str, Any]],
-    *,
-    tokenizer: str,
-    codebook_size: int,
-    grid: tuple[int, int, int],
-    plan: str,
-    split: str,
-    rejects: list[dict[str, Any]],
-    row_group_rows: int,
-    point: str,
-) -> Part:
-    """Writes one part.
-
-    Codes are BYTE_STREAM_SPLIT under zstd: within 5% of log2(codebook size) bits on uniform codes. Every page carries
-    a checksum. The footer holds the tokenizer's fingerprint and the codebook's usage in this part.
-
-    Args:
-        path: where.
-        rows: dicts with the columns of `schemas.tokens.tokens_schema`; `codes` is a 1-D integer array.
-        tokenizer: fingerprint, 64 hex characters.
-        codebook_size: codes are below this.
-        grid: (t, h, w) of every row.
-        plan: fingerprint of the artefact's plan.
-        split: of every row.
-        rejects: rows of `schemas.clips.REJECTS`.
-        row_group_rows: rows in a row group.
-        point: prefix of the crash points.
-
-    Raises:
-        ValueError: a code is not below `codebook_size`.
-    """
-    counts = np.zeros(codebook_size, dtype=np.int64)
-    for row in rows:
-        codes = np.asarray(row["codes"])
-        if codes.size and int(codes.max()) >= codebook_size:
-            raise ValueError(f"code {int(codes.max())} in a codebook of {codebook_size}")
-        counts += usage(codes, codebook_size)
-    facts = health(counts)
-    metadata = {
-        "plan": plan,
-        "split": split,
-        "rejects": rejects,
-        "schema_version": SCHEMA_VERSIONS["tokens"],
-        "tokenizer": tokenizer,
-        "codebook_size": codebook_size,
-        "grid": list(grid),
-        "mode": "exact",
-        "usage": _pack(counts),
-        "perplexity": facts.perplexity,
-        "entropy_bits": facts.entropy_bits,
-        "dead_codes": facts.dead,
-    }
-    table = pa.Table.from_pylist(rows, schema=tokens_schema(codebook_size))
-    return write_part(
-        path,
-        table,
-        metadata,
-        point=point,
-        row_group_size=row_group_rows,
-        compression_level=3,
-        use_dictionary=_DICTIONARY,
-        column_encoding={_CODES: "BYTE_STREAM_SPLIT"},
-    )
-
-
 class TokenStore:
-    """A finished token store.
+    """A finished token store of this schema version or the one before.
 
     Args:
         folder: the artefact's folder.
+        unchecked: whether parts whose pages carry no checksums are accepted.
+
+    Attributes:
+        tokenizer: fingerprint of the tokenizer.
+        codebook_size: codes are below this.
+        ragged: whether rows have grids of their own.
+        classes: names of the labels.
+        schema: the columns that reading gives.
 
     Raises:
         UsageError: there is no finished token store.
         IntegrityError: card or index are damaged.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = as_path(folder)
+    def __init__(self, folder: str | Path, *, unchecked: bool = False) -> None:
+        self.folder, self.unchecked = as_path(folder), unchecked
         self.card = artefacts.load(self.folder, "tokens")
         self.parts = artefacts.load_index(self.folder).to_pylist()
         facts = self.card.facts
         self.tokenizer: str = facts["tokenizer"]
         self.codebook_size: int = facts["codebook_size"]
-        self.grid: tuple[int, int, int] = tuple(facts["grid"])
+        self.ragged: bool = facts["grid"] is None
         self.classes: list[str] = facts["classes"]
-        self.schema = tokens_schema(self.codebook_size)
+        self.schema = tokens_schema(self.codebook_size, facts.get("audio_codebook_size", 0))
         self._sha256 = {part["path"]: part["sha256"] for part in self.parts}
         self._verified: set[Path] = set()
 
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """(t, h, w) of every row.
+
+        Raises:
+            UsageError: the rows have grids of their own.
+        """
+        if self.ragged:
+            raise UsageError(
+                "the rows of this store have different grids",
+                at=str(self.folder),
+                hint="read the grid of each row, or load crops of one size",
+            )
+        t, h, w = self.card.facts["grid"]
+        return t, h, w
+
     def splits(self) -> dict[str, int]:
-        """Clips in each split."""
+        """Rows in each split."""
         out: dict[str, int] = {}
         for part in self.parts:
             out[part["split"]] = out.get(part["split"], 0) + part["rows"]
@@ -133,7 +96,9 @@ class TokenStore:
 
     def row_groups(self, split: str) -> list[RowGroup]:
         """All non-empty row groups of a split, in store order."""
-        groups = []
+        return list(self._row_groups(split))
+
+    def _row_groups(self, split: str) -> Iterator[RowGroup]:
         for part in self.parts:
             if part["split"] != split or not part["rows"]:
                 continue
@@ -141,54 +106,57 @@ class TokenStore:
             self._check_metadata(path)
             with open_parquet(path) as file:
                 layout = file.metadata
-                groups += [RowGroup(path, i, layout.row_group(i).num_rows) for i in range(layout.num_row_groups)]
-        return groups
+                yield from (RowGroup(path, i, layout.row_group(i).num_rows) for i in range(layout.num_row_groups))
 
     def read(self, group: RowGroup, columns: list[str] | None = None) -> pa.Table:
-        """The rows of one row group; page checksums verified.
+        """The rows of one row group in the columns of `schema`; page checksums verified.
 
         Page checksums do not cover the footer, and a flipped bit in it (an offset, a type) can give other rows. So a
         part's sha256 is compared with the index once per process, before its first row is used.
 
         Raises:
-            IntegrityError: a page is damaged, or the part is not the one that was written.
+            IntegrityError: a page is damaged, the part is not the one that was written, or its pages have no checksums.
         """
         if group.path not in self._verified:
             artefacts.verify_part(self.folder, group.path.name, self._sha256[group.path.name])
+            if not self.unchecked:
+                with open_parquet(group.path) as file, group.path.open("rb") as stream:
+                    require_page_checksums(stream, file.metadata, group.path)
             self._verified.add(group.path)
         try:
             with open_parquet(group.path, page_checksum_verification=True) as file:
-                return file.read_row_group(group.number, columns=columns)
+                return complete(file.read_row_group(group.number, columns=columns), self.schema, columns)
         except (pa.ArrowException, OSError) as error:
             raise IntegrityError(
-                f"damaged row group {group.number}: {str(error).splitlines()[0]}",
-                at=str(group.path),
-                hint="delete the part and _vtok.json, then run `vtok tokenize` again; only this part is made anew",
+                f"damaged row group {group.number}: {str(error).splitlines()[0]}", at=str(group.path), hint=HINT
             ) from error
 
     def rows(self, split: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-        """All rows of a split in store order, as dicts; `codes` is a 1-D integer array."""
-        for group in self.row_groups(split):
+        """All rows of a split in store order, as dicts; `codes` and `audio_codes` are 1-D integer arrays."""
+        for group in self._row_groups(split):
             table = self.read(group, columns)
-            codes = codes_of(table) if "codes" in table.column_names else None
-            for number, row in enumerate(
-                table.drop_columns("codes").to_pylist() if codes is not None else table.to_pylist()
-            ):
-                yield row if codes is None else {**row, "codes": codes[number]}
+            lists = {name: arrays_of(table, name) for name in ("codes", "audio_codes") if name in table.column_names}
+            plain = table.drop_columns(list(lists)).to_pylist() if len(lists) < table.num_columns else None
+            for number in range(table.num_rows):
+                arrays = {name: values[number] for name, values in lists.items()}
+                yield {**(plain[number] if plain is not None else {}), **arrays}
 
     def codes(self, split: str) -> Integer[np.ndarray, "n s"]:
-        """All codes of a split in one array, uint16 or uint32."""
+        """All codes of a split in one array, uint16 or uint32.
+
+        Raises:
+            UsageError: the rows have different grids.
+        """
         groups = self.row_groups(split)
         if not groups:
-            dtype = np.uint16 if self.codebook_size <= 65_536 else np.uint32
-            return np.zeros((0, int(np.prod(self.grid))), dtype=dtype)
+            return np.zeros((0, int(np.prod(self.grid))), code_type(self.codebook_size).to_pandas_dtype())
         return np.concatenate([codes_of(self.read(group, ["codes"])) for group in groups])
 
     def usage(self) -> Integer[np.ndarray, " k"]:
         """How often each code occurs, summed over the parts' footers; no page is read."""
         total = np.zeros(self.codebook_size, dtype=np.int64)
         for part in self.parts:
-            total += _unpack(read_metadata(self.folder / part["path"])["usage"], self.codebook_size)
+            total += unpack_usage(read_metadata(self.folder / part["path"])["usage"], self.codebook_size)
         return total
 
     def summary(self) -> dict[str, Any]:
@@ -197,7 +165,7 @@ class TokenStore:
         return {
             "tokenizer": self.tokenizer,
             "codebook_size": self.codebook_size,
-            "grid": list(self.grid),
+            "grid": self.card.facts["grid"],
             "mode": self.card.facts["mode"],
             "clips": self.card.counts["clips"],
             "tokens": facts.codes,
@@ -219,11 +187,18 @@ class TokenStore:
         """
         rows = 0
         for part in self.parts:
-            path = artefacts.verify_part(self.folder, part["path"], part["sha256"])
-            self._check_metadata(path)
-            table = read_table(path, schema=self.schema)
-            codes = codes_of(table)
-            if table.num_rows != part["rows"] or (codes.size and int(codes.max()) >= self.codebook_size):
+            path = self.folder / part["path"]
+            with open_verified(path, part["sha256"], unchecked=self.unchecked) as file:
+                self._check_metadata(path)
+                table = complete(file.read(), self.schema)
+            grids = (np.prod(grid) for grid in zip(*(table[f"grid_{axis}"].to_numpy() for axis in "thw"), strict=True))
+            codes = arrays_of(table, "codes")
+            sound = all(len(row) == size for row, size in zip(codes, grids, strict=True))
+            if (
+                table.num_rows != part["rows"]
+                or not sound
+                or max(map(_largest, codes), default=0) >= self.codebook_size
+            ):
                 raise IntegrityError(
                     "rows or codes do not fit the index", at=str(path), hint="run `vtok tokenize` again"
                 )
@@ -240,25 +215,5 @@ class TokenStore:
             )
 
 
-def _pack(counts: Integer[np.ndarray, " k"]) -> str:
-    """A usage histogram as text: little-endian uint32 in byte planes, zstd, base64.
-
-    In a part of 512 clips of 1,024 codes (16,384 different ones) it costs 0.2 bits a code, a list in JSON 0.75.
-    """
-    planes = counts.astype("<u4").view(np.uint8).reshape(-1, 4).T
-    packed = pa.Codec("zstd", compression_level=9).compress(planes.tobytes(), asbytes=True)
-    return base64.b64encode(packed).decode()
-
-
-def _unpack(text: str, codebook_size: int) -> Integer[np.ndarray, " k"]:
-    """The histogram that `_pack` wrote."""
-    data = pa.Codec("zstd").decompress(base64.b64decode(text), 4 * codebook_size, asbytes=True)
-    planes = np.frombuffer(data, np.uint8).reshape(4, -1)
-    return np.ascontiguousarray(planes.T).view("<u4").reshape(-1).astype(np.int64)
-
-
-def codes_of(table: pa.Table) -> Integer[np.ndarray, "n s"]:
-    """The codes column as a 2-D array; all rows must have the same length."""
-    column = table.column("codes").combine_chunks()
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(column), -1) if len(column) else flat.reshape(0, 0)
+def _largest(codes: Integer[np.ndarray, " s"]) -> int:
+    return int(codes.max()) if codes.size else 0
