@@ -150,7 +150,9 @@ class GenerateWorker:
                 raise UsageError("the token store was made by another tokenizer than the prior's", at=str(store.folder))
             self.clips = GivenClips(store, self.config.given, columns_for(self.prior))
         self.clock = Stopwatch()
-        self.prior_fingerprint = artefacts.load(as_path(prior), "prior").fingerprint
+        card = artefacts.load(as_path(prior), "prior")
+        self.prior_fingerprint = card.fingerprint
+        self.crop: tuple[int, int, int] | None = card.facts["grid"] if card.facts.get("cropped") else None
 
     def make(self, name: str, payload: list[int]) -> Part:
         """Draws one batch; every clip has a generator of its own, so it does not depend on the others."""
@@ -159,7 +161,7 @@ class GenerateWorker:
         labels = [self._label(number) for number in payload] if self.classes else None
         given, clip_ids = given_labels(labels, len(payload), self.device), []
         if self.clips is not None:
-            given, clips = given_clips(self.clips, payload, self.collate)
+            given, clips = given_clips(self.clips, payload, self.collate, self.crop)
             clip_ids = [row["clip_id"] for row in clips]
             if given.labels_b is not None and config.label is None:
                 labels = given.labels_b.tolist()

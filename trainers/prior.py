@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,8 +34,8 @@ from vtok.priors.collate import Collate, check_columns, columns_of
 from vtok.priors.tats import CLIP_VOCABULARY
 from vtok.seeds import derive, generator
 from vtok.tokenizers.load import load_tokenizer
-from vtok.tokens.loader import TokenLoader
-from vtok.tokens.stats import position_entropy
+from vtok.tokens.loader import Crop, TokenLoader
+from vtok.tokens.stats import health, position_entropy
 from vtok.tokens.store import TokenStore
 from vtok.weights import write_weights
 
@@ -74,7 +75,8 @@ def train_prior(recipe: Recipe, *, resume: str = "auto") -> Card:
         }
         facts = {
             "tokenizer": store.tokenizer,
-            "grid": list(store.grid),
+            "grid": list(task.grid),
+            "cropped": task.crop is not None,
             "classes": task.classes,
             "position_entropy": task.position_entropy,
             "kind": task.model.kind,
@@ -113,19 +115,35 @@ class PriorTask:
         self.model = self.config.model
         self.tokenizer = recipe.folder("tokenizer")
         self.batch_size = self.config.train.batch_size
-        self.units_per_batch = self.batch_size * int(np.prod(store.grid))
+        self.crop = self.config.train.crop
+        self.grid = self.crop or store.grid
+        self.units_per_batch = self.batch_size * int(np.prod(self.grid))
         self.classes = store.classes if self.model.condition == "label" else []
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.loader = TokenLoader(store, "train", self.batch_size, seed=self.seed, rank=rank(), world=world_size())
+        self.loader = TokenLoader(
+            store,
+            "train",
+            self.batch_size,
+            seed=self.seed,
+            rank=rank(),
+            world=world_size(),
+            crop=None if self.crop is None else Crop(*self.crop),
+            cond_frames="cond_frames" in self.model.columns,
+            audio="audio_codes" in self.model.columns,
+        )
         splits = store.splits()
         self.held_out = "test" if splits.get("test") else "train"
-        entropy = position_entropy(store.codes("train"), store.codebook_size)
-        self.position_entropy = float(entropy.mean())
+        if self.crop is None:
+            self.position_entropy = float(position_entropy(store.codes("train"), store.codebook_size).mean())
+        else:  # codes have no place of their own: the entropy of all
+            self.position_entropy = health(store.usage()).entropy_bits * math.log(2)
 
     def build(self, engine: EngineName) -> Mapping[str, Engine]:
         self.collate = Collate(self.model, self.device)
         if isinstance(self.model, GptConfig) and self.model.condition == "text":
             self._make_text_tokenizer(self.model)
+        if isinstance(self.model, GptConfig) and self.model.boxes and self.model.box_grid is None:
+            self.model = self.model.model_copy(update={"box_grid": self.store.grid})
         self.facts = self._facts()
         prior = build_prior(self.model, self.facts, generator(self.seed, "prior"))
         assert isinstance(prior, nn.Module)
@@ -156,12 +174,12 @@ class PriorTask:
         store, codebook, resolution = self.store, None, 0
         if (self.tokenizer / CARD_NAME).exists():
             factor = artefacts.load(self.tokenizer, "tokenizer").facts["downsample"][1]
-            resolution = store.grid[1] * factor
+            resolution = self.grid[1] * factor
 
             def codebook() -> Tensor:
                 return load_tokenizer(self.tokenizer).codebook.embeddings
 
-        return Facts(store.codebook_size, store.grid, len(self.classes), resolution, codebook)
+        return Facts(store.codebook_size, self.grid, len(self.classes), resolution, codebook)
 
     def batches(self, start_step: int) -> Iterator[Batch]:
         for tokens in self.loader.batches(start_step):
@@ -191,7 +209,7 @@ class PriorTask:
         )
         total = clips = 0.0
         while chunk := list(itertools.islice(rows, self.batch_size)):
-            batch = self.collate.of_rows(chunk, self.store.grid, str(self.store.folder))
+            batch = self.collate.of_rows(chunk, str(self.store.folder), self.crop)
             draws = Draws(self.seed, step, int(clips), "val")
             total += float(self.prior(*self.prior.prepare(batch, draws)).loss) * len(chunk)
             clips += len(chunk)

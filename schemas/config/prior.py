@@ -217,6 +217,11 @@ class PriorTrainConfig(TrainConfig):
     optim: OptimConfig = Field(
         OptimConfig(lr=1.08e-4, betas=(0.9, 0.95), weight_decay=0.01), description="Optimiser of the prior."
     )
+    crop: tuple[int, int, int] | None = Field(
+        None,
+        description="Train on random crops of this many codes (t, h, w) instead of whole clips; null: whole clips. Clips "
+        "of different sizes need it, and prior.model.boxes tells the prior where a crop lies.",
+    )
 
 
 _OPTIM: dict[str, dict[str, Any]] = {
@@ -240,6 +245,14 @@ class PriorConfig(Config):
         description="Architecture: `kind: gpt` (TATS), `kind: videogpt` or `kind: mebt`.",
     )
     train: PriorTrainConfig = Field(default_factory=PriorTrainConfig)
+
+    @model_validator(mode="after")
+    def _crops(self) -> PriorConfig:
+        if self.train.crop is not None and isinstance(self.model, GptConfig) and self.model.latent_stride > 1:
+            raise ValueError("prior.train.crop and prior.model.latent_stride do not go together")
+        if self.train.crop is not None and "cond_frames" in self.model.columns:
+            raise ValueError("conditioning frames are those of whole clips: leave out prior.train.crop")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -140,7 +140,14 @@ def test_decoding_draws_every_code_and_leaves_what_is_given() -> None:
     def run(seed: int) -> list[torch.Tensor]:
         draws = torch.Generator().manual_seed(seed)
         some = sample_masked(
-            prior.logits, given, places[:, :8], places[:, 8:], steps=6, context_temperature=4, generator=draws, **options
+            prior.logits,
+            given,
+            places[:, :8],
+            places[:, 8:],
+            steps=6,
+            context_temperature=4,
+            generator=draws,
+            **options,
         )
         assert torch.equal(some.order_bn.sort(1).values, places)
         targets, order = places[:, 8:], random_orders(2, 24, draws)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from schemas.config import Recipe
 from tests import tiny_run
@@ -14,20 +15,31 @@ from vtok import artefacts
 from vtok.tokenizers.load import build_tokenizer
 from vtok.weights import write_weights
 
-GRID, CODES, CLASSES = (2, 4, 4), 16, 3
+GRID, CODES, CLASSES, SOUNDS = (2, 4, 4), 16, 3, 6
 
 
 def learnable_row(number: int, split: str, codebook_size: int, grid: tuple[int, int, int]) -> dict[str, Any]:
     """One of four codes everywhere: any code tells all others, and their places tell nothing."""
     code = np.random.default_rng(number).integers(4) * (codebook_size // 4)
-    codes = np.full(int(np.prod(grid)), code)
-    return {**token_row(number, split, codebook_size, grid), "codes": codes, "label": number % CLASSES}
+    t, h, w = grid
+    frame = np.full((4 * h, 4 * w, 3), 16 * code, dtype=np.uint8)
+    return {
+        **token_row(number, split, codebook_size, grid),
+        "codes": np.full(t * h * w, code),
+        "label": number % CLASSES,
+        "height": 4 * h,
+        "width": 4 * w,
+        "caption": f"a clip in {['red', 'green', 'blue', 'white'][code // 4]}",
+        "cond_frames": np.stack([frame, frame]).tobytes(),
+        "audio_codes": np.array([code % 3, 2 + code // 4, 1]),
+    }
 
 
-def make_learnable_run(out: Path, monkeypatch: Any) -> Path:
-    """Tokenizer and tokens of a run."""
+def make_learnable_run(out: Path, monkeypatch: pytest.MonkeyPatch, *, conditions: bool = True) -> Path:
+    """Tokenizer and tokens of a run; without `conditions`, rows have none."""
     fingerprint = _make_tokenizer(out)
-    monkeypatch.setattr("tests.tokens.making.token_row", learnable_row)
+    if conditions:
+        monkeypatch.setattr("tests.tokens.making.token_row", learnable_row)
     make_store(
         out / "tokens",
         {"train": [32], "test": [24]},
@@ -35,6 +47,7 @@ def make_learnable_run(out: Path, monkeypatch: Any) -> Path:
         tokenizer=fingerprint,
         row_group_rows=8,
         grid=GRID,
+        audio_codebook_size=SOUNDS if conditions else 0,
     )
     return out
 
@@ -55,7 +68,9 @@ def _make_tokenizer(out: Path) -> str:
     return tokenizer.fingerprint
 
 
-def recipe_of(out: Path, model: dict[str, Any], *, steps: int, lr: float, **train: Any) -> Recipe:
+def recipe_of(
+    out: Path, model: dict[str, Any], *, steps: int, lr: float, sample: dict[str, Any] | None = None, **train: Any
+) -> Recipe:
     """A recipe that trains a prior on it."""
     tree = tiny_run.recipe(out).plain()
     tree["prior"] = {
@@ -73,5 +88,5 @@ def recipe_of(out: Path, model: dict[str, Any], *, steps: int, lr: float, **trai
             **train,
         },
     }
-    tree["sample"] = {"num": 3, "batch_size": 2}
+    tree["sample"] = {"num": 3, "batch_size": 2, **(sample or {})}
     return Recipe.model_validate(tree)

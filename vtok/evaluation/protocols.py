@@ -144,8 +144,9 @@ def prior(run: Path) -> Measured:
     ids, sources, losses = [], [], []
     collate = Collate(model.config, _device(), text_tokenizer_of(run / "prior", model.config))
     columns = ["clip_id", "source", *columns_of(model.config)]
+    crop: tuple[int, int, int] | None = facts["grid"] if facts.get("cropped") else None
     for number, row in enumerate(itertools.islice(store.rows(split, columns), MAX_HELD_OUT)):
-        batch = collate.of_rows([row], store.grid, str(store.folder))
+        batch = collate.of_rows([row], str(store.folder), crop)
         losses.append(float(model(*model.prepare(batch, Draws(0, 0, number, "val"))).loss))
         ids.append(row["clip_id"])
         sources.append(row["source"])

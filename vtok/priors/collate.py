@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from schemas.errors import UsageError
-from vtok.priors.base import Batch, ModelConfig
-from vtok.tokens.loader import TokenBatch
+from vtok.priors.base import Batch, ModelConfig, Shape
+from vtok.tokens.batches import TokenBatch
 from vtok.tokens.store import TokenStore
 
 if TYPE_CHECKING:
@@ -48,44 +48,64 @@ class Collate:
         Raises:
             UsageError: a clip lacks what the prior is conditioned on.
         """
-        columns = self.config.columns
+        codes = np.where(tokens.valid_b[:, None, None, None], tokens.codes_bthw, -1)
         frames, audio = tokens.cond_frames_bthwc, tokens.audio_codes_bn
-        if "label" in columns and (tokens.labels_b < 0).any():
+        return self._batch(codes, tokens.labels_b, tokens.captions, audio, frames, tokens.boxes_b6, at)
+
+    def of_rows(self, rows: Sequence[Mapping[str, Any]], at: str, crop: Shape | None = None) -> Batch:
+        """Rows of a store, with at least the columns of `columns_of`.
+
+        Args:
+            rows: as `TokenStore.rows` gives them.
+            at: the store's folder, for errors.
+            crop: use the first codes (t, h, w) of every axis only.
+
+        Raises:
+            UsageError: a clip lacks what the prior is conditioned on, or the codes have different shapes.
+        """
+        columns = self.config.columns
+        labels = [row["label"] for row in rows] if "label" in columns else []
+        captions = [row["caption"] for row in rows] if "caption" in columns else []
+        audio = frames = None
+        if "audio_codes" in columns:
+            audio = np.stack([_needed(row, "audio_codes", at) for row in rows]).astype(np.int64)
+        if "cond_frames" in columns:
+            frames = stack_frames(rows, at)
+        cut = tuple(slice(side) for side in crop or (None, None, None))
+        clips = [np.reshape(row["codes"], [row[f"grid_{axis}"] for axis in "thw"])[cut] for row in rows]
+        if len({clip.shape for clip in clips}) > 1:
+            raise UsageError("clips of different sizes", at=at, hint="train on crops: prior.train.crop=[t,h,w]")
+        codes = np.stack(clips).astype(np.int64)
+        t, h, w = clips[0].shape
+        boxes = np.tile(np.array([0, t, 0, h, 0, w]), (len(rows), 1))
+        known = np.array([-1 if label is None else label for label in labels], dtype=np.int64)
+        return self._batch(codes, known, captions, audio, frames, boxes, at)
+
+    def _batch(
+        self,
+        codes: np.ndarray,
+        labels: np.ndarray,
+        captions: Sequence[str | None],
+        audio: np.ndarray | None,
+        frames: np.ndarray | None,
+        boxes: np.ndarray,
+        at: str,
+    ) -> Batch:
+        """What the prior needs of it, on the device."""
+        columns = self.config.columns
+        if "label" in columns and (labels < 0).any():
             raise _missing("label", at, "a clip")
         for name, found in (("cond_frames", frames), ("audio_codes", audio)):
             if name in columns and found is None:
                 raise _missing(name, at, "a clip")
-        codes = tokens.codes_bthw
-        if tokens.valid_b is not None and not tokens.valid_b.all():
-            codes = np.where(tokens.valid_b[:, None, None, None], codes, -1)
         return Batch(
             self._tensor(codes),
-            self._tensor(tokens.labels_b) if "label" in columns else None,
-            self._text(tokens.captions) if "caption" in columns else None,
-            self._tensor(audio) if "audio_codes" in columns else None,
+            self._tensor(labels) if "label" in columns else None,
+            self._text(captions) if "caption" in columns else None,
+            self._tensor(audio) if "audio_codes" in columns and audio is not None else None,
             self._frames(frames) if "cond_frames" in columns and frames is not None else None,
-            self._tensor(tokens.boxes_b6) if tokens.boxes_b6 is not None else self._whole(codes),
+            self._tensor(boxes),
         )
-
-    def of_rows(self, rows: Sequence[Mapping[str, Any]], grid: tuple[int, int, int], at: str) -> Batch:
-        """Rows of a store that have one grid, with at least `columns_of` the prior's config.
-
-        Raises:
-            UsageError: as `of_tokens`.
-        """
-        columns = self.config.columns
-        frames = audio = None
-        if "cond_frames" in columns:
-            frames = stack_frames(rows, at)
-        if "audio_codes" in columns:
-            audio = np.stack([_needed(row, "audio_codes", at) for row in rows]).astype(np.int64)
-        labels = [-1] * len(rows)
-        if "label" in columns:
-            labels = [-1 if row["label"] is None else row["label"] for row in rows]
-        codes = np.stack([row["codes"] for row in rows]).astype(np.int64).reshape(len(rows), *grid)
-        captions = [row.get("caption") for row in rows]
-        tokens = TokenBatch(codes, np.array(labels), captions=captions, cond_frames_bthwc=frames, audio_codes_bn=audio)
-        return self.of_tokens(tokens, at)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
@@ -99,15 +119,11 @@ class Collate:
         """Pixels in [-0.5, 0.5], channels first."""
         return self._tensor(frames_bthwc).permute(0, 4, 1, 2, 3).float() / 255 - 0.5
 
-    def _whole(self, codes_bthw: np.ndarray) -> Tensor:
-        batch, t, h, w = codes_bthw.shape
-        return torch.tensor([0, t, 0, h, 0, w], device=self.device).expand(batch, -1)
-
 
 def columns_of(config: ModelConfig) -> list[str]:
     """Columns to read for `Collate.of_rows`."""
     sizes = ["height", "width"] if "cond_frames" in config.columns else []
-    return ["codes", *config.columns, *sizes]
+    return ["codes", "grid_t", "grid_h", "grid_w", *config.columns, *sizes]
 
 
 def text_tokenizer_of(prior: Path, config: ModelConfig) -> TextTokenizer | None:

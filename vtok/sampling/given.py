@@ -11,10 +11,10 @@ import torch
 
 from schemas.config.prior import SampleConfig
 from schemas.errors import UsageError
-from vtok.priors.base import Batch, Prior
+from vtok.priors.base import Batch, Prior, Shape
 from vtok.priors.collate import Collate, columns_of
 from vtok.sampling.clips import needs_codes
-from vtok.tokens.store import TokenStore, codes_of
+from vtok.tokens.store import TokenStore
 
 
 class GivenClips:
@@ -51,9 +51,7 @@ class GivenClips:
             if group not in tables:
                 tables[group] = self.store.read(self.groups[group], self.columns)
             table, inside = tables[group], place - (self._ends[group] - self.groups[group].rows)
-            row = table.slice(inside, 1)
-            plain = row.drop_columns("codes").to_pylist()[0] if "codes" in self.columns else row.to_pylist()[0]
-            out.append({**plain, "codes": codes_of(row)[0]} if "codes" in self.columns else plain)
+            out.append(table.slice(inside, 1).to_pylist()[0])
         return out
 
 
@@ -68,14 +66,16 @@ def given_labels(labels: list[int] | None, num: int, device: str | torch.device)
     return Batch(codes, None if labels is None else torch.tensor(labels, device=device))
 
 
-def given_clips(clips: GivenClips, numbers: list[int], collate: Collate) -> tuple[Batch, list[dict[str, Any]]]:
+def given_clips(
+    clips: GivenClips, numbers: list[int], collate: Collate, crop: Shape | None = None
+) -> tuple[Batch, list[dict[str, Any]]]:
     """Clips of the store as a batch, and their rows.
 
     Raises:
         UsageError: a clip lacks what the prior is conditioned on.
     """
     rows = clips.rows(numbers)
-    return collate.of_rows(rows, clips.store.grid, str(clips.store.folder)), rows
+    return collate.of_rows(rows, str(clips.store.folder), crop), rows
 
 
 def columns_for(prior: Prior) -> list[str]:
