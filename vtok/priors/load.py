@@ -6,15 +6,17 @@ from pathlib import Path
 
 import torch
 
-from schemas.config.prior import GptConfig
 from schemas.paths import as_path
 from vtok import artefacts
+from vtok.priors.build import rebuild
+from vtok.priors.mebt import MebtPrior
 from vtok.priors.tats import GptPrior
+from vtok.priors.videogpt import VideoGptPrior
 from vtok.weights import read_weights
 
 
-def load_prior(folder: str | Path, device: str | torch.device = "cpu") -> GptPrior:
-    """The prior of a finished run, in eval mode, without gradients.
+def load_prior(folder: str | Path, device: str | torch.device = "cpu") -> GptPrior | VideoGptPrior | MebtPrior:
+    """The prior of a finished run, of whatever kind, in eval mode, without gradients.
 
     Raises:
         UsageError: no finished prior is there.
@@ -23,9 +25,6 @@ def load_prior(folder: str | Path, device: str | torch.device = "cpu") -> GptPri
     folder = as_path(folder)
     card = artefacts.load(folder, "prior")
     tensors, description = read_weights(folder, "prior", card.index_sha256)
-    t, h, w = description["grid"]
-    prior = GptPrior(
-        GptConfig.model_validate(description["model"]), description["n_codes"], (t, h, w), len(description["classes"])
-    )
-    prior.load_state_dict(tensors)
+    prior = rebuild(description, tensors)
+    assert isinstance(prior, GptPrior | VideoGptPrior | MebtPrior)
     return prior.requires_grad_(False).eval().to(device)
