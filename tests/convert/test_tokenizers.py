@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from schemas.errors import UsageError
 from tests.convert.lightning import full_vqgan_state, lpips_state, namespace, save
 from tests.golden.cases import Case, discover
 from vtok import artefacts, load_tokenizer

@@ -14,7 +14,20 @@ import typer
 from typer.core import TyperGroup
 
 from schemas.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, VtokError
-from vtok.cli import config, convert, data, demo, doctor, evaluate, report, sample, status, tokenize_clips, tokens, train
+from vtok.cli import (
+    config,
+    convert,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    report,
+    sample,
+    status,
+    tokenize_clips,
+    tokens,
+    train,
+)
 
 _ORDER = ("demo", "doctor", "recipes", "config", "data", "train", "tokenize", "sample", "evaluate", "report")
 

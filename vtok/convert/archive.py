@@ -22,7 +22,11 @@ _MAX_PICKLE = 1 << 30
 
 
 class NotACheckpoint(ValueError):
-    """The file is something else, or is damaged."""
+    """The file is something else."""
+
+
+class DamagedCheckpoint(NotACheckpoint):
+    """The file is cut short or damaged."""
 
 
 class Archive(Protocol):
@@ -70,15 +74,15 @@ class ZipArchive:
                 raise NotACheckpoint(f"{name} is compressed or far too long, which torch never writes")
             return self._zip.read(info)
         except KeyError:
-            raise NotACheckpoint(f"{name} is missing") from None
+            raise DamagedCheckpoint(f"{name} is missing") from None
         except (zipfile.BadZipFile, EOFError) as error:
-            raise NotACheckpoint(f"{name} is damaged: {error}") from None
+            raise DamagedCheckpoint(f"{name} is damaged: {error}") from None
 
     def read(self, storage: Storage) -> bytes:
         size = storage.numel * SIZES[storage.dtype]
         data = self._entry(f"data/{storage.key}", size)
         if len(data) != size:
-            raise NotACheckpoint(f"data/{storage.key} has {len(data)} bytes instead of {size}")
+            raise DamagedCheckpoint(f"data/{storage.key} has {len(data)} bytes instead of {size}")
         return data
 
 
@@ -107,18 +111,18 @@ class StreamArchive:
             file.seek(place)
             numel = int.from_bytes(file.read(8), "little")
             if numel != storage.numel:
-                raise NotACheckpoint(f"storage {key} has {numel} values instead of {storage.numel}")
+                raise DamagedCheckpoint(f"storage {key} has {numel} values instead of {storage.numel}")
             self._places[key] = place + 8
             place += 8 + numel * SIZES[storage.dtype]
 
     def read(self, storage: Storage) -> bytes:
         if storage.key not in self._places:
-            raise NotACheckpoint(f"storage {storage.key} is missing")
+            raise DamagedCheckpoint(f"storage {storage.key} is missing")
         self._file.seek(self._places[storage.key])
         size = storage.numel * SIZES[storage.dtype]
         data = self._file.read(size)
         if len(data) != size:
-            raise NotACheckpoint("the file is cut short")
+            raise DamagedCheckpoint("the file is cut short")
         return data
 
 
@@ -142,11 +146,11 @@ def open_archive(path: Path) -> Iterator[Archive]:
             else:
                 raise NotACheckpoint(_what_else(path, start))
         except zipfile.BadZipFile:
-            raise NotACheckpoint("the zip file is cut short or damaged: its directory cannot be read") from None
+            raise DamagedCheckpoint("the zip file is cut short or damaged: its directory cannot be read") from None
         except (NotACheckpoint, RefusedPickle, OSError, MemoryError):
             raise
         except Exception as error:  # a damaged pickle raises anything
-            raise NotACheckpoint(f"the pickle is damaged: {type(error).__name__}") from None
+            raise DamagedCheckpoint(f"the pickle is damaged: {type(error).__name__}") from None
 
 
 def _what_else(path: Path, start: bytes) -> str:

@@ -92,28 +92,34 @@ def _run_child(path: Path, folder: Path) -> None:
     command = [sys.executable, "-m", "vtok.convert.child", str(path), str(folder)]
     try:
         done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE_SECONDS, check=False
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PATIENCE_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise VtokError("reading the checkpoint took too long", at=str(path)) from None
-    report = folder / "error.json"
     if done.returncode == 0:
         return
+    report = folder / "error.json"
     if not report.exists():
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        last = " ".join(done.stderr.decode(errors="replace").strip().splitlines()[-1:])
         raise VtokError(
-            f"the process that reads the checkpoint ended with code {done.returncode}: {' '.join(last) or 'no message'}",
+            f"the process that reads the checkpoint ended with code {done.returncode}: {last or 'no message'}",
             at=str(path),
             hint="it has limits on memory and time; a file that passes them is not a checkpoint of these systems",
         )
     error = json.loads(report.read_text())
     if error["kind"] == "refused":
-        raise UsageError(
-            f"refused: {error['message']}",
-            at=str(path),
-            hint=f"nothing of it was run; {error['name']} is no part of a checkpoint: do not load this file elsewhere"
-            if error["name"]
-            else "nothing of it was run; save the state_dict with torch.save(model.state_dict(), FILE) where it came from",
-        )
-    kind = IntegrityError if any(word in error["message"] for word in ("cut short", "damaged", "bytes")) else UsageError
+        raise UsageError(f"refused: {error['message']}", at=str(path), hint=_advice(error["name"]))
+    kind = IntegrityError if error["kind"] == "damaged" else UsageError
     raise kind(f"not a readable checkpoint: {error['message']}", at=str(path), hint="download or copy the file again")
+
+
+def _advice(name: str) -> str:
+    """What to do about a refused pickle."""
+    if name:
+        return f"nothing of it was run; {name} is no part of a checkpoint: load this file nowhere unless you trust it"
+    return "nothing of it was run; where it came from, torch.save(model.state_dict(), FILE) saves the weights alone"

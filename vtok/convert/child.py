@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vtok.convert.archive import Archive, NotACheckpoint, open_archive
+from vtok.convert.archive import Archive, DamagedCheckpoint, NotACheckpoint, open_archive
 from vtok.convert.unpickle import SIZES, StoredTensor, plain
 from vtok.inert_pickle import RefusedPickle
 
@@ -36,7 +36,8 @@ def main(arguments: list[str]) -> int:
         with open_archive(source) as archive:
             facts = _transfer(archive, folder, source.stat().st_size)
     except NotACheckpoint as error:
-        return _fail(folder, {"kind": "damaged", "message": str(error)})
+        kind = "damaged" if isinstance(error, DamagedCheckpoint) else "other"
+        return _fail(folder, {"kind": kind, "message": str(error)})
     except RefusedPickle as error:
         return _fail(folder, {"kind": "refused", "message": str(error), "name": error.name})
     except MemoryError:

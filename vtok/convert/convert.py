@@ -69,9 +69,7 @@ def convert(
     models = KINDS[name].read(tensors, settings)
     if unused := settings.unused():
         raise UsageError(f"nothing asks for the setting {', '.join(unused)}", at="--set")
-    cards = {
-        place: write_tokenizer(folder / place, model, source, name) for place, model in models.tokenizers.items()
-    }
+    cards = {place: write_tokenizer(folder / place, model, source, name) for place, model in models.tokenizers.items()}
     if models.prior is not None:
         fingerprint = cards["tokenizer"].facts["fingerprint"] if "tokenizer" in cards else ""
         cards["prior"] = write_prior(folder / "prior", models.prior, fingerprint, source, name)

@@ -27,15 +27,11 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "videogpt-vqvae": Kind("VideoGPT's VQ-VAE", ("encoder.convs.0.conv.weight",), videogpt.vqvae),
-    "tats-vqgan": Kind(
-        "the VQGAN of TATS, MeBT and vqgan-gpt-video", ("encoder.conv_first.conv.weight",), tats.vqgan
-    ),
+    "tats-vqgan": Kind("the VQGAN of TATS, MeBT and vqgan-gpt-video", ("encoder.conv_first.conv.weight",), tats.vqgan),
     "videogpt-gpt": Kind(
         "VideoGPT's GPT, with its VQ-VAE", ("fc_in.weight", "attn_stack.right_shift.sos"), videogpt.gpt
     ),
-    "tats-gpt": Kind(
-        "the GPT of TATS and vqgan-gpt-video, with its VQGAN", ("transformer.tok_emb.weight",), tats.gpt
-    ),
+    "tats-gpt": Kind("the GPT of TATS and vqgan-gpt-video, with its VQGAN", ("transformer.tok_emb.weight",), tats.gpt),
     "mebt": Kind("MeBT's transformer, with its VQGAN", ("mask_emb", "tok_emb.weight"), mebt.transformer),
 }
 """The kinds that can be converted, by the name that `--kind` takes."""

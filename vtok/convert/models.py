@@ -84,9 +84,7 @@ def tokenizer_model(
     return TokenizerModel(config, _fitting(empty, given, f"the {config.kind} tokenizer", at), grid)
 
 
-def prior_model(
-    config: GptConfig | VideoGptConfig | MebtConfig, tensors: Tensors, facts: Facts, at: str
-) -> PriorModel:
+def prior_model(config: GptConfig | VideoGptConfig | MebtConfig, tensors: Tensors, facts: Facts, at: str) -> PriorModel:
     """The prior, after comparing its tensors with what config and facts need.
 
     Raises:

@@ -53,7 +53,11 @@ PUBLISHED: dict[str, Published] = {
         "TATS's GPT, Sky Time-lapse, unconditional", "tats-gpt", _TATS, "329999", _size(16, 128)
     ),
     "uncond_gpt_taichi": Published(
-        "TATS's GPT, Taichi-HD, unconditional", "tats-gpt", _TATS, "529999", (*_size(64, 128), ("sample_every_n_frames", 4), ("downsample", [4, 8, 8])),
+        "TATS's GPT, Taichi-HD, unconditional",
+        "tats-gpt",
+        _TATS,
+        "529999",
+        (*_size(64, 128), ("sample_every_n_frames", 4), ("downsample", [4, 8, 8])),
     ),
     "gpt_mugen": Published("TATS's GPT, MUGEN, on captions", "tats-gpt", _TATS, "379999", _size(16, 256)),
 }

@@ -23,7 +23,6 @@ from vtok.convert.settings import Settings
 from vtok.priors.build import Facts
 
 
-
 def vqvae(tensors: Tensors, settings: Settings) -> Models:
     """The tokenizer of `train_vqvae.py`."""
     model = _tokenizer(tensors, settings, settings.need("downsample", "no weight's shape depends on it"))

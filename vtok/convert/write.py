@@ -57,7 +57,7 @@ def write_prior(folder: Path, model: PriorModel, tokenizer: str, source: Checkpo
     card = artefacts.begin(folder, plan)
     if card is not None:
         return card
-    classes = [str(number) for number in range(model.n_classes)]
+    classes = [str(number) for number in range(model.facts.n_classes)]
     description = describe(model.config, model.facts, classes, tokenizer, None)
     digest = write_weights(folder, "prior", model.tensors, description)
     facts = {
