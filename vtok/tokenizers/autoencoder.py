@@ -18,6 +18,7 @@ from vtok.tokenizers.axial import draw_attention
 from vtok.tokenizers.base import fingerprint_of
 from vtok.tokenizers.codebook import Codebook, CodebookOutput, GeneratorDraws
 from vtok.tokenizers.layers import SamePadConv3d, default_generator, draw_weights
+from vtok.tokenizers.precision import full_precision
 from vtok.video.transforms import PIXEL_RANGE, RESIZE_POLICY
 
 
@@ -126,14 +127,25 @@ class VideoAutoencoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, video_bcthw: Float[Tensor, "b c t h w"]) -> Int[Tensor, "b t2 h2 w2"]:
-        """int64 codes of a video in [-0.5, 0.5].
+        """int64 codes of a video in [-0.5, 0.5], computed in float32.
+
+        On a CPU, clips go through one by one, so that a clip's codes do not depend on its batch: kernels round
+        differently for other shapes. On a GPU they go together, and batches of one shape give a clip the same codes in
+        every slot; pad the last batch.
 
         Raises:
             RuntimeError: in training mode, where batch norm would make the codes depend on the batch.
         """
         if self.training:
             raise RuntimeError("encode() needs eval mode: call tokenizer.eval() first")
-        return self.quantize(video_bcthw).codes_bthw
+        clips = video_bcthw.split(1) if video_bcthw.device.type == "cpu" else (video_bcthw,)
+        return torch.cat([self._encode(clip_bcthw) for clip_bcthw in clips])
+
+    def _encode(self, video_bcthw: Tensor) -> Tensor:
+        with full_precision(video_bcthw.device):
+            z_bcthw = self.latents(video_bcthw).float()
+            codes_bn = self.codebook.nearest(z_bcthw.flatten(2).transpose(1, 2))
+        return codes_bn.unflatten(1, z_bcthw.shape[2:])
 
     def decode(self, codes_bthw: Int[Tensor, "b t h w"]) -> Float[Tensor, "b c t2 h2 w2"]:
         """The video of codes in 0..codebook_size-1: around [-0.5, 0.5], not clamped."""
