@@ -19,6 +19,7 @@ from vtok.tokenizers.base import fingerprint_of
 from vtok.tokenizers.codebook import Codebook, CodebookOutput, GeneratorDraws
 from vtok.tokenizers.layers import SamePadConv3d, default_generator, draw_weights
 from vtok.tokenizers.precision import full_precision
+from vtok.tokenizers.quantizers import FSQ, BinaryQuantizer
 from vtok.video.transforms import PIXEL_RANGE, RESIZE_POLICY
 
 
@@ -49,6 +50,31 @@ def strides(downsample: tuple[int, int, int]) -> list[tuple[int, int, int]]:
         t, h, w = (2 if count > level else 1 for count in halvings)
         levels.append((t, h, w))
     return levels
+
+
+def _quantizer(config: VqganConfig | VqvaeConfig, generator: torch.Generator) -> Codebook | FSQ | BinaryQuantizer:
+    """What makes codes; the name of the sub-module is `codebook`, whatever it is."""
+    if config.quantizer == "fsq":
+        return FSQ(config.levels)
+    if config.quantizer != "codebook":
+        return BinaryQuantizer(
+            config.embedding_dim,
+            config.quantizer,
+            commitment_weight=config.commitment_weight,
+            entropy_weight=config.entropy_weight,
+            diversity_weight=config.diversity_weight,
+            temperature=config.entropy_temperature,
+        )
+    return Codebook(
+        config.n_codes,
+        config.embedding_dim,
+        decay=config.ema_decay,
+        commitment_weight=config.commitment_weight,
+        random_restart=config.random_restart,
+        restart_threshold=config.restart_threshold,
+        parity=config.parity,
+        generator=generator,
+    )
 
 
 class VideoAutoencoder(nn.Module):
@@ -82,16 +108,7 @@ class VideoAutoencoder(nn.Module):
         self.post_vq_conv = post_vq_conv
         draw_weights(self, generator)
         draw_attention(self, generator)
-        self.codebook = Codebook(
-            config.n_codes,
-            config.embedding_dim,
-            decay=config.ema_decay,
-            commitment_weight=config.commitment_weight,
-            random_restart=config.random_restart,
-            restart_threshold=config.restart_threshold,
-            parity=config.parity,
-            generator=generator,
-        )
+        self.codebook = _quantizer(config, generator)
 
     @property
     def codebook_size(self) -> int:
@@ -100,6 +117,11 @@ class VideoAutoencoder(nn.Module):
     @property
     def downsample(self) -> tuple[int, int, int]:
         return self.config.downsample
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.pre_vq_conv.conv.weight.device
 
     @property
     def fingerprint(self) -> str:
