@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
@@ -27,6 +28,55 @@ class _ModelConfig(Config):
         "and (VideoGPT) batch norm see a rank's own clips. Default: a batch trains alike on any number of ranks.",
     )
 
+    quantizer: Literal["codebook", "fsq", "lfq", "bsq"] = Field(
+        "codebook",
+        description="What makes codes of vectors: a learnt codebook; or, without one, rounding (FSQ, needs `levels`), "
+        "signs (LFQ, needs `bits`), signs on the unit sphere (BSQ, needs `bits`).",
+    )
+    levels: tuple[Annotated[int, Field(ge=2, le=256)], ...] = Field(
+        (), description="Levels of every channel of FSQ; n_codes is their product, embedding_dim their number."
+    )
+    bits: int | None = Field(
+        None, ge=1, le=20, description="Bits of a code of LFQ or BSQ; n_codes is 2^bits, embedding_dim is bits."
+    )
+    entropy_weight: float = Field(0.1, ge=0, description="Weight of the entropy loss of LFQ and BSQ.")
+    diversity_weight: float = Field(
+        1.0, ge=0, description="Weight of the codes' variety in the entropy loss, against certainty."
+    )
+    entropy_temperature: float = Field(
+        0.02, gt=0, description="Temperature of the entropy loss; BSQ's tau of 100 is 0.02."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes_of_the_quantizer(cls, tree: Any) -> Any:
+        """`n_codes` and `embedding_dim` follow from levels or bits."""
+        if not isinstance(tree, dict) or tree.get("quantizer", "codebook") == "codebook":
+            return tree
+        levels, bits = tree.get("levels"), tree.get("bits")
+        if tree["quantizer"] != "fsq" and isinstance(bits, int) and 1 <= bits <= 20:
+            levels = [2] * bits
+        if isinstance(levels, (list, tuple)) and levels and all(isinstance(level, int) for level in levels):
+            return {"n_codes": math.prod(levels), "embedding_dim": len(levels), **tree}
+        return tree
+
+    @model_validator(mode="after")
+    def _one_quantizer(self) -> Self:
+        wanted = {"fsq": "levels", "lfq": "bits", "bsq": "bits"}.get(self.quantizer)
+        for name in ("levels", "bits"):
+            if bool(getattr(self, name)) != (name == wanted):
+                raise ValueError(f"quantizer: {self.quantizer} {'needs' if name == wanted else 'has no'} `{name}`")
+        if wanted:
+            digits = self.levels or (2,) * (self.bits or 0)
+            if (self.n_codes, self.embedding_dim) != (math.prod(digits), len(digits)):
+                raise ValueError(
+                    f"these {wanted} make n_codes {math.prod(digits)} and embedding_dim {len(digits)}: "
+                    f"leave both out, instead of {self.n_codes} and {self.embedding_dim}"
+                )
+            if math.prod(digits) > 1 << 20:
+                raise ValueError(f"{math.prod(digits)} codes are too many: at most {1 << 20}")
+        return self
+
     @field_validator("downsample")
     @classmethod
     def _powers_of_two(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -35,7 +85,7 @@ class _ModelConfig(Config):
         return value
 
     @property
-    def levels(self) -> int:
+    def depth(self) -> int:
         """Number of strided convolutions: log2 of the largest factor."""
         return max(v.bit_length() - 1 for v in self.downsample)
 
@@ -87,7 +137,7 @@ class VqganConfig(_ModelConfig):
         if room is None:
             return 1
         least, scale = 1 + room, 1
-        for level in range(self.levels):
+        for level in range(self.depth):
             strided = factor >> level > 1
             least = max(least, scale * ((1 if strided else 2) + room))
             scale *= 2 if strided else 1
