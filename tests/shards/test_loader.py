@@ -89,7 +89,9 @@ def making(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     sizes=st.sampled_from([(1,), (6,), (2, 1, 3), SIZES, (1,) * 9, (3, 0, 8, 1, 1, 2, 2)]),
     seed=st.integers(0, 2),
