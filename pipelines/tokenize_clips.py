@@ -74,6 +74,7 @@ def tokenize_job(recipe: Recipe) -> Job:
     }
     units = _units(inputs, config, settings, shapes, grids, tokenizer.codebook_size)
     contents = {unit.name: unit.payload.content for unit in units}
+    clips = {unit.name: unit.payload.clips for unit in units}
     plan = artefacts.make_plan(
         "tokens",
         {
@@ -87,10 +88,12 @@ def tokenize_job(recipe: Recipe) -> Job:
     )
 
     def measure() -> float:
+        where = "cuda" if device == "cuda" and torch.cuda.is_available() else "cpu"
+        tokenizer.to(where)
         torch.set_num_threads(config.threads)
         seconds = 0.0
         for frames, height, width in shapes:
-            batch = torch.zeros(1, 3, min(frames, config.chunk_frames or frames), height, width)
+            batch = torch.zeros(1, 3, min(frames, config.chunk_frames or frames), height, width, device=where)
             started = time.monotonic()
             tokenizer.encode(batch)
             seconds += (time.monotonic() - started) * frames / batch.shape[2]
@@ -112,7 +115,7 @@ def tokenize_job(recipe: Recipe) -> Job:
         item="clips",
         seconds=measure,
         splits=splits,
-        keeps=partial(kept_parts, folder, plan, contents, root),
+        keeps=partial(kept_parts, folder, plan, contents, root, lambda name: inputs.verify(clips[name])),
         gpus=1 / config.actors_per_gpu if device == "cuda" else 0.0,
         device=device,
     )
