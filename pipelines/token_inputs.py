@@ -6,7 +6,7 @@ which a later run knows whether its tokens are still those of these clips.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,7 @@ class ClipSource(Protocol):
         """What decoded them, with its version if that is known."""
         ...
 
-    def clips(self, payload: Any, rejects: list[dict[str, Any]]) -> Iterator[Clip]:
+    def clips(self, payload: Any, rejects: list[dict[str, Any]]) -> Generator[Clip, None, None]:
         """The clips of one part, in order; adds to `rejects` those that cannot be had."""
         ...
 
@@ -126,7 +126,7 @@ class ShardSource:
     def __init__(self, folder: str, decoder: str) -> None:
         self.folder, self.decoder = as_path(folder), decoder
 
-    def clips(self, payload: dict[str, Any], rejects: list[dict[str, Any]]) -> Iterator[Clip]:
+    def clips(self, payload: dict[str, Any], rejects: list[dict[str, Any]]) -> Generator[Clip, None, None]:
         """See `ClipSource`; what could not be decoded is the shards' reject, not the tokens'."""
         yield from read_shard(artefacts.verify_part(self.folder, payload["path"], payload["sha256"]))
 
@@ -175,7 +175,7 @@ class VideoSource:
         self.decoder = decoder_version(config.decoder)
         self._clips = ClipDecoder(DataConfig.model_validate(data), config, Stopwatch())
 
-    def clips(self, payload: np.ndarray, rejects: list[dict[str, Any]]) -> Iterator[Clip]:
+    def clips(self, payload: np.ndarray, rejects: list[dict[str, Any]]) -> Generator[Clip, None, None]:
         """See `ClipSource`; `payload` is row numbers of the manifest."""
         for row, result in self._clips.clips(self.manifest.take(payload)):
             if isinstance(result, VideoError):

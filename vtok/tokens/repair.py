@@ -78,7 +78,8 @@ def repair(folder: Path) -> Repair:
 
 def _plan(folder: Path) -> tuple[Plan, list[str]]:
     """The plan, from the card if it is lost or damaged; and what was made again."""
-    plan = damage = None
+    plan: Plan | None = None
+    damage: IntegrityError | None = None
     try:
         plan = artefacts.load_plan(folder)
     except IntegrityError as error:
