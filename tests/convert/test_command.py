@@ -55,7 +55,7 @@ def test_mistakes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
         ([str(path), out], "does not say `downsample`"),
         ([str(path), out, "--set", "downsample=[4]"], "not three whole numbers"),
         ([str(path), out, "--set", "downsample=[32,1,1]"], "does not fit"),
-        ([str(path), out, "--set", "downsample=[4,8,8]", "--set", "colour=1"], "colour"),
+        ([str(path), out, "--set", f"downsample={VQGAN.config['downsample']}", "--set", "colour=1"], "colour"),
         ([str(path), out, "--set", "downsample"], "NAME=VALUE"),
         ([str(path), out, "--kind", "gpt2"], "tats-vqgan"),
         ([str(path), out, "--kind", "tats-gpt"], "no GPT of TATS"),
