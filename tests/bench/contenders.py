@@ -5,11 +5,10 @@ Needs torch, numpy, pydantic, jaxtyping and PyYAML only.
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,7 +60,7 @@ def table(found: Mapping[str, list[float]], pairs: Sequence[str]) -> str:
 
 
 def peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
-    """How far one call raises the most memory that this process ever had; call it once in a fresh process."""
+    """The most memory that one call takes beyond what is held before it (on a CPU: Linux only, resident pages)."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
@@ -69,10 +68,16 @@ def peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
         work()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    unit = 1 if sys.platform == "darwin" else 1024
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # getrusage's peak is that of the parent to begin with; the kernel's own can be set back.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _peak_resident()
     work()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rss) * unit
+    return _peak_resident() - before
+
+
+def _peak_resident() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 class OneHotCodebook:

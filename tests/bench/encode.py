@@ -1,8 +1,9 @@
-"""Encoding clips with TATS's VQGAN (16 x 128 x 128 to 4 x 16 x 16): ours against the originals' way, and the bare layers.
+"""Encoding clips with TATS's VQGAN (16 x 128 x 128 to 4 x 16 x 16): ours, the originals' way, and the bare layers.
 
-The original's way is written out here: padded copies, convolutions in torch's default layout, batch norm, x * sigmoid(x),
-then all distances and one-hot matrices. Same weights, same clips, same threads; medians of interleaved rounds. `bare`
-is nothing but the encoder's convolutions on inputs that are padded already, and the product with the codes.
+The original's way is written out here: padded copies, convolutions in torch's default layout, batch norm,
+x * sigmoid(x), then all distances and one-hot matrices. Same weights, same clips, same threads; medians of interleaved
+rounds. `bare` is nothing but the encoder's convolutions on inputs that are padded already, and the product with the
+codes.
 
     python tests/bench/encode.py --threads 2
     python tests/bench/encode.py --device cuda --batch 8

@@ -172,11 +172,8 @@ class VideoAutoencoder(nn.Module):
         if self.training:
             raise RuntimeError("encode() needs eval mode: call tokenizer.eval() first")
         clips = video_bcthw.split(1) if video_bcthw.device.type == "cpu" else (video_bcthw,)
-        return torch.cat([self._encode(clip_bcthw) for clip_bcthw in clips])
-
-    def _encode(self, video_bcthw: Tensor) -> Tensor:
         with full_precision(video_bcthw.device):
-            z_bcthw = self.latents(video_bcthw).float()
+            z_bcthw = torch.cat([self.latents(clip_bcthw).float() for clip_bcthw in clips])
             codes_bn = self.codebook.nearest(z_bcthw.flatten(2).transpose(1, 2))
         return codes_bn.unflatten(1, z_bcthw.shape[2:])
 
