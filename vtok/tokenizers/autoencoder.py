@@ -7,7 +7,7 @@ their state dicts load by name.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -15,15 +15,12 @@ from torch import Tensor, nn
 
 from schemas.config.tokenizer import VqganConfig, VqvaeConfig
 from vtok.tokenizers.axial import draw_attention
-from vtok.tokenizers.base import fingerprint_of
+from vtok.tokenizers.base import Mode, fingerprint_of
 from vtok.tokenizers.codebook import Codebook, CodebookOutput, GeneratorDraws
 from vtok.tokenizers.layers import SamePadConv3d, default_generator, draw_weights
 from vtok.tokenizers.precision import full_precision
 from vtok.tokenizers.quantizers import FSQ, BinaryQuantizer
 from vtok.video.transforms import PIXEL_RANGE, RESIZE_POLICY
-
-Mode = Literal["exact", "fast"]
-"""Arithmetic of `encode`."""
 
 
 class Reconstruction(NamedTuple):

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from schemas.config.tokenizer import VqganConfig, VqvaeConfig
 from schemas.errors import UsageError
-from vtok.tokenizers.autoencoder import Mode, VideoAutoencoder, strides
+from vtok.tokenizers.autoencoder import VideoAutoencoder, strides
+from vtok.tokenizers.base import Mode
 from vtok.tokenizers.layers import same_padding
 
 CHUNK = 16
