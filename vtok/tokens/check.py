@@ -30,8 +30,9 @@ from vtok.tokens.parts import unpack_usage
 from vtok.tokens.ragged import flat_codes, row_hashes, row_ids
 from vtok.tokens.stats import health, usage
 
-_AGAIN = "delete the part and _vtok.json, then run `vtok tokenize` again; only this part is made anew"
-_SEAL = "delete _vtok.json and run `vtok tokenize` again: card and index are rebuilt from the parts"
+_AGAIN = "`vtok tokens repair` puts the part aside, then `vtok tokenize` makes this part anew and no other"
+_SEAL = "`vtok tokens repair` makes card and index again from the parts"
+_OLD = "delete the damaged file and _vtok.json, then run `vtok tokenize` again: what is missing is made anew"
 _FOOTER_FACTS = ("tokenizer", "codebook_size", "mode", "schema_version")
 _READ_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError)
 
@@ -103,6 +104,7 @@ class _Check:
         self.hashed: dict[tuple[str, int], None] = {}  # parts and row groups that they are of
         self.rejects: list[dict[str, Any]] = []
         self.contents: dict[str, str] = {}  # what each part says it was made from
+        self.repairable = True  # by this vtok
         self.tokens = 0
         self.facts: dict[str, Any] = {}  # tokenizer, codebook_size, ... that all parts must share
 
@@ -142,6 +144,8 @@ class _Check:
         )
 
     def _damage(self, at: str, what: str, *, hint: str = _AGAIN, group: int | None = None, rows: int = 0) -> None:
+        if hint in (_AGAIN, _SEAL) and not self.repairable:
+            hint = _OLD
         self.damages.append(Damage(at, group, rows, what, hint))
         if group is not None:
             self.damaged_groups.add((at, group))
@@ -157,11 +161,12 @@ class _Check:
             return None
         if plan.kind != "tokens":
             raise UsageError(f"this is a {plan.kind} folder, not tokens", at=str(self.folder))
+        self.repairable = "contents" in plan.config
         return plan
 
     def _card(self) -> Card | None:
         if not (self.folder / CARD_NAME).exists():
-            self._damage(CARD_NAME, "the card is missing", hint=_SEAL.removeprefix("delete _vtok.json and "))
+            self._damage(CARD_NAME, "the card is missing", hint=_SEAL)
             return None
         try:
             return artefacts.load(self.folder, "tokens")
@@ -227,7 +232,8 @@ class _Check:
         except IntegrityError:
             sealed = False
         if actual in self.digests:
-            self._damage(path.name, f"these are the bytes of {self.digests[actual]}: the files were swapped or copied")
+            what = f"these are the bytes of {self.digests[actual]}: the files were swapped or copied"
+            self._damage(path.name, what, hint=f"give {self.digests[actual]} its name back")
         elif row is not None:
             whole = "whole in itself, but " if sealed else ""
             cut = f"; it has {size} bytes, not {row['bytes']}" if size != row["bytes"] else ""
@@ -242,8 +248,11 @@ class _Check:
         if self.plan is not None and not by_part and footer["plan"] != self.plan.fingerprint:
             self._damage(name, "it was made to another plan")
         if row is not None and (footer["split"] != row["split"] or len(footer["rejects"]) != row["rejects"]):
-            self._damage(name, f"its footer says split {footer['split']!r}, {len(footer['rejects'])} rejects; the index "
-                         f"says {row['split']!r}, {row['rejects']}")
+            self._damage(
+                name,
+                f"its footer says split {footer['split']!r}, {len(footer['rejects'])} rejects; the index "
+                f"says {row['split']!r}, {row['rejects']}",
+            )
         self.facts = self.facts or {key: footer[key] for key in _FOOTER_FACTS}
         for key in _FOOTER_FACTS:
             if footer[key] != self.facts[key]:
@@ -264,9 +273,7 @@ class _Check:
                     rows = layout.row_group(group).num_rows
                     self._damage(path.name, f"a page is damaged (columns: {columns})", group=group, rows=rows)
 
-    def _rows(
-        self, name: str, group: int, table: pa.Table, footer: dict[str, Any], counted: np.ndarray
-    ) -> None:
+    def _rows(self, name: str, group: int, table: pa.Table, footer: dict[str, Any], counted: np.ndarray) -> None:
         classes = self.card.facts.get("classes") if self.card is not None else None
         view = name.removesuffix(".parquet").partition(".")[2] or "whole" if "view_id" in table.column_names else None
         wrong = GroupCheck(table, footer["codebook_size"], footer["split"], classes, view=view)

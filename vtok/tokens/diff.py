@@ -220,7 +220,9 @@ class _Diff:
             counted["changed" if counted["changed_codes"] else "equal"] = 1
         self._note(key, a.facts[at], counted, facts)
 
-    def _note(self, key: tuple[str, str], row: dict[str, Any], counted: Counter[str], facts: Sequence[str] = ()) -> None:
+    def _note(
+        self, key: tuple[str, str], row: dict[str, Any], counted: Counter[str], facts: Sequence[str] = ()
+    ) -> None:
         for scope in (("total", None), ("split", row["split"]), ("class", row["class_name"])):
             self.counts.setdefault(scope, Counter()).update(counted)
         if counted["equal"] and not facts:

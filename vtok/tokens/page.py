@@ -76,7 +76,9 @@ def _usage(facts: _Row, rows: Sequence[_Row]) -> Html:
     )
     order = np.argsort(-np.array(rows[0]["usage"]), kind="stable")[:20]
     total = max(1, rows[0]["codes"])
-    listed = [[str(code), f"{rows[0]['usage'][code]:,}", f"{100 * rows[0]['usage'][code] / total:.2f}%"] for code in order]
+    listed = [
+        [str(code), f"{rows[0]['usage'][code]:,}", f"{100 * rows[0]['usage'][code] / total:.2f}%"] for code in order
+    ]
     frequent = table("The 20 most frequent codes", ["code", "times", "share"], listed, numeric=(0, 1, 2))
     remarks = []
     if rows[0]["dead"] > facts["codebook_size"] // 2:
@@ -90,16 +92,20 @@ def _groups(facts: _Row, rows: Sequence[_Row]) -> Html:
 
     def cells(row: _Row) -> list[str]:
         repeats = "" if row["repeat_rate"] is None else f"{100 * row['repeat_rate']:.1f}%"
-        name = breakable(row["name"]) if row["name"] else Html("<i>all</i>" if row["scope"] == "store" else "<i>none</i>")
+        name = (
+            breakable(row["name"]) if row["name"] else Html("<i>all</i>" if row["scope"] == "store" else "<i>none</i>")
+        )
         values = [f"{row['rows']:,}", f"{row['used']:,}", number(row["perplexity"]), f"{row['entropy_bits']:.3f}"]
         return [name, *values, repeats]
 
     splits = [row for row in rows if row["scope"] != "class"]
     classes = sorted((row for row in rows if row["scope"] == "class"), key=lambda row: -row["rows"])
     parts = [table("By split", header, map(cells, splits), numeric=range(1, 6))]
-    if classes:
+    if any(row["name"] is not None for row in classes):
         shown = classes[:_MOST_CLASSES]
-        caption = "By class" if len(shown) == len(classes) else f"By class: the {len(shown)} largest of {len(classes):,}"
+        caption = (
+            "By class" if len(shown) == len(classes) else f"By class: the {len(shown)} largest of {len(classes):,}"
+        )
         parts.append(table(caption, header, map(cells, shown), numeric=range(1, 6)))
     return section("groups", "Splits and classes", *parts)
 
@@ -123,10 +129,10 @@ def _positions(facts: _Row, rows: Sequence[_Row], grid: tuple[int, int, int]) ->
     few = whole["rows"] < facts["codebook_size"]
     because = f"of {whole['rows']:,} rows" if few else f"of {facts['codebook_size']:,} codes"
     maps = figure(
-        f"Entropy of the code at each position, latent frame by latent frame: {entropy.min():.2f} to "
-        f"{entropy.max():.2f} bits; at most {most:.2f}, the logarithm {because}. Pale places say the same in every clip.",
+        f"Entropy of the code at each position, latent frame by latent frame: from {entropy.min():.2f} bits (palest) to "
+        f"{entropy.max():.2f} (darkest); {most:.2f} is the most possible, the logarithm {because}.",
         tag("h3", "Where the codes vary"),
-        _maps(entropy, most),
+        _maps(entropy),
     )
     lines = [
         Series(who, [(float(i), float(v)) for i, v in enumerate(_by_time(each, grid))], colour)
@@ -155,9 +161,10 @@ def _by_time(each: _Row, grid: tuple[int, int, int]) -> np.ndarray:
     return mean
 
 
-def _maps(entropy_thw: np.ndarray, most: float) -> Html:
+def _maps(entropy_thw: np.ndarray) -> Html:
     """A map of each latent frame, side by side; evenly chosen where there are too many."""
     t, h, w = entropy_thw.shape
+    low, span = float(entropy_thw.min()), float(np.ptp(entropy_thw))
     chosen = np.unique(np.linspace(0, t - 1, min(t, _MOST_FRAMES)).round().astype(int))
     cell = max(3, min(24, _MAP_WIDTH // w))
     step = max(w * cell, 48) + 10
@@ -168,11 +175,11 @@ def _maps(entropy_thw: np.ndarray, most: float) -> Html:
             for place in range(w):
                 value = float(entropy_thw[frame, row, place])
                 hover = tag("title", f"t {frame}, row {row}, column {place}: {value:.2f} bits")
-                share = min(1.0, value / most) if most else 0.0
+                share = (value - low) / span if span else 0.5
                 parts.append(
                     Html(
                         f'<rect class="bar" x="{column * step + place * cell}" y="{18 + row * cell}" '
-                        f'width="{cell}" height="{cell}" fill-opacity="{0.04 + 0.96 * share:.3f}">{hover}</rect>'
+                        f'width="{cell}" height="{cell}" fill-opacity="{0.08 + 0.92 * share:.3f}">{hover}</rect>'
                     )
                 )
     width, height = len(chosen) * step - 10, 18 + h * cell
@@ -206,5 +213,7 @@ def _runs(row: _Row) -> Html:
             caption = title if not error else f"{title} (each count may be up to {error:,} too low)"
             cells = [[" ".join(map(str, r["codes"])), f"{r['count']:,}", f"{100 * r['share']:.3f}%"] for r in mine]
             parts.append(table(caption, ["codes", "times", "share"], cells, numeric=(1, 2)))
-    text = tag("p", "Raster order is time, rows, columns, as a prior reads them; along time is at one place of the frame.")
+    text = tag(
+        "p", "Raster order is time, rows, columns, as a prior reads them; along time is at one place of the frame."
+    )
     return section("runs", "Most frequent runs of codes", text, tag("div", *parts, class_="charts"))

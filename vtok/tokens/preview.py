@@ -86,7 +86,7 @@ def choose(
         raise UsageError(
             f"no such clip: {', '.join(sorted(wanted - seen)[:3])}",
             at=str(store.folder),
-            hint="`vtok tokens sql \"select clip_id from tokens limit 10\" PATH` lists some",
+            hint='`vtok tokens sql "select clip_id from tokens limit 10" PATH` lists some',
         )
     if not found:
         hint = f"there are the classes {', '.join(sorted(classes)[:20])}" if class_name else "the store is empty"

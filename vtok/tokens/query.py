@@ -53,9 +53,7 @@ def tokens_dataset(store: TokenStore) -> ds.Dataset:
     """
     paths = [str(artefacts.verify_part(store.folder, part["path"], part["sha256"])) for part in store.parts]
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    return ds.dataset(
-        paths, schema=store.schema, format=ds.ParquetFileFormat(default_fragment_scan_options=options)
-    )
+    return ds.dataset(paths, schema=store.schema, format=ds.ParquetFileFormat(default_fragment_scan_options=options))
 
 
 def _completed() -> str:

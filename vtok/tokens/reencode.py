@@ -200,7 +200,7 @@ def _batches(originals: Iterator[Original], size: int) -> Iterator[list[Original
     shape: tuple[int, ...] | None = None
     for each in originals:
         mine = None if each.video_thwc is None else each.video_thwc.shape
-        if batch and (len(batch) == size or mine not in (None, shape) and shape is not None):
+        if batch and (len(batch) == size or (mine not in (None, shape) and shape is not None)):
             yield batch
             batch, shape = [], None
         batch.append(each)

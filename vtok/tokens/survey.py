@@ -181,7 +181,11 @@ class _Survey:
             grids = [self._position(key, grid) for grid in self.entropy.get(key, {}) if grid in scope.grids]
             positions = grids if key in self.entropy else None
             rows.append({"scope": key[0], "name": key[1], **scope.facts(self.top), "positions": positions})
-        about = {"tokenizer": self.store.tokenizer, "codebook_size": str(self.size), "store": self.store.card.fingerprint}
+        about = {
+            "tokenizer": self.store.tokenizer,
+            "codebook_size": str(self.size),
+            "store": self.store.card.fingerprint,
+        }
         return pa.Table.from_pylist(rows, schema=SURVEY.with_metadata(about))
 
     def _plan(self) -> tuple[dict[str | None, int], dict[Grid, int]]:
