@@ -15,14 +15,14 @@ from tests.tokens.stores import some_rows, store_of
 from vtok.cli import main
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "token_store_queries.md").read_text()
-SNIPPETS = dict(
-    (f"{number}-{title.splitlines()[0]}", code)
+SNIPPETS = {
+    f"{number}-{title.splitlines()[0]}": code
     for number, (title, code) in enumerate(
         (section, code)
         for section in PAGE.split("\n## ")[1:]
         for code in re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     )
-)
+}
 LIBRARIES = {"duckdb": "DuckDB", "polars": "polars", "ray": "Ray"}
 
 

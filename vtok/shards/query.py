@@ -85,8 +85,8 @@ def query_tables(
     except ImportError:
         raise VtokError("DuckDB is not installed", at="import duckdb", hint="pip install 'vtok[sql]'") from None
     tables = tables_of()
-    names = dict.fromkeys([describe, *tables] if describe in tables or prepare else tables)
-    hint = f"the views are {', '.join(name for name in names if not name.startswith('_'))}; `describe {describe}` lists the columns"
+    names = ", ".join(name for name in dict.fromkeys([describe, *tables]) if not name.startswith("_"))
+    hint = f"the views are {names}; `describe {describe}` lists the columns"
     with duckdb.connect(":memory:") as connection:
         for name, table in tables.items():
             connection.register(name, table)

@@ -129,8 +129,8 @@ def _positions(facts: _Row, rows: Sequence[_Row], grid: tuple[int, int, int]) ->
     few = whole["rows"] < facts["codebook_size"]
     because = f"of {whole['rows']:,} rows" if few else f"of {facts['codebook_size']:,} codes"
     maps = figure(
-        f"Entropy of the code at each position, latent frame by latent frame: from {entropy.min():.2f} bits (palest) to "
-        f"{entropy.max():.2f} (darkest); {most:.2f} is the most possible, the logarithm {because}.",
+        f"Entropy of the code at each position, latent frame by latent frame: {entropy.min():.2f} bits "
+        f"(palest) to {entropy.max():.2f} (darkest); {most:.2f} is the most possible, the logarithm {because}.",
         tag("h3", "Where the codes vary"),
         _maps(entropy),
     )
