@@ -207,15 +207,25 @@ class _Check:
         except IntegrityError as error:
             self._damage(name, f"{error.what}: none of its rows can be read", rows=rows)
             return
+        try:
+            self._content(name, row, footer)
+        except (*_READ_ERRORS, TypeError, KeyError, OverflowError) as error:  # a damaged footer may say anything
+            self._damage(name, f"its footer or its rows make no sense: {error}", rows=rows)
+
+    def _content(self, name: str, row: dict[str, Any] | None, footer: dict[str, Any]) -> None:
+        """Footer and rows of a part that can be opened."""
         self._footer(name, row, footer)
-        counted = np.zeros(footer["codebook_size"], np.int64)
+        size = footer["codebook_size"]
+        if not 0 < size <= 2**32:
+            raise ValueError(f"a codebook of {size} codes")
+        counted = np.zeros(size, np.int64)
         before, found = len(self.damaged_groups), 0
-        for group, table in self._groups(path):
+        for group, table in self._groups(self.folder / name):
             found += table.num_rows
             self._rows(name, group, table, footer, counted)
         if len(self.damaged_groups) == before:
-            if row is not None and found != rows:
-                self._damage(name, f"{found} rows where the index has {rows}", rows=abs(found - rows))
+            if row is not None and found != row["rows"]:
+                self._damage(name, f"{found} rows where the index has {row['rows']}", rows=abs(found - row["rows"]))
             self._health(name, footer, counted)
         self.rows += found
         self.tokens += int(counted.sum())
