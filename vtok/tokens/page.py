@@ -153,7 +153,8 @@ def _positions(facts: _Row, rows: Sequence[_Row], grid: tuple[int, int, int]) ->
     )
     text = tag("p", f"{whole['rows']:,} rows have this grid (frames x rows x columns of codes).")
     anchor = f"grid-{t}-{h}-{w}"
-    return section(anchor, f"Positions, grid {name}", text, maps, tag("div", by_time, repeats, class_="charts"))
+    charts = [by_time, repeats] if t > 2 else [by_time] if t > 1 else []  # two frames have one number: the table's
+    return section(anchor, f"Positions, grid {name}", text, maps, tag("div", *charts, class_="charts"))
 
 
 def _by_time(each: _Row, grid: tuple[int, int, int]) -> np.ndarray:
