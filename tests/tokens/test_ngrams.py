@@ -43,5 +43,5 @@ def test_bounded_memory_tells_how_far_off_it_is() -> None:
     assert len(true) > 600 and 0 < runs.error <= runs.total / 601
     assert len(found) == 100
     for each in found:
-        assert each.count <= true[each.codes] <= each.count + each.error
+        assert each.times <= true[each.codes] <= each.times + each.error
     assert {codes for codes, _ in true.most_common(20)} <= {each.codes for each in found}
