@@ -1,4 +1,6 @@
-"""Generate: clips drawn from the prior, decoded by the tokenizer, written as mp4 with an index of how each was made."""
+"""Generate: clips drawn from a prior of any kind, decoded by the tokenizer, written as mp4 with an index of how each
+was made.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,15 @@ from vtok import artefacts
 from vtok.artefacts import Part
 from vtok.files import local_copy, read_table, sha256_of
 from vtok.parquet import recover_part, write_part
+from vtok.priors.collate import Collate, text_tokenizer_of
 from vtok.priors.load import load_prior
-from vtok.sampling.autoregressive import sample_codes
+from vtok.priors.tats import GptPrior
+from vtok.sampling.clips import draw_clips
+from vtok.sampling.given import GivenClips, columns_for, given_clips, given_labels, wants_clips
 from vtok.seeds import derive
 from vtok.stopwatch import Stopwatch
 from vtok.tokenizers.load import load_tokenizer
+from vtok.tokens.store import TokenStore
 from vtok.video.decode import read_video
 from vtok.video.encode import write_gif, write_mp4
 from vtok.video.ffmpeg import ffmpeg_binary
@@ -63,6 +69,15 @@ def generate(recipe: Recipe) -> Card:
         units.append(Unit(f"part-{number:05d}.parquet", len(chunk), chunk))
     settings = config.model_dump(mode="json", exclude={"threads"})
     inputs = {"prior": prior.fingerprint, "tokenizer": tokenizer.facts["fingerprint"]}
+    if config.fill is not None:
+        filling = artefacts.load(as_path(config.fill), "prior")
+        if filling.facts["tokenizer"] != tokenizer.facts["fingerprint"]:
+            raise UsageError(
+                "the prior that is to fill in frames was trained on codes of another tokenizer",
+                at="sample.fill",
+                hint=f"train it on {recipe.folder('tokens')}",
+            )
+        inputs["fill"] = filling.fingerprint
     plan = artefacts.make_plan("samples", {**settings, "seed": recipe.seed}, inputs, [unit.name for unit in units])
     folder = recipe.folder("samples")
 
@@ -83,6 +98,7 @@ def generate(recipe: Recipe) -> Card:
             config.plain(),
             recipe.seed,
             classes,
+            str(recipe.folder("tokens")),
         ),
         recover=recover_part,
         finish=finish,
@@ -117,30 +133,42 @@ class GenerateWorker:
         config: dict[str, Any],
         seed: int,
         classes: list[str],
+        tokens: str | None = None,
     ) -> None:
         self.folder, self.plan, self.seed, self.classes = as_path(folder), plan, seed, classes
         self.config = SampleConfig.model_validate(config)
         torch.set_num_threads(self.config.threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.prior = load_prior(prior, self.device)
+        self.fill = None if self.config.fill is None else self._filling(self.config.fill)
         self.tokenizer = load_tokenizer(tokenizer, self.device)
+        self.collate = Collate(self.prior.config, self.device, text_tokenizer_of(as_path(prior), self.prior.config))
+        self.clips = None
+        if wants_clips(self.prior, self.config):
+            store = TokenStore(as_path(tokens or ""))
+            if store.tokenizer != self.tokenizer.fingerprint:
+                raise UsageError("the token store was made by another tokenizer than the prior's", at=str(store.folder))
+            self.clips = GivenClips(store, self.config.given, columns_for(self.prior))
         self.clock = Stopwatch()
-        self.prior_fingerprint = artefacts.load(as_path(prior), "prior").fingerprint
+        card = artefacts.load(as_path(prior), "prior")
+        self.prior_fingerprint = card.fingerprint
+        self.crop: tuple[int, int, int] | None = card.facts["grid"] if card.facts.get("cropped") else None
 
     def make(self, name: str, payload: list[int]) -> Part:
         """Draws one batch; every clip has a generator of its own, so it does not depend on the others."""
         config = self.config
-        labels = [self._label(number) for number in payload] if self.classes else None
         seeds = [derive(self.seed, "sample", number) for number in payload]
-        codes_bthw = sample_codes(
-            self.prior,
-            num=len(payload),
-            labels_b=torch.tensor(labels, device=self.device) if labels else None,
-            temperature=config.temperature,
-            top_k=config.top_k,
-            top_p=config.top_p,
-            generator=[torch.Generator(self.device).manual_seed(seed) for seed in seeds],
-        )
+        labels = [self._label(number) for number in payload] if self.classes else None
+        given, clip_ids = given_labels(labels, len(payload), self.device), []
+        if self.clips is not None:
+            given, clips = given_clips(self.clips, payload, self.collate, self.crop)
+            clip_ids = [row["clip_id"] for row in clips]
+            if given.labels_b is not None and config.label is None:
+                labels = given.labels_b.tolist()
+            elif labels is not None:
+                given = given._replace(labels_b=torch.tensor(labels, device=self.device))
+        generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
+        codes_bthw = draw_clips(self.prior, given, config, generators, self.fill)
         with self.clock.phase("decode"), torch.inference_mode():
             videos = [self.tokenizer.decode(codes.unsqueeze(0)) for codes in codes_bthw]
         rows = []
@@ -164,10 +192,16 @@ class GenerateWorker:
                     "top_p": config.top_p,
                 }
             )
-        metadata = {"plan": self.plan, "split": "all", "rejects": []}
+        metadata = {"plan": self.plan, "split": "all", "rejects": [], "given": clip_ids}
         return write_part(
             self.folder / name, pa.Table.from_pylist(rows, schema=SAMPLES), metadata, point=f"samples:{name}"
         )
+
+    def _filling(self, folder: str) -> GptPrior:
+        fill = load_prior(folder, self.device)
+        if not isinstance(fill, GptPrior):
+            raise UsageError("only a prior of kind gpt fills in frames", at="sample.fill")
+        return fill
 
     def _label(self, number: int) -> int:
         return self.config.label if self.config.label is not None else number % len(self.classes)

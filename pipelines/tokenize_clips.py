@@ -67,7 +67,7 @@ def tokenize_job(recipe: Recipe) -> Job:
         "device": device,
         "chunk_frames": config.chunk_frames,
         "cond_frames": config.cond_frames,
-        "batch_size": config.batch_size,
+        "batch_size": config.batch_size if device == "cuda" else 1,
         "row_group_rows": config.row_group_rows,
         "source": config.source,
         "decoding": inputs.decoding,
@@ -90,10 +90,10 @@ def tokenize_job(recipe: Recipe) -> Job:
         torch.set_num_threads(config.threads)
         seconds = 0.0
         for frames, height, width in shapes:
-            batch = torch.zeros(config.batch_size, 3, min(frames, config.chunk_frames or frames), height, width)
+            batch = torch.zeros(1, 3, min(frames, config.chunk_frames or frames), height, width)
             started = time.monotonic()
             tokenizer.encode(batch)
-            seconds += (time.monotonic() - started) * frames / batch.shape[2] / len(batch)
+            seconds += (time.monotonic() - started) * frames / batch.shape[2]
         return seconds * sum(part.clips for part in inputs.parts)
 
     splits: dict[str, int] = {}

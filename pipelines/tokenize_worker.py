@@ -1,8 +1,7 @@
 """What encodes clips, inside an actor: a thread decodes ahead while the tokenizer works.
 
-Batches have a fixed shape (the last one is padded) and hold clips of one shape, so that a clip's codes do not depend on
-its neighbours. On the CPU a worker runs on a fixed number of threads; on a GPU, without TF32 and with deterministic
-convolutions.
+A clip's codes do not depend on its neighbours: on the CPU clips go through one by one (kernels round differently for
+other shapes, and a batch is no faster there); on a GPU in batches of a fixed shape, of which the last one is padded.
 """
 
 from __future__ import annotations
@@ -84,8 +83,6 @@ class TokenizeWorker:
         self.config = TokensConfig.model_validate(config)
         self.source = source()
         torch.set_num_threads(self.config.threads)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
         self.tokenizer = load_tokenizer(tokenizer, device=device)
         self.fingerprint = self.tokenizer.fingerprint
         self.clock = Stopwatch()
@@ -120,14 +117,18 @@ class TokenizeWorker:
             )
 
     def encode(self, videos: list[UInt8[np.ndarray, "t h w 3"]]) -> list[np.ndarray]:
-        """Codes (t, h, w) of each of some clips of one shape, at most `batch_size`; padded to that many."""
+        """Codes (t, h, w) of each of some clips of one shape, at most `batch_size`."""
         if self._is_long(videos[0]):
             return [self._encode_long(video) for video in videos]
+        if self.device == "cpu":
+            return [self._encode_batch(video[None])[0] for video in videos]
         padding = self.config.batch_size - len(videos)
-        video_bcthw = to_model_range(np.pad(np.stack(videos), ((0, padding), *((0, 0),) * 4)))
+        return list(self._encode_batch(np.pad(np.stack(videos), ((0, padding), *((0, 0),) * 4)))[: len(videos)])
+
+    def _encode_batch(self, videos_bthwc: UInt8[np.ndarray, "b t h w 3"]) -> np.ndarray:
         with torch.inference_mode():
-            codes = self.tokenizer.encode(torch.from_numpy(video_bcthw).to(self.device)).cpu().numpy()
-        return list(codes[: len(videos)])
+            video_bcthw = torch.from_numpy(to_model_range(videos_bthwc)).to(self.device)
+            return self.tokenizer.encode(video_bcthw).cpu().numpy()
 
     def _is_long(self, video_thwc: UInt8[np.ndarray, "t h w 3"]) -> bool:
         return self.config.chunk_frames is not None and len(video_thwc) > self.config.chunk_frames

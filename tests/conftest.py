@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.pipelines.making import write_corpus
 from tests.s3_server import Server, s3_server
+
+# The same examples everywhere, and none too slow: a busy machine is no finding.
+settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 @pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups

@@ -173,7 +173,7 @@ def test_a_process_killed_while_it_puts_leaves_nothing(s3: Server, folder: Objec
         return False
 
     with s3.failing(kill):
-        process.communicate("x", timeout=60)
+        process.communicate("x", timeout=300)
         assert process.returncode == -signal.SIGKILL
     assert s3.objects(folder.name) == {}
 

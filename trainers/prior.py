@@ -1,30 +1,41 @@
-"""Trains the GPT prior (TATS, https://arxiv.org/abs/2204.03638), streaming codes from a token store."""
+"""Trains a prior (TATS's GPT, VideoGPT's, MeBT's), streaming codes from a token store.
+
+What a kind takes from a batch, and what it draws for it, is its own business (`vtok.priors.base.Prior`).
+"""
 
 from __future__ import annotations
 
 import copy
 import itertools
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from schemas.card import CARD_NAME, Card
 from schemas.config import Recipe
+from schemas.config.prior import GptConfig
 from schemas.errors import UsageError
 from schemas.paths import NEEDS_LOCAL, local_only
 from trainers import loop
 from trainers.engine import Engine, EngineName, barrier, make_engine, rank, world_size
 from trainers.optim import learning_rate
-from trainers.tokenizer import RUN_ONLY
+from trainers.task import Task, micro_batches
 from vtok import artefacts
-from vtok.priors.tats import GptPrior
+from vtok.files import write_bytes
+from vtok.priors.base import Batch, Draws
+from vtok.priors.build import Facts, build_prior, describe
+from vtok.priors.collate import Collate, check_columns, columns_of
+from vtok.priors.tats import CLIP_VOCABULARY
 from vtok.seeds import generator
-from vtok.tokens.loader import TokenBatch, TokenLoader
-from vtok.tokens.stats import position_entropy
+from vtok.tokenizers.load import load_tokenizer
+from vtok.tokens.loader import Crop, TokenLoader
+from vtok.tokens.stats import health, position_entropy
 from vtok.tokens.store import TokenStore
 from vtok.weights import write_weights
 
@@ -33,21 +44,20 @@ def train_prior(recipe: Recipe, *, resume: str = "auto") -> Card:
     """Makes `prior/` of the run from its `tokens/`.
 
     Raises:
-        UsageError: the store is missing or too small, was made by another tokenizer than the run's, or has no labels
-            for a label-conditional prior.
+        UsageError: the store is missing or too small, was made by another tokenizer than the run's, or lacks what the
+            prior is conditioned on.
         VtokError: the loss is not finite, or the disk is full.
     """
     store = TokenStore(recipe.folder("tokens"))
     check_tokenizer(store, recipe.folder("tokenizer"))
     folder, config = local_only(recipe.folder("prior"), "training", NEEDS_LOCAL), recipe.prior
-    if config.model.condition == "label" and not store.classes:
-        raise UsageError(
-            "prior.model.condition is label and the token store has no labels",
-            at=str(store.folder),
-            hint="set prior.model.condition=none, or give the videos class folders and ingest again",
-        )
-    settings = config.model_dump(mode="json", exclude={"train": RUN_ONLY})
+    check_columns(config.model, store)
+    settings = config.model_dump(mode="json", exclude={"train": loop.CADENCE | {"accumulate"}})
     inputs = {"tokens": store.card.fingerprint, "tokenizer": store.tokenizer}
+    if isinstance(config.model, GptConfig) and config.model.text_tokenizer is not None:
+        from vtok.priors.text import read_text_tokenizer
+
+        inputs["text_tokenizer"] = read_text_tokenizer(config.model.text_tokenizer).sha256
     plan = artefacts.make_plan("prior", {**settings, "seed": recipe.seed}, inputs, [])
     card = artefacts.begin(folder, plan)
     if card is not None:
@@ -55,13 +65,8 @@ def train_prior(recipe: Recipe, *, resume: str = "auto") -> Card:
     task = PriorTask(recipe, store, folder)
     loop.run(task, config.train, plan, folder, resume=resume)
     if rank() == 0:
-        description = {
-            "model": config.model.plain(),
-            "n_codes": store.codebook_size,
-            "grid": list(store.grid),
-            "classes": task.classes,
-            "tokenizer": store.tokenizer,
-        }
+        text = None if task.collate.text is None else task.collate.text.sha256
+        description = describe(task.model, task.facts, task.classes, store.tokenizer, text)
         digest = write_weights(folder, "prior", task.prior.state_dict(), description)
         counts = {
             "steps": config.train.steps,
@@ -70,9 +75,12 @@ def train_prior(recipe: Recipe, *, resume: str = "auto") -> Card:
         }
         facts = {
             "tokenizer": store.tokenizer,
-            "grid": list(store.grid),
+            "grid": list(task.grid),
+            "cropped": task.crop is not None,
             "classes": task.classes,
             "position_entropy": task.position_entropy,
+            "kind": task.model.kind,
+            "text_tokenizer_sha256": text,
         }
         artefacts.seal_card(folder, plan, index_sha256=digest, counts=counts, facts=facts)
     barrier()
@@ -96,71 +104,120 @@ def check_tokenizer(store: TokenStore, tokenizer: Path) -> None:
         )
 
 
-class PriorTask:
-    """Model, data and loss of the GPT (`trainers.loop.Task`)."""
+class PriorTask(Task):
+    """Model, data and loss of a prior (`trainers.task.Task`)."""
 
     name = "prior"
     unit = "tok"
 
     def __init__(self, recipe: Recipe, store: TokenStore, folder: Path) -> None:
         self.store, self.seed, self.config, self.folder = store, recipe.seed, recipe.prior, folder
+        self.model = self.config.model
+        self.tokenizer = recipe.folder("tokenizer")
         self.batch_size = self.config.train.batch_size
-        self.units_per_batch = self.batch_size * int(np.prod(store.grid))
-        self.conditional = self.config.model.condition == "label"
-        self.classes = store.classes if self.conditional else []
+        self.crop = self.config.train.crop
+        self.grid = self.crop or store.grid
+        self.units_per_batch = self.batch_size * int(np.prod(self.grid))
+        self.classes = store.classes if self.model.condition == "label" else []
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.loader = TokenLoader(store, "train", self.batch_size, seed=self.seed, rank=rank(), world=world_size())
+        self.loader = TokenLoader(
+            store,
+            "train",
+            self.batch_size,
+            seed=self.seed,
+            rank=rank(),
+            world=world_size(),
+            crop=None if self.crop is None else Crop(*self.crop),
+            cond_frames="cond_frames" in self.model.columns,
+            audio="audio_codes" in self.model.columns,
+        )
         splits = store.splits()
         self.held_out = "test" if splits.get("test") else "train"
-        entropy = position_entropy(store.codes("train"), store.codebook_size)
-        self.position_entropy = float(entropy.mean())
+        if self.crop is None:
+            self.position_entropy = float(position_entropy(store.codes("train"), store.codebook_size).mean())
+        else:  # codes have no place of their own: the entropy of all
+            self.position_entropy = health(store.usage()).entropy_bits * math.log(2)
 
     def build(self, engine: EngineName) -> Mapping[str, Engine]:
-        self.prior = GptPrior(
-            self.config.model,
-            self.store.codebook_size,
-            self.store.grid,
-            len(self.classes),
-            generator=generator(self.seed, "prior"),
-        ).to(self.device)
+        self.collate = Collate(self.model, self.device)
+        if isinstance(self.model, GptConfig) and self.model.condition == "text":
+            self._make_text_tokenizer(self.model)
+        if isinstance(self.model, GptConfig) and self.model.boxes and self.model.box_grid is None:
+            self.model = self.model.model_copy(update={"box_grid": self.store.grid})
+        self.facts = self._facts()
+        prior = build_prior(self.model, self.facts, generator(self.seed, "prior"))
+        assert isinstance(prior, nn.Module)
+        self.prior: nn.Module = prior.to(self.device)
         optim = self.config.train.optim
-        groups = self.prior.optim_groups(optim.weight_decay)
+        groups = prior.optim_groups(optim.weight_decay)
         self.engine = make_engine(engine, self.prior, groups, optim, self.config.train)
         return {"prior": self.engine}
 
-    def batches(self, start_step: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        for batch in self.loader.batches(start_step):
-            yield self._to_device(batch)
+    def _make_text_tokenizer(self, model: GptConfig) -> None:
+        """Puts `tokenizer.json` beside the prior, a copy or a new one, and learns the size of its vocabulary."""
+        from vtok.priors.text import FILE_NAME, read_text_tokenizer, train_text_tokenizer
 
-    def _to_device(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
-        codes = torch.from_numpy(batch.codes_bthw).to(self.device)
-        if not self.conditional:
-            return codes, None
-        if (batch.labels_b < 0).any():
-            raise UsageError("a clip of the token store has no label", at=str(self.store.folder))
-        return codes, torch.from_numpy(batch.labels_b).to(self.device)
+        path = self.folder / FILE_NAME
+        if rank() == 0 and not path.exists():
+            if model.text_tokenizer is not None:
+                made = read_text_tokenizer(model.text_tokenizer)
+            else:
+                captions = [row["caption"] for row in self.store.rows("train", ["caption"]) if row["caption"]]
+                made = train_text_tokenizer(captions, model.condition_vocabulary or CLIP_VOCABULARY)
+            write_bytes(path, made.data)
+        barrier()
+        text = read_text_tokenizer(path)
+        self.model = model.model_copy(update={"condition_vocabulary": text.vocabulary})
+        self.collate = Collate(self.model, self.device, text)
 
-    def timing_step(self, batch: tuple[Tensor, Tensor | None]) -> None:
-        copy.deepcopy(self.prior)(*batch).loss.backward()
+    def _facts(self) -> Facts:
+        store, codebook, resolution = self.store, None, 0
+        if (self.tokenizer / CARD_NAME).exists():
+            factor = artefacts.load(self.tokenizer, "tokenizer").facts["downsample"][1]
+            resolution = self.grid[1] * factor
 
-    def train_step(self, batch: tuple[Tensor, Tensor | None], step: int) -> dict[str, float]:
-        output = self.engine(*batch)
-        self.engine.backward(output.loss)
-        lr = learning_rate(self.config.train.optim, step, self.config.train.steps)
+            def codebook() -> Tensor:
+                return load_tokenizer(self.tokenizer).codebook.embeddings
+
+        return Facts(store.codebook_size, self.grid, len(self.classes), resolution, codebook)
+
+    def batches(self, start_step: int) -> Iterator[Batch]:
+        for tokens in self.loader.batches(start_step):
+            yield self.collate.of_tokens(tokens, str(self.store.folder))
+
+    def _arguments(self, batch: Batch, step: int, part: int = 0) -> tuple[Any, ...]:
+        """What the prior takes of a part of this rank's share; draws are keyed by a clip's place in the whole batch."""
+        share = self.batch_size // (world_size() * self.config.train.accumulate)
+        first = (rank() * self.config.train.accumulate + part) * share
+        return self.prior.prepare(batch, Draws(self.seed, step, first))
+
+    def timing_step(self, batch: Batch) -> None:
+        copy.deepcopy(self.prior)(*self._arguments(batch, 0)).loss.backward()
+
+    def train_step(self, batch: Batch, step: int) -> dict[str, float]:
+        train = self.config.train
+        loss = acc1 = 0.0
+        for number, part in enumerate(micro_batches(batch, train.accumulate)):
+            output = self.engine(*self._arguments(part, step, number))
+            self.engine.backward(output.loss)
+            loss += float(output.loss.detach()) / train.accumulate
+            acc1 += float(output.acc1) / train.accumulate
+        lr = learning_rate(train.optim, step, train.steps, batch_size=self.batch_size)
         norm = self.engine.step(lr)
-        return {"loss": float(output.loss.detach()), "acc1": float(output.acc1), "lr": lr, "gnorm": norm}
+        return {"loss": loss, "acc1": acc1, "lr": lr, "gnorm": norm}
 
     @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:
         start = time.perf_counter()
         self.prior.eval()
-        rows = itertools.islice(self.store.rows(self.held_out, ["codes", "label"]), self.config.train.validate_clips)
+        rows = itertools.islice(
+            self.store.rows(self.held_out, columns_of(self.model)), self.config.train.validate_clips
+        )
         total = clips = 0.0
         while chunk := list(itertools.islice(rows, self.batch_size)):
-            codes = np.stack([row["codes"] for row in chunk]).astype(np.int64)
-            labels = np.array([-1 if row["label"] is None else row["label"] for row in chunk])
-            batch = self._to_device(TokenBatch(codes.reshape(len(chunk), *self.store.grid), labels))
-            total += float(self.prior(*batch).loss) * len(chunk)
+            batch = self.collate.of_rows(chunk, str(self.store.folder), self.crop)
+            draws = Draws(self.seed, step, int(clips), "val")
+            total += float(self.prior(*self.prior.prepare(batch, draws)).loss) * len(chunk)
             clips += len(chunk)
         self.prior.train()
         return {

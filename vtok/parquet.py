@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas.card import Plan
 from schemas.errors import IntegrityError
@@ -53,16 +54,41 @@ def read_metadata(path: Path, keys: tuple[str, ...] = ("plan", "split", "rejects
     Raises:
         IntegrityError: the file is truncated or damaged, or no part of vtok's.
     """
+    return described(read_footer(path), path, keys)
+
+
+def read_footer(path: Path) -> pq.FileMetaData:
+    """The layout of a Parquet file.
+
+    Raises:
+        IntegrityError: the file is missing, truncated or damaged.
+    """
     try:
         with open_parquet(path) as file:
-            found = dict(json.loads(file.metadata.metadata[METADATA_KEY]))
+            return file.metadata
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _unreadable(path) from error
+
+
+def described(layout: pq.FileMetaData, path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The description in the footer of an open part; `path` is for messages.
+
+    Raises:
+        IntegrityError: there is none, or it lacks a key.
+    """
+    try:
+        found = dict(json.loads(layout.metadata[METADATA_KEY]))
         return {**found, **{key: found[key] for key in keys}}
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(
-            "the part's footer cannot be read",
-            at=str(path),
-            hint="delete the file and run the command that made it again; only this part is made anew",
-        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(path) from error
+
+
+def _unreadable(path: Path) -> IntegrityError:
+    return IntegrityError(
+        "the part's footer cannot be read",
+        at=str(path),
+        hint="delete the file and run the command that made it again; only this part is made anew",
+    )
 
 
 def recover_part(path: Path, plan: Plan) -> Part:

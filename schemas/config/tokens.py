@@ -53,7 +53,11 @@ class TokensConfig(Config):
         description="Encode views with more frames than this in chunks of so many frames, so that memory does not "
         "depend on their length; null: whole. Needs a VQGAN with norm: batch.",
     )
-    batch_size: int = Field(8, ge=1, description="Clips in one forward pass; the last batch of a shard is padded.")
+    batch_size: int = Field(
+        8,
+        ge=1,
+        description="Clips in one forward pass on a GPU, the last batch padded; on a CPU they go one by one.",
+    )
     row_group_rows: int = Field(128, ge=1, description="Rows in a Parquet row group.")
     threads: int = Field(1, ge=1, description="torch threads of an encoding worker on the CPU.")
     device: Literal["auto", "cpu", "cuda"] = Field(

@@ -95,7 +95,7 @@ def test_no_such_recipe(complaint: Complaint, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_clip_longer_than_every_video(complaint: Complaint, corpus: Path, tmp_path: Path, ray_running: None) -> None:
     root = shutil.copytree(corpus / "Ball", tmp_path / "videos" / "Ball").parent
     for name in ("empty", "text"):
@@ -191,7 +191,7 @@ def test_unknown_words(complaint: Complaint, arguments: tuple[str, ...]) -> None
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_no_ffmpeg_anywhere(corpus: Path, tmp_path: Path) -> None:
     """An empty PATH and IMAGEIO_FFMPEG_EXE pointing nowhere: h264 shards need the program, ingest does not."""
     recipe = write_recipe(tmp_path / "r.yaml", corpus, tmp_path / "run", shards__encoding="h264")

@@ -18,7 +18,7 @@ from vtok import artefacts
 from vtok.files import read_table
 from vtok.tokens.store import TokenStore
 
-pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(600)]
 STEPS = 60  # fewer leave a codebook of one code: the batch statistics are not there yet
 REJECTING = {"data ingest", "data shard"}
 

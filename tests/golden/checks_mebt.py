@@ -125,18 +125,18 @@ def _check_decoding(case: Case, prior: MebtPrior, codes_bn: torch.Tensor, exact:
     whole, none = everywhere(batch, places), torch.zeros(batch, 0, dtype=torch.long)
     blank = torch.zeros_like(codes_bn)
     maskgit: dict[str, Any] = {"steps": options["maskgit_steps"], "schedule": options["schedule"]}
-    drawn = sample_masked(prior, blank, none, whole, **maskgit)
+    drawn = sample_masked(prior.logits, blank, none, whole, **maskgit)
     case.expect("maskgit_tokens", drawn.codes_bn, exact)
     case.expect("maskgit_context_order", drawn.order_bn, exact)
     half = places // 2
     given = torch.where(whole < half, codes_bn, 0)
-    extended = sample_masked(prior, given, whole[:, :half], whole[:, half:], **maskgit)
+    extended = sample_masked(prior.logits, given, whole[:, :half], whole[:, half:], **maskgit)
     case.expect("maskgit_extend_tokens", extended.codes_bn, exact)
     orders = case.input("dr_perms")
-    first = draft(prior, blank, none, whole, orders[0], steps=options["n_draft"])
+    first = draft(prior.logits, blank, none, whole, orders[0], steps=options["n_draft"])
     case.expect("draft_tokens", first, exact)
     assert len(orders) == 1 + options["M"]
-    revised = revise(prior, first, none, whole, orders[1:], steps=options["n_revise"])
+    revised = revise(prior.logits, first, none, whole, orders[1:], steps=options["n_revise"])
     case.expect("draft_and_revise_tokens", revised, exact)
 
 

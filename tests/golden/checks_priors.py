@@ -38,6 +38,7 @@ def check_gpt_clip(case: Case) -> None:
             n_head=config["n_head"],
             n_embd=config["n_embd"],
             condition="label" if labelled else "none",
+            parity=True,
         ),
         config["first_stage"]["n_codes"],
         (t, h, w),

@@ -19,7 +19,7 @@ from vtok.datasets.hdf5_write import write_hdf5
 from vtok.shards.codec import decode_clip, decode_extras
 from vtok.shards.reader import read_samples
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("ray_running")]
 
 
 def rejects(settings: Recipe, stage: str) -> dict[str, str]:

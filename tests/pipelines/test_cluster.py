@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from schemas.config import Recipe
 from tests.pipelines.making import REPOSITORY, digests
-from tests.pipelines.test_kills import CODES, prepare
+from tests.pipelines.test_kills import CODES, COMMANDS, EVERY, driver_points, prepare
 from tests.pipelines.two_nodes import TwoNodes, two_nodes
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -25,13 +26,20 @@ LOST_AT = "shards:train-00001.tar:before_rename"
 def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TwoNodes, Path]]:
     """A cluster whose worker stops at LOST_AT, the first time, and the file that says so. The last test breaks it."""
     mark = tmp_path_factory.mktemp("cluster") / "mark"
+    with cluster_stopping_at(LOST_AT, mark) as cluster:
+        yield cluster, mark
+
+
+@contextmanager
+def cluster_stopping_at(point: str, mark: Path) -> Iterator[TwoNodes]:
     environment = {
-        "VTOK_CRASH_AT": LOST_AT,
+        "VTOK_CRASH_AT": point,
         "VTOK_CRASH_MARK": str(mark),
         "VTOK_CRASH_SIGNAL": str(int(signal.SIGSTOP)),
     }
     with two_nodes(**environment) as cluster:
-        yield cluster, mark
+        cluster.environment.update(environment)  # for the driver
+        yield cluster
     assert cluster.processes() == []
 
 
@@ -87,19 +95,49 @@ def test_a_straggler_is_made_on_the_other_node_as_well(marked: tuple[TwoNodes, P
     assert sorted(path.name for path in folder.glob(".vtok*")) == []
 
 
-def test_a_node_is_lost_in_the_middle(made: Recipe, marked: tuple[TwoNodes, Path], tmp_path: Path) -> None:
-    """A worker is stopped when its shard is written and not yet named; then its node is killed."""
-    recipe, artefact = prepare(made, tmp_path, "shards")
+def lose_a_node(made: Recipe, marked: tuple[TwoNodes, Path], folder: Path, point: str) -> None:
+    """Whoever reaches the point is stopped there. A worker's node is killed under it; a driver loses its last node and
+    then goes on."""
+    kind = point.split(":")[0]
+    recipe, artefact = prepare(made, folder, kind)
     cluster, mark = marked
     options = ("cluster.workers=2", "cluster.cpus_per_worker=1", "--ray-address", cluster.address)
-    driver = start(cluster, "vtok", "data", "shard", recipe, *options)
+    driver = start(cluster, "vtok", *COMMANDS[kind], recipe, *options)
     wait_for(lambda: mark.exists() and len(stopped(cluster)) == 1, driver)
-    (worker,) = stopped(cluster)
-    node = parent(worker)
-    assert "raylet" in Path(f"/proc/{node}/cmdline").read_text().split("\0")[0]
-    os.kill(node, signal.SIGKILL)
-    _, errors = driver.communicate(timeout=200)
+    (process,) = stopped(cluster)
+    if point in driver_points(kind):
+        assert process == driver.pid
+        os.kill(max(raylets(cluster)), signal.SIGKILL)
+        os.kill(process, signal.SIGCONT)
+        _, errors = driver.communicate(timeout=200)
+    else:
+        node = parent(process)
+        assert node in raylets(cluster)
+        os.kill(node, signal.SIGKILL)
+        _, errors = driver.communicate(timeout=200)
+        assert f"worker lost while making {point.split(':')[1]}" in errors
+        assert process not in cluster.processes(), "workers end with their node"
     assert driver.returncode in CODES, errors
-    assert "worker lost while making train-00001.tar" in errors
-    assert worker not in cluster.processes(), "workers end with their node"
-    assert digests(artefact) == digests(made.folder("shards"))
+    assert digests(artefact) == digests(made.folder(kind))
+
+
+def raylets(cluster: TwoNodes) -> list[int]:
+    def program(process: int) -> str:
+        try:
+            return Path(f"/proc/{process}/cmdline").read_text().split("\0")[0]
+        except OSError:
+            return ""
+
+    return [process for process in cluster.processes() if program(process).endswith("raylet")]
+
+
+def test_a_node_is_lost_in_the_middle(made: Recipe, marked: tuple[TwoNodes, Path], tmp_path: Path) -> None:
+    """A worker is stopped when its shard is written and not yet named; then its node is killed."""
+    lose_a_node(made, marked, tmp_path, LOST_AT)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("point", EVERY)
+def test_a_node_is_lost_at_every_point(made: Recipe, tmp_path: Path, point: str) -> None:
+    with cluster_stopping_at(point, tmp_path / "mark") as cluster:
+        lose_a_node(made, (cluster, tmp_path / "mark"), tmp_path, point)

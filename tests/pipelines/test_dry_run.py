@@ -23,7 +23,7 @@ from vtok.cli import main
 from vtok.locks import exclusive
 from vtok.rejects import REMEDIES, find_rejects, summary
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("ray_running")]
 Copy = Callable[..., Recipe]
 
 

@@ -17,7 +17,7 @@ from vtok import artefacts
 from vtok.files import read_table, sha256_of
 from vtok.video.decode import read_video
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("ray_running")]
 Copy = Callable[..., Recipe]
 
 

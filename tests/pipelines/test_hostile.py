@@ -18,7 +18,7 @@ from vtok.datasets.base import find_videos
 from vtok.shards.check import check
 from vtok.shards.reader import ShardReader
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.usefixtures("ray_running")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("ray_running")]
 LENGTH = 4
 
 

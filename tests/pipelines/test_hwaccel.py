@@ -12,7 +12,7 @@ from pipelines.shard import shard
 from tests.pipelines.making import recipe
 from vtok.video.frames_ffmpeg import cuda_problem
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("ray_running")]
 
 
 def test_no_nvdec(

@@ -21,7 +21,7 @@ from vtok.datasets.shapes import CLASSES as SHAPES
 from vtok.datasets.shapes import draw_video, encode_avi, write_shapes
 from vtok.files import write_bytes
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("ray_running")]
 Copy = Callable[..., Recipe]
 
 

@@ -18,7 +18,7 @@ from tests.pipelines.making import digests, recipe
 from tests.video.making import write_video
 from vtok import artefacts
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("ray_running")]
 
 
 def _write(root: Path) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ from vtok.shards.reader import ShardReader
 from vtok.video.child import DecodeRun
 from vtok.video.errors import VideoError
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_running")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("ray_running")]
 Copy = Callable[..., Recipe]
 
 

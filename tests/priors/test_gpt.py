@@ -98,7 +98,7 @@ def test_masks_of_original_state_dicts_are_ignored() -> None:
 
 
 def test_size_of_the_paper() -> None:
-    config = GptConfig(n_layer=24, n_head=16, n_embd=1024)
+    config = GptConfig(n_layer=24, n_head=16, n_embd=1024, parity=True)
     labelled = config.model_copy(update={"condition": "label"})
     with torch.device("meta"):
         plain = GptPrior(config, 16384, (4, 16, 16))
@@ -122,12 +122,17 @@ def test_inputs_are_shifted_past_the_labels() -> None:
     prior = GptPrior(SMALL.model_copy(update={"condition": "label"}), 10, GRID, n_classes=4)
     codes = torch.arange(12).reshape(1, *GRID) % 10
     tokens, targets = prior.inputs(codes, torch.tensor([3]))
-    assert targets[0].tolist() == [c + 4 for c in codes.flatten().tolist()]
-    assert tokens[0].tolist() == [3, *targets[0].tolist()[:-1]]
+    shifted = [c + 4 for c in codes.flatten().tolist()]
+    assert targets[0].tolist() == codes.flatten().tolist(), "condition tokens are not in the softmax"
+    assert tokens[0].tolist() == [3, *shifted[:-1]]
+    original = GptPrior(SMALL.model_copy(update={"condition": "label", "parity": True}), 10, GRID, n_classes=4)
+    assert original.inputs(codes, torch.tensor([3]))[1][0].tolist() == shifted
+    assert original.logits(codes, torch.tensor([3])).shape == (1, 12, 14)
     with pytest.raises(ValueError, match="needs labels"):
         prior.inputs(codes)
-    plain = GptPrior(SMALL, 10, GRID)
-    assert plain.inputs(codes)[0][0].tolist() == [0, *codes.flatten().tolist()[:-1]]
+    plain, original = GptPrior(SMALL, 10, GRID), GptPrior(SMALL.model_copy(update={"parity": True}), 10, GRID)
+    assert plain.inputs(codes)[0][0].tolist() == [0, *(c + 1 for c in codes.flatten().tolist()[:-1])]
+    assert original.inputs(codes)[0][0].tolist() == [0, *codes.flatten().tolist()[:-1]]
     with pytest.raises(ValueError, match="no labels"):
         plain.inputs(codes, torch.tensor([3]))
     with pytest.raises(VtokError, match="labels"):

@@ -140,13 +140,20 @@ def test_decoding_draws_every_code_and_leaves_what_is_given() -> None:
     def run(seed: int) -> list[torch.Tensor]:
         draws = torch.Generator().manual_seed(seed)
         some = sample_masked(
-            prior, given, places[:, :8], places[:, 8:], steps=6, context_temperature=4, generator=draws, **options
+            prior.logits,
+            given,
+            places[:, :8],
+            places[:, 8:],
+            steps=6,
+            context_temperature=4,
+            generator=draws,
+            **options,
         )
         assert torch.equal(some.order_bn.sort(1).values, places)
         targets, order = places[:, 8:], random_orders(2, 24, draws)
-        drafted = draft(prior, given, places[:, :8], targets, order, steps=4, generator=draws, **options)
+        drafted = draft(prior.logits, given, places[:, :8], targets, order, steps=4, generator=draws, **options)
         again = torch.stack([random_orders(2, 24, draws) for _ in range(2)])
-        revised = revise(prior, drafted, places[:, :8], targets, again, steps=3, generator=draws, **options)
+        revised = revise(prior.logits, drafted, places[:, :8], targets, again, steps=3, generator=draws, **options)
         return [some.codes_bn, drafted, revised]
 
     for codes in run(1):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -16,8 +18,8 @@ def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _prior(condition: str = "none", n_classes: int = 0) -> GptPrior:
-    config = GptConfig(n_layer=2, n_head=2, n_embd=16, condition=condition)
+def _prior(condition: str = "none", n_classes: int = 0, **options: Any) -> GptPrior:
+    config = GptConfig(n_layer=2, n_head=2, n_embd=16, condition=condition, **options)  # type: ignore[arg-type]
     prior = GptPrior(config, 10, GRID, n_classes=n_classes, generator=_generator()).eval()
     with torch.no_grad():
         for p in prior.parameters():
@@ -49,12 +51,12 @@ def test_greedy_equals_full_passes() -> None:
     tokens = torch.zeros(2, 1, dtype=torch.int64)
     with torch.no_grad():
         for _ in range(8):
-            tokens = torch.cat([tokens, prior.transformer(tokens)[:, -1].argmax(-1, keepdim=True)], 1)
-    assert torch.equal(codes.flatten(1), tokens[:, 1:])
+            tokens = torch.cat([tokens, 1 + prior.transformer(tokens)[:, -1].argmax(-1, keepdim=True)], 1)
+    assert torch.equal(codes.flatten(1), tokens[:, 1:] - 1)
 
 
 def test_condition_tokens_are_drawn_only_for_parity() -> None:
-    prior = _prior("label", n_classes=5)
+    prior = _prior("label", n_classes=5, parity=True)
     with torch.no_grad():
         # Every position now prefers token 2, a label.
         prior.transformer.ln_f.weight.zero_()

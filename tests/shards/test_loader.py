@@ -26,7 +26,7 @@ from schemas.config.tokenizer import AugmentConfig
 from schemas.errors import UsageError, VtokError
 from tests.shards.making import clip_name, frames_of, make_shards
 from tests.shards.test_order import in_full
-from vtok.shards import loader as loader_module
+from vtok import stepping
 from vtok.shards.loader import ClipBatch, ClipBatches, ClipLoader, Last
 from vtok.shards.reader import ShardReader
 
@@ -89,7 +89,9 @@ def making(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     sizes=st.sampled_from([(1,), (6,), (2, 1, 3), SIZES, (1,) * 9, (3, 0, 8, 1, 1, 2, 2)]),
     seed=st.integers(0, 2),
@@ -284,8 +286,8 @@ def test_ctrl_c_leaves_the_workers_to_the_training_loop(folder: Path) -> None:
 
 
 def test_ctrl_c_before_a_worker_has_begun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = loader_module._start_worker
-    monkeypatch.setattr(loader_module, "_start_worker", lambda n: (os.kill(os.getpid(), signal.SIGINT), start(n)))
+    start = stepping._start_worker
+    monkeypatch.setattr(stepping, "_start_worker", lambda n: (os.kill(os.getpid(), signal.SIGINT), start(n)))
     loader = _loader(folder, 4, workers=1)
     assert _take(loader, 2) == _expected(SIZES, 0, 4, "drop", range(2))
 

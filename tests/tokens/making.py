@@ -60,6 +60,7 @@ def make_store(
     tokenizer: str = TOKENIZER,
     row_group_rows: int = 4,
     grid: tuple[int, int, int] = GRID,
+    audio_codebook_size: int = 0,
 ) -> Path:
     """Clips are numbered through over all parts of all splits; a train clip's label is its number."""
     names = [f"{split}-{i:05d}.parquet" for split, counts in sizes.items() for i in range(len(counts))]
@@ -84,6 +85,7 @@ def make_store(
                     rejects=[],
                     row_group_rows=row_group_rows,
                     point="",
+                    audio_codebook_size=audio_codebook_size,
                 )
             )
     facts = {
@@ -92,6 +94,7 @@ def make_store(
         "grid": list(grid),
         "mode": "exact",
         "classes": ["c0", "c1", "c2"],
+        "audio_codebook_size": audio_codebook_size,
     }
     counts_of = {"clips": number, "tokens": number * int(np.prod(grid)), "parts": len(parts)}
     artefacts.seal(folder, plan, parts, counts=counts_of, facts=facts)

@@ -115,12 +115,12 @@ def test_ctrl_c_saves_and_the_run_goes_on(inputs: Path, tmp_path: Path) -> None:
         start_new_session=True,
     )
     log = folder / "metrics.jsonl"
-    end = time.monotonic() + 90
+    end = time.monotonic() + 300
     while not (log.exists() and log.read_text().count("\n") > 3):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in errors and "saving" in errors
     checkpoints = list((folder / "checkpoints").iterdir())

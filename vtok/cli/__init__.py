@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from schemas.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, VtokError
 from vtok.cli import (
     config,
+    convert,
     data,
     demo,
     doctor,
@@ -25,7 +26,6 @@ from vtok.cli import (
     status,
     tokenize_clips,
     tokens,
-    tokens_repair,
     train,
 )
 
@@ -63,7 +63,7 @@ app.command("tokenize", rich_help_panel=_WORK)(tokenize_clips.tokenize)
 app.command("sample", rich_help_panel=_WORK)(sample.sample)
 app.command("evaluate", rich_help_panel=_WORK)(evaluate.evaluate)
 app.command("report", rich_help_panel=_WORK)(report.report)
-tokens.app.command("repair")(tokens_repair.repair)
+app.command("convert", rich_help_panel=_WORK)(convert.convert)
 app.add_typer(tokens.app, name="tokens", rich_help_panel=_LOOK)
 app.command("status", rich_help_panel=_LOOK)(status.status)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vtok import console
-from vtok.cli import tokens_check, tokens_look
+from vtok.cli import tokens_at, tokens_check, tokens_exchange, tokens_look, tokens_repair
 
 app = typer.Typer(help="Look into a token store.", no_args_is_help=True)
 
@@ -36,3 +36,7 @@ app.command("check")(tokens_check.check)
 app.command("diff")(tokens_check.diff)
 app.command("preview")(tokens_look.preview)
 app.command("sql")(tokens_look.sql)
+app.command("at")(tokens_at.at)
+app.command("repair")(tokens_repair.repair)
+app.command("export")(tokens_exchange.export_command)
+app.command("import")(tokens_exchange.import_command)

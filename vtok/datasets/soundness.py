@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import re
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -13,6 +16,7 @@ from vtok import console
 from vtok.datasets import LAYOUTS
 from vtok.datasets.base import SourceVideo
 from vtok.datasets.catalogue import UCF101_LISTS, Dataset
+from vtok.hardware import cpu_count
 from vtok.video.child import DecodeChild
 from vtok.video.clips import plan_clips
 from vtok.video.errors import VideoError
@@ -20,6 +24,7 @@ from vtok.video.errors import VideoError
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 _SHOWN = 5  # examples in a finding
 _PROBE_SECONDS = 20.0
+_AT_ONCE = 256  # videos in hand; an interruption waits for no more
 _GROUP = re.compile(r"^v_\w+_(g\d\d)_c\d\d$")  # UCF-101: clips of a group are cut from the same recording
 
 
@@ -153,16 +158,33 @@ _PROBE_HINTS: dict[str, tuple[str, str]] = {
 
 
 def _probed(videos: list[SourceVideo], config: DataConfig) -> list[Finding]:
-    """Opens every video in the decoding child and plans its clips."""
+    """Opens every video, in as many decoding children as there are cores, and plans its clips."""
     bad: dict[str, list[str]] = {}
     clips = 0
-    with DecodeChild() as child, console.Progress("doctor", len(videos), "videos") as bar:
-        for video in videos:
-            try:
-                clips += _plan(child, video, config)
-            except VideoError as error:
-                bad.setdefault(error.reason, []).append(f"{video.source}: {error.detail}")
-            bar.advance(1)
+    idle: queue.SimpleQueue[DecodeChild] = queue.SimpleQueue()
+
+    def look(video: SourceVideo) -> int | VideoError:
+        child = idle.get()
+        try:
+            return _plan(child, video, config)
+        except VideoError as error:
+            return error
+        finally:
+            idle.put(child)
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(cpu_count()):
+            idle.put(stack.enter_context(DecodeChild()))
+        bar = stack.enter_context(console.Progress("doctor", len(videos), "videos"))
+        threads = stack.enter_context(ThreadPoolExecutor(cpu_count()))
+        for start in range(0, len(videos), _AT_ONCE):  # bounds what waits, also where there are a million videos
+            some = videos[start : start + _AT_ONCE]
+            for video, found in zip(some, threads.map(look, some), strict=True):
+                if isinstance(found, VideoError):
+                    bad.setdefault(found.reason, []).append(f"{video.source}: {found.detail}")
+                else:
+                    clips += found
+                bar.advance(1)
     findings = []
     for reason, sources in sorted(bad.items()):
         level, hint = _PROBE_HINTS.get(reason, (FAIL, "get the files again, or go on without them"))

@@ -30,6 +30,8 @@ from vtok.evaluation.classifier import (
 from vtok.evaluation.intervals import Interval, bootstrap_mean, wilson
 from vtok.evaluation.reconstruction import psnr, psnr_of_best_constant_frame
 from vtok.files import read_table
+from vtok.priors.base import Draws
+from vtok.priors.collate import Collate, columns_of, text_tokenizer_of
 from vtok.priors.load import load_prior
 from vtok.shards.reader import Clip, ShardReader
 from vtok.tokenizers.base import Tokenizer
@@ -140,10 +142,12 @@ def prior(run: Path) -> Measured:
     entropy = float(facts["position_entropy"])
     split = "test" if store.splits().get("test") else "train"
     ids, sources, losses = [], [], []
-    for row in itertools.islice(store.rows(split, ["clip_id", "source", "codes", "label"]), MAX_HELD_OUT):
-        codes = torch.from_numpy(row["codes"].astype(np.int64)).reshape(1, *store.grid).to(_device())
-        labels = torch.tensor([row["label"]], device=_device()) if facts["classes"] else None
-        losses.append(float(model(codes, labels).loss))
+    collate = Collate(model.config, _device(), text_tokenizer_of(run / "prior", model.config))
+    columns = ["clip_id", "source", *columns_of(model.config)]
+    crop: tuple[int, int, int] | None = facts["grid"] if facts.get("cropped") else None
+    for number, row in enumerate(itertools.islice(store.rows(split, columns), MAX_HELD_OUT)):
+        batch = collate.of_rows([row], str(store.folder), crop)
+        losses.append(float(model(*model.prepare(batch, Draws(0, 0, number, "val"))).loss))
         ids.append(row["clip_id"])
         sources.append(row["source"])
     if not ids:

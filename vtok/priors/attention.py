@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vtok.priors.rope import Turns, turn
+
 
 class KVCache(NamedTuple):
     """Keys and values of all blocks. Positions that were not written yet hold zeros and are never read."""
@@ -51,15 +53,24 @@ def prefix_visible(length: int, prefix: int) -> Bool[Tensor, "q k"]:
 
 
 class SelfAttention(nn.Module):
-    """Attention of `n_head` heads, scaled by 1/sqrt(width of a head). Ignores `mask` of original state dicts."""
+    """Attention of `n_head` heads, scaled by 1/sqrt(width of a head). Ignores `mask` of original state dicts.
 
-    def __init__(self, n_embd: int, n_head: int) -> None:
+    Args:
+        n_embd: width of the residual stream.
+        n_head: heads.
+        dropout: of the probabilities, in training.
+        qk_norm: normalise queries and keys by their root mean square, head by head
+            (https://arxiv.org/abs/2302.05442).
+    """
+
+    def __init__(self, n_embd: int, n_head: int, dropout: float = 0.0, qk_norm: bool = False) -> None:
         super().__init__()
-        self.n_head = n_head
+        self.n_head, self.dropout = n_head, dropout
         self.key = Linear(n_embd, n_embd)
         self.query = Linear(n_embd, n_embd)
         self.value = Linear(n_embd, n_embd)
         self.proj = Linear(n_embd, n_embd)
+        self.norms = nn.ModuleList(nn.RMSNorm(n_embd // n_head) for _ in range(2)) if qk_norm else None
 
     def forward(
         self,
@@ -68,6 +79,7 @@ class SelfAttention(nn.Module):
         cache: KVCache | None = None,
         layer: int = 0,
         position: int = 0,
+        turns: Turns | None = None,
     ) -> Float[Tensor, "b n e"]:
         """Attend.
 
@@ -75,11 +87,16 @@ class SelfAttention(nn.Module):
             x_bne: at position 0 the whole sequence or its beginning; later, one position at a time.
             mask_nn: True where a query (first axis) sees a key; None: the past.
             cache: written at `position` for block `layer`, and read up to there.
+            turns: rotary positions of the inputs; None: there are none.
         """
         query, key, value = (
             layer_of(x_bne).unflatten(-1, (self.n_head, -1)).transpose(1, 2)
             for layer_of in (self.query, self.key, self.value)
         )
+        if self.norms is not None:
+            query, key = self.norms[0](query), self.norms[1](key)
+        if turns is not None:
+            query, key = turn(query, turns), turn(key, turns)
         if cache is not None:
             end = position + x_bne.shape[1]
             keys, values = cache.keys_lbhnd[layer], cache.values_lbhnd[layer]
@@ -88,7 +105,12 @@ class SelfAttention(nn.Module):
             key, value = keys[:, :, :end], values[:, :, :end]
         single = x_bne.shape[1] == 1 and position > 0
         out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=None if single else mask_nn, is_causal=mask_nn is None and not single
+            query,
+            key,
+            value,
+            attn_mask=None if single else mask_nn,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=mask_nn is None and not single,
         )
         return self.proj(out.transpose(1, 2).flatten(2))
 

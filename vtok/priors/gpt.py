@@ -2,7 +2,8 @@
 (https://github.com/karpathy/minGPT, https://d4mucfpksywv.cloudfront.net/better-language-models/language-models.pdf).
 
 Parameter names are the original's. Deviations on purpose: fused attention, a cache that does not grow, initial weights
-from a generator.
+from a generator. Options that it has not: dropout, a last layer for a part of the vocabulary, rotary positions
+(`vtok.priors.rope`), normalised queries and keys.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vtok.priors.attention import KVCache, Linear, SelfAttention, visible
+from vtok.priors.chunked_loss import Head, Summed
+from vtok.priors.rope import Turns, turns_of
 
 _INIT_STD = 0.02
 
@@ -21,18 +24,27 @@ _INIT_STD = 0.02
 class Block(nn.Module):
     """x += attention(norm(x)); x += mlp(norm(x))."""
 
-    def __init__(self, n_embd: int, n_head: int) -> None:
+    def __init__(
+        self, n_embd: int, n_head: int, dropout: float = 0.0, attention_dropout: float = 0.0, qk_norm: bool = False
+    ) -> None:
         super().__init__()
         self.ln1 = nn.LayerNorm(n_embd)
         self.ln2 = nn.LayerNorm(n_embd)
-        self.attn = SelfAttention(n_embd, n_head)
+        self.attn = SelfAttention(n_embd, n_head, attention_dropout, qk_norm)
         self.mlp = nn.Sequential(Linear(n_embd, 4 * n_embd), nn.GELU(), Linear(4 * n_embd, n_embd))
+        self.drop = nn.Dropout(dropout)
 
     def forward(
-        self, x_bne: Float[Tensor, "b n e"], mask_nn: Tensor | None, cache: KVCache | None, layer: int, position: int
+        self,
+        x_bne: Float[Tensor, "b n e"],
+        mask_nn: Tensor | None,
+        cache: KVCache | None,
+        layer: int,
+        position: int,
+        turns: Turns | None = None,
     ) -> Float[Tensor, "b n e"]:
-        x_bne = x_bne + self.attn(self.ln1(x_bne), mask_nn, cache, layer, position)
-        return x_bne + self.mlp(self.ln2(x_bne))
+        x_bne = x_bne + self.drop(self.attn(self.ln1(x_bne), mask_nn, cache, layer, position, turns))
+        return x_bne + self.drop(self.mlp(self.ln2(x_bne)))
 
 
 class GPT(nn.Module):
@@ -46,6 +58,11 @@ class GPT(nn.Module):
         n_embd: width of the residual stream.
         n_unmasked: codes of the first and of the last frame that every position sees (TATS's interpolation); 0: causal.
         box_grid: codes (t, h, w) of the largest clip that boxes are cut out of; None: no boxes.
+        first_output: the last layer is for tokens from this one on; the others can only be inputs.
+        dropout, attention_dropout: in training.
+        rope: condition tokens, height and width of a latent frame, for rotary positions instead of a table; then
+            `block_size` bounds nothing.
+        qk_norm: see `SelfAttention`.
         generator: draws the initial weights; None: a generator with seed 0.
     """
 
@@ -61,17 +78,26 @@ class GPT(nn.Module):
         n_unmasked: int = 0,
         box_grid: tuple[int, int, int] | None = None,
         generator: torch.Generator | None = None,
+        *,
+        first_output: int = 0,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        rope: tuple[int, int, int] | None = None,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         self.block_size = block_size
         self.n_head = n_head
+        self.first_output, self.rope = first_output, rope
         self.tok_emb = nn.Embedding(vocab_size, n_embd, _weight=torch.empty(vocab_size, n_embd))
-        self.pos_emb = nn.Parameter(torch.zeros(1, block_size, n_embd))
+        if rope is None:
+            self.pos_emb = nn.Parameter(torch.zeros(1, block_size, n_embd))
         if box_grid is not None:
             self.vtokens_pos_emb = nn.Parameter(torch.zeros(1, *box_grid, n_embd))
-        self.blocks = nn.ModuleList(Block(n_embd, n_head) for _ in range(n_layer))
+        self.drop = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(n_embd, n_head, dropout, attention_dropout, qk_norm) for _ in range(n_layer))
         self.ln_f = nn.LayerNorm(n_embd)
-        self.head = Linear(n_embd, vocab_size, bias=False)
+        self.head = Head(n_embd, vocab_size - first_output)
         mask_nn = visible(block_size, n_unmasked) if n_unmasked > 0 else None
         self.register_buffer("mask_nn", mask_nn, persistent=False)
         self._draw_weights(torch.Generator().manual_seed(0) if generator is None else generator)
@@ -89,7 +115,7 @@ class GPT(nn.Module):
 
     @property
     def vocab_size(self) -> int:
-        return self.head.out_features
+        return self.tok_emb.num_embeddings
 
     def forward(
         self,
@@ -99,7 +125,7 @@ class GPT(nn.Module):
         boxes_bne: Float[Tensor, "b n e"] | None = None,
         mask_nn: Bool[Tensor, "n n"] | None = None,
     ) -> Float[Tensor, "b n v"]:
-        """Logits of the token after each one.
+        """Logits of the token after each one; column v is of token `first_output` + v.
 
         Args:
             tokens_bn: the input.
@@ -108,9 +134,26 @@ class GPT(nn.Module):
             mask_nn: True where a token (first axis) sees another; None: the model's own.
 
         Raises:
-            ValueError: more tokens than `block_size`.
+            ValueError: more tokens than `block_size`, with a table of positions.
         """
-        return self._run(tokens_bn, None, 0, positions_n, boxes_bne, mask_nn)
+        return self.head(self._run(tokens_bn, None, 0, positions_n, boxes_bne, mask_nn))
+
+    def losses(
+        self,
+        tokens_bn: Int[Tensor, "b n"],
+        targets_bm: Int[Tensor, "b m"],
+        *,
+        positions_n: Int[Tensor, " n"] | None = None,
+        boxes_bne: Float[Tensor, "b n e"] | None = None,
+        mask_nn: Bool[Tensor, "n n"] | None = None,
+    ) -> Summed:
+        """The loss of what should follow the last m inputs, without holding all logits; otherwise as `forward`.
+
+        Args:
+            targets_bm: columns of the logits; see `vtok.priors.chunked_loss`.
+        """
+        features_bne = self._run(tokens_bn, None, 0, positions_n, boxes_bne, mask_nn)
+        return self.head(features_bne[:, -targets_bm.shape[1] :], targets_bm)
 
     def box_positions(
         self, boxes_b4: Int[Tensor, "b 4"], frames_b2: Int[Tensor, "b 2"] | None = None
@@ -143,7 +186,7 @@ class GPT(nn.Module):
         mask_nn: Bool[Tensor, "n n"] | None = None,
     ) -> Float[Tensor, "b n v"]:
         """As `forward`, and remember keys and values in places 0..n-1 of `cache`."""
-        return self._run(tokens_bn, cache, 0, positions_n, boxes_bne, mask_nn)
+        return self.head(self._run(tokens_bn, cache, 0, positions_n, boxes_bne, mask_nn))
 
     def step(
         self,
@@ -162,7 +205,7 @@ class GPT(nn.Module):
         """
         positions_n = None if position is None else torch.tensor([position], device=token_b.device)
         box = None if box_be is None else box_be.unsqueeze(1)
-        return self._run(token_b.unsqueeze(1), cache, place, positions_n, box, None)[:, 0]
+        return self.head(self._run(token_b.unsqueeze(1), cache, place, positions_n, box, None)[:, 0])
 
     def _run(
         self,
@@ -174,17 +217,23 @@ class GPT(nn.Module):
         mask_nn: Tensor | None,
     ) -> Tensor:
         end = place + tokens_bn.shape[1]
-        if positions_n is None and end > self.block_size:
-            raise ValueError(f"{end} positions exceed the block size {self.block_size}")
-        positions = self.pos_emb[:, place:end] if positions_n is None else self.pos_emb[:, positions_n]
-        x_bne = self.tok_emb(tokens_bn) + positions
+        x_bne = self.tok_emb(tokens_bn)
+        turns = None
+        if self.rope is not None:
+            numbers_n = torch.arange(place, end, device=tokens_bn.device) if positions_n is None else positions_n
+            turns = turns_of(numbers_n, *self.rope, x_bne.shape[2] // self.n_head)
+        else:
+            if positions_n is None and end > self.block_size:
+                raise ValueError(f"{end} positions exceed the block size {self.block_size}")
+            x_bne = x_bne + (self.pos_emb[:, place:end] if positions_n is None else self.pos_emb[:, positions_n])
         if boxes_bne is not None:
             x_bne = x_bne + boxes_bne
+        x_bne = self.drop(x_bne)
         if mask_nn is None and self.mask_nn is not None:
             mask_nn = self.mask_nn[:end, :end]
         for layer, block in enumerate(self.blocks):
-            x_bne = block(x_bne, mask_nn, cache, layer, place)
-        return self.head(self.ln_f(x_bne))
+            x_bne = block(x_bne, mask_nn, cache, layer, place, turns)
+        return self.ln_f(x_bne)
 
     def optim_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Two parameter groups: weights of linear layers, which decay, and all others, which do not."""

@@ -6,26 +6,30 @@ from pathlib import Path
 
 import torch
 
-from schemas.config.prior import GptConfig
-from schemas.paths import as_path
 from vtok import artefacts
+from vtok.convert.published import located
+from vtok.priors.build import rebuild
+from vtok.priors.mebt import MebtPrior
 from vtok.priors.tats import GptPrior
+from vtok.priors.videogpt import VideoGptPrior
 from vtok.weights import read_weights
 
 
-def load_prior(folder: str | Path, device: str | torch.device = "cpu") -> GptPrior:
-    """The prior of a finished run, in eval mode, without gradients.
+def load_prior(path_or_name: str | Path, device: str | torch.device = "cpu") -> GptPrior | VideoGptPrior | MebtPrior:
+    """The prior of a finished run or of a published checkpoint, of whatever kind, in eval mode, without gradients.
+
+    Args:
+        path_or_name: the artefact's folder (holds prior.safetensors, prior.yaml and the card), the run's, or a
+            published name (`vtok.convert.published.PUBLISHED`), whose file is converted when it is first used.
+        device: where to put it.
 
     Raises:
-        UsageError: no finished prior is there.
+        UsageError: no finished prior is there; for a published name, which file is wanted and where.
         IntegrityError: the weights are not those that the card seals.
     """
-    folder = as_path(folder)
+    folder = located(path_or_name, "prior")
     card = artefacts.load(folder, "prior")
     tensors, description = read_weights(folder, "prior", card.index_sha256)
-    t, h, w = description["grid"]
-    prior = GptPrior(
-        GptConfig.model_validate(description["model"]), description["n_codes"], (t, h, w), len(description["classes"])
-    )
-    prior.load_state_dict(tensors)
+    prior = rebuild(description, tensors)
+    assert isinstance(prior, GptPrior | VideoGptPrior | MebtPrior)
     return prior.requires_grad_(False).eval().to(device)

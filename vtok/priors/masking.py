@@ -55,6 +55,25 @@ def length_probabilities(prior: LengthPrior, longest: int, step: int) -> Float[T
     return torch.softmax(logits, dim=0).float()
 
 
+def draw_time(beta: tuple[float, float] | None, step: int, steps: int, generator: torch.Generator) -> float:
+    """A time in [0, 1]: evenly, or from Beta(a, b), which becomes even, Beta(1, 1), over `steps`."""
+    if beta is None:
+        return float(torch.rand((), generator=generator))
+    share = min(1.0, step / steps)
+    draws = []
+    for parameter in beta:
+        now = torch.tensor([parameter + (1 - parameter) * share], dtype=torch.float64)
+        draws.append(float(torch._standard_gamma(now, generator=generator)))  # two gamma draws make a beta draw
+    return draws[0] / max(sum(draws), 1e-300)
+
+
+def draw_part(prior: LengthPrior, longest: int, step: int, generator: torch.Generator) -> tuple[int, int]:
+    """(first latent frame, latent frames) of the part of a clip to train on at an optimiser step."""
+    probabilities = length_probabilities(prior, longest, step)
+    frames = 1 + int(torch.multinomial(probabilities, 1, generator=generator))
+    return int(torch.randint(longest - frames + 1, (1,), generator=generator)), frames
+
+
 class Division(NamedTuple):
     """A batch's codes divided into what is seen and what is predicted.
 

@@ -4,6 +4,8 @@ A few latent tokens read the codes that are seen (contexts) and are read by thos
 layer does is its mode: `latent_enc` latents read contexts, `latent_self` latents read themselves, `latent_dec` targets
 read latents, `lt2l` latents read latents and targets, `maskgit` contexts and targets read each other. Parameter names
 are the original's, and so is its block, whose residual carries the normalised query.
+
+An extra: the original never finished classes. Here a class adds a learnt vector to every latent token.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from schemas.config.prior import MebtConfig
+from schemas.errors import VtokError
 from vtok.priors.attention import Linear
-from vtok.priors.masking import Division
-from vtok.priors.tats import PriorOutput, hits
+from vtok.priors.base import Batch, Draws, dropped
+from vtok.priors.chunked_loss import IGNORED, Head, PriorOutput
+from vtok.priors.masking import Division, divide, draw_part, draw_time
 
 _INIT_STD = 0.02
 
@@ -70,7 +74,7 @@ class _Transformer(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd)
-        self.head = Linear(config.n_embd, n_codes, bias=False)
+        self.head = Head(config.n_embd, n_codes)
 
 
 class MebtPrior(nn.Module):
@@ -81,6 +85,10 @@ class MebtPrior(nn.Module):
         n_codes: size of the tokenizer's codebook.
         grid: codes (t, h, w) of a clip.
         generator: draws the initial weights; None: a generator with seed 0.
+        n_classes: number of class labels, for `condition: label`.
+
+    Raises:
+        VtokError: a label-conditional prior without classes, or without latent tokens to tell them.
     """
 
     def __init__(
@@ -89,8 +97,15 @@ class MebtPrior(nn.Module):
         n_codes: int,
         grid: tuple[int, int, int],
         generator: torch.Generator | None = None,
+        n_classes: int = 0,
     ) -> None:
         super().__init__()
+        if config.condition == "label" and (n_classes < 1 or config.latents < 1):
+            raise VtokError(
+                "a label-conditional prior needs clips with labels, and latent tokens",
+                at="prior.model.condition",
+                hint="set condition: none, or tokenize a dataset with classes",
+            )
         self.config, self.n_codes, self.grid = config, n_codes, grid
         self.modes = config.modes()
         width = config.n_embd
@@ -98,13 +113,14 @@ class MebtPrior(nn.Module):
         self.mask_emb = nn.Parameter(torch.empty(1, 1, width))
         self.sos_emb = nn.Parameter(torch.empty(1, config.latents, width))
         self.pos_emb = nn.Parameter(torch.empty(1, math.prod(grid), width))
+        self.class_emb = nn.Parameter(torch.zeros(n_classes + 1, width)) if config.condition == "label" else None
         self.drop = nn.Dropout(config.dropout)
         self.transformer = _Transformer(config, n_codes)
         self._draw_weights(torch.Generator().manual_seed(0) if generator is None else generator)
 
     @torch.no_grad()
     def _draw_weights(self, generator: torch.Generator) -> None:
-        """All weights from N(0, 0.02), biases 0."""
+        """All weights from N(0, 0.02), biases and classes 0."""
         if self.pos_emb.is_meta:
             return
         linear = [module for module in self.modules() if isinstance(module, Linear)]
@@ -115,8 +131,60 @@ class MebtPrior(nn.Module):
             if module.bias is not None:
                 module.bias.zero_()
 
+    def prepare(self, batch: Batch, draws: Draws) -> tuple[Tensor, Division, Tensor | None]:
+        """Codes, which of them are seen and predicted, and classes; see `vtok.priors.base.Prior`.
+
+        Time and part of the clip are drawn once a step, for all clips; every clip has an order of its own. Validation
+        looks at whole clips, at evenly drawn times and without a budget.
+        """
+        config, codes_bthw = self.config, batch.codes_bthw
+        places, training = math.prod(self.grid), draws.purpose == "train"
+        generators = [draws.of_clip("order", i) for i in range(len(codes_bthw))]
+        orders = [torch.randperm(places, generator=generator) for generator in generators]
+        step = draws.of_step("mask")
+        low, high = config.t_range if training else (0.0, 1.0)
+        beta = config.beta_prior if training else None
+        t = low + draw_time(beta, draws.step, config.beta_steps, step) * (high - low)
+        first, frames = 0, self.grid[0]
+        if training:
+            first, frames = draw_part(config.t_prior, self.grid[0], draws.step, step)
+        division = divide(
+            torch.stack(orders).to(codes_bthw.device),
+            self.grid,
+            schedule=config.schedule,
+            t=t,
+            first_frame=first,
+            frames=frames,
+            budget=config.budget if training else None,
+            parity=config.parity,
+        )
+        labels_b = None
+        if self.class_emb is not None:
+            if batch.labels_b is None:
+                raise ValueError("a label-conditional prior needs labels")
+            labels_b = batch.labels_b
+            without_b = dropped(config.condition_drop, len(labels_b), draws, labels_b.device)
+            if without_b is not None:
+                labels_b = labels_b.masked_fill(without_b, self.no_class)
+        return codes_bthw, division, labels_b
+
+    @property
+    def no_class(self) -> int:
+        """The class of clips without one.
+
+        Raises:
+            ValueError: the prior has no classes.
+        """
+        if self.class_emb is None:
+            raise ValueError("an unconditional prior has no classes")
+        return len(self.class_emb) - 1
+
     def logits(
-        self, codes_bn: Int[Tensor, "b n"], contexts_bc: Int[Tensor, "b c"], targets_bm: Int[Tensor, "b m"]
+        self,
+        codes_bn: Int[Tensor, "b n"],
+        contexts_bc: Int[Tensor, "b c"],
+        targets_bm: Int[Tensor, "b m"],
+        labels_b: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b m k"]:
         """Logits of the codes at the target places, given those at the context places.
 
@@ -124,7 +192,18 @@ class MebtPrior(nn.Module):
             codes_bn: all codes in raster order; those that are no contexts are not looked at.
             contexts_bc: places 0..n-1; may be none.
             targets_bm: places to predict.
+            labels_b: a class a clip, for a label-conditional prior.
+
+        Raises:
+            ValueError: classes are missing, or not wanted.
         """
+        return self.transformer.head(self._features(codes_bn, contexts_bc, targets_bm, labels_b))
+
+    def _features(
+        self, codes_bn: Tensor, contexts_bc: Tensor, targets_bm: Tensor, labels_b: Tensor | None
+    ) -> Float[Tensor, "b m e"]:
+        if (labels_b is None) != (self.class_emb is None):
+            raise ValueError(f"this prior {'takes no' if self.class_emb is None else 'needs'} labels")
         batch, width = len(codes_bn), self.pos_emb.shape[2]
         places = self.pos_emb.expand(batch, -1, -1)
 
@@ -133,7 +212,10 @@ class MebtPrior(nn.Module):
 
         contexts = self.drop(self.tok_emb(codes_bn.gather(1, contexts_bc).long()) + at(contexts_bc))
         targets = self.drop(self.mask_emb + at(targets_bm))
-        latents = self.drop(self.sos_emb.expand(batch, -1, -1))
+        latents = self.sos_emb.expand(batch, -1, -1)
+        if self.class_emb is not None:
+            latents = latents + self.class_emb[labels_b].unsqueeze(1)
+        latents = self.drop(latents)
         for mode, block in zip(self.modes, self.transformer.blocks, strict=True):
             if mode == "latent_enc":
                 latents = block(latents, contexts)
@@ -146,31 +228,31 @@ class MebtPrior(nn.Module):
             else:
                 both = torch.cat([contexts, targets], dim=1)
                 contexts, targets = block(both, both).split([contexts.shape[1], targets.shape[1]], dim=1)
-        return self.transformer.head(self.transformer.ln_f(targets))
+        return self.transformer.ln_f(targets)
 
-    def forward(self, codes_bthw: Int[Tensor, "b t h w"], division: Division) -> PriorOutput:
-        """Loss and accuracies of the division's targets.
+    def forward(
+        self, codes_bthw: Int[Tensor, "b t h w"], division: Division, labels_b: Int[Tensor, " b"] | None = None
+    ) -> PriorOutput:
+        """Loss and accuracies of the division's targets; codes below 0 count for nothing.
 
         The loss is the sum of the cross-entropies over (clips x codes x ratio ** avg_loss), ratio being the share of
         codes that are masked: with avg_loss 1 a mean over masked codes, with 0 one over all codes.
         """
         codes_bn = codes_bthw.flatten(1).long()
-        logits_bmk = self.logits(codes_bn, division.contexts_bn, division.targets_bn).float()
         targets_bm = codes_bn.gather(1, division.targets_bn)
-        total = F.cross_entropy(
-            logits_bmk.flatten(0, 1),
-            targets_bm.flatten(),
-            reduction="sum",
-            label_smoothing=self.config.label_smoothing if self.training else 0.0,
-        )
+        features_bme = self._features(codes_bn.clamp_min(0), division.contexts_bn, division.targets_bn, labels_b)
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        targets_bm = targets_bm.masked_fill(targets_bm < 0, IGNORED)
+        summed = self.transformer.head(features_bme, targets_bm, label_smoothing=smoothing)
         ratio = (division.length - division.contexts_bn.shape[1]) / division.length
-        loss = total / (len(codes_bn) * division.length * ratio**self.config.avg_loss)
-        return PriorOutput(loss, *hits(logits_bmk, targets_bm))
+        clips = summed.count.clamp_min(1) / targets_bm.shape[1]
+        loss = summed.loss / (clips * division.length * ratio**self.config.avg_loss)
+        return summed.mean()._replace(loss=loss)
 
     def optim_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Four parameter groups: weights of linear layers, which decay; token tables; the rest; positions."""
         linear = {id(m.weight) for m in self.modules() if isinstance(m, nn.Linear)}
-        tables = {id(self.tok_emb.weight), id(self.mask_emb), id(self.sos_emb)}
+        tables = {id(table) for table in (self.tok_emb.weight, self.mask_emb, self.sos_emb, self.class_emb)}
         groups: list[list[nn.Parameter]] = [[], [], [], []]
         for _, parameter in sorted(self.named_parameters()):
             which = 0 if id(parameter) in linear else 1 if id(parameter) in tables else 2

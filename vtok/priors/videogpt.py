@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from schemas.config.prior import VideoGptConfig
 from schemas.errors import VtokError
 from vtok.priors.attention import Linear
+from vtok.priors.base import Batch, Draws
+from vtok.priors.chunked_loss import IGNORED, Head, PriorOutput
 from vtok.priors.frame_condition import FrameEncoder
 from vtok.priors.sparse import dense_mask
-from vtok.priors.tats import PriorOutput, measure
 
 Shape = tuple[int, int, int]
 _SMALLEST = 1e-30  # of a variance: far below what float32 activations have unless they are constant
@@ -229,7 +230,7 @@ class VideoGptPrior(nn.Module):
         self.fc_in = Linear(codebook_kc.shape[1], config.n_embd, bias=False)
         self.attn_stack = AttentionStack(config, grid, classes, frame_width)
         self.norm = Norm(config.n_embd, classes)
-        self.fc_out = Linear(config.n_embd, self.n_codes, bias=False)
+        self.fc_out = Head(config.n_embd, self.n_codes)
         if config.cond_frames:
             self.resnet = FrameEncoder(frame_width)
             side = self.resnet.side(resolution)
@@ -283,6 +284,16 @@ class VideoGptPrior(nn.Module):
         normal(self.fc_in.weight, 0.02)
         self.fc_out.weight.zero_()
 
+    def prepare(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Codes, classes and conditioning frames; see `vtok.priors.base.Prior`."""
+        count = self.config.cond_frames
+        frames = None
+        if count and batch.frames_bcthw is not None:
+            if batch.frames_bcthw.shape[2] < count:
+                raise ValueError(f"this prior needs {count} conditioning frames, not {batch.frames_bcthw.shape[2]}")
+            frames = batch.frames_bcthw[:, :, :count]
+        return batch.codes_bthw, batch.labels_b if self.config.condition == "label" else None, frames
+
     def context(
         self,
         labels_b: Int[Tensor, " b"] | None = None,
@@ -316,12 +327,15 @@ class VideoGptPrior(nn.Module):
         self, embeddings_bthwc: Float[Tensor, "b t h w c"], context: Context
     ) -> Float[Tensor, "b n k"]:
         """`logits`, for codes given by their embeddings."""
+        return self.fc_out(self._features(embeddings_bthwc, context))
+
+    def _features(self, embeddings_bthwc: Float[Tensor, "b t h w c"], context: Context) -> Float[Tensor, "b n e"]:
         x_bne = self.fc_in(embeddings_bthwc.flatten(1, 3))
         sos = self.attn_stack.right_shift.sos.to(x_bne.dtype).expand(x_bne.shape[0], 1, -1)
         x_bne = torch.cat([sos, x_bne[:, :-1]], dim=1) + self.attn_stack.pos_embd()
         for block in self.attn_stack.attn_nets:
             x_bne = block(x_bne, context, self.mask_nn, None)
-        return self.fc_out(self.norm(x_bne, context.labels_b))
+        return self.norm(x_bne, context.labels_b)
 
     def new_cache(self, batch: int) -> Float[Tensor, "l 2 b h n d"]:
         """Empty keys and values of all blocks, in the dtype and on the device of the weights."""
@@ -355,6 +369,18 @@ class VideoGptPrior(nn.Module):
         labels_b: Int[Tensor, " b"] | None = None,
         frames_bcthw: Float[Tensor, "b 3 f r r"] | None = None,
     ) -> PriorOutput:
-        """Loss and accuracies of a batch of codes in 0..n_codes-1 (those of conditioning frames count, too)."""
-        logits_bnk = self.logits(codes_bthw, self.context(labels_b, frames_bcthw))
-        return measure(logits_bnk, codes_bthw.flatten(1).long())
+        """Loss and accuracies of a batch of codes in 0..n_codes-1 (those of conditioning frames count, too; a code
+        below 0 counts for nothing)."""
+        codes_bn = codes_bthw.flatten(1).long()
+        embeddings_bthwc = self.codebook_kc[codes_bthw.long().clamp_min(0)]
+        features_bne = self._features(embeddings_bthwc, self.context(labels_b, frames_bcthw))
+        return self.fc_out(features_bne, codes_bn.masked_fill(codes_bn < 0, IGNORED)).mean()
+
+    def optim_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Two parameter groups: weights of linear layers, which decay, and all others, which do not."""
+        decayed = {id(m.weight) for m in self.modules() if isinstance(m, nn.Linear)}
+        named = sorted(self.named_parameters())
+        return [
+            {"params": [p for _, p in named if id(p) in decayed], "weight_decay": weight_decay},
+            {"params": [p for _, p in named if id(p) not in decayed], "weight_decay": 0.0},
+        ]

@@ -61,11 +61,12 @@ def fill_tokens(
     logits_bv = logits_bnv[:, -1]
     drawn_bn = past_bn.new_empty(batch, steps)
     for i in range(steps):
-        logits_bv[:, :first_allowed] = -torch.inf
+        logits_bv[:, : max(0, first_allowed - gpt.first_output)] = -torch.inf
         if generator is None:
             token_b = greedy(logits_bv)
         else:
             token_b = sample_logits(logits_bv, temperature, top_k, top_p, generator=generator)
+        token_b = token_b + gpt.first_output
         drawn_bn[:, i] = token_b
         if i + 1 < steps:
             logits_bv = gpt.step(token_b, given + i, cache, position=past + i)

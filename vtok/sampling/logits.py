@@ -41,6 +41,16 @@ def filter_logits(
     return filtered_bv.scatter(-1, order_bk, sorted_bk.masked_fill(before_bk > top_p, -torch.inf))
 
 
+def exponential(shape: Sequence[int], generator: Generators, device: torch.device) -> Tensor:
+    """Draws from the exponential distribution with mean 1; with a generator a row, rows are independent."""
+    if isinstance(generator, torch.Generator):
+        return torch.empty(*shape, device=generator.device).exponential_(generator=generator).to(device)
+    rows = [torch.empty(*shape[1:], device=g.device).exponential_(generator=g) for g in generator]
+    if len(rows) != shape[0]:
+        raise ValueError(f"{len(rows)} generators for {shape[0]} rows")
+    return torch.stack(rows).to(device)
+
+
 def draw(probabilities_bv: Float[Tensor, "b v"], generator: Generators) -> Int[Tensor, " b"]:
     """One index a row, with the row's probabilities (any positive sum).
 

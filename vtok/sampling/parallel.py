@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from vtok.priors.masking import SCHEDULES, Schedule, draft_partition, keep_best, masked_count, revise_partition
-from vtok.priors.mebt import MebtPrior
-from vtok.sampling.logits import filter_logits
+from vtok.sampling.logits import Generators, exponential, filter_logits
 
 Decay = Literal["linear", "constant", "cosine"]
+
+
+class Logits(Protocol):
+    """From all codes, places that are seen and places to predict to logits; a `MebtPrior`'s, or guided ones."""
+
+    def __call__(
+        self, codes_bn: Int[Tensor, "b n"], contexts_bc: Int[Tensor, "b c"], targets_bm: Int[Tensor, "b m"], /
+    ) -> Float[Tensor, "b m k"]: ...
 
 
 class Drawn(NamedTuple):
@@ -44,14 +51,14 @@ def draw_codes(
     temperature: float,
     top_k: int | None,
     top_p: float | None,
-    generator: torch.Generator | None,
+    generator: Generators | None,
 ) -> tuple[Int[Tensor, "b m"], Float[Tensor, "b m"]]:
     """Codes drawn from logits, and their probabilities; without a generator the most likely ones."""
     flat = logits_bmk.flatten(0, 1).float() / (temperature + 1e-8)
     probabilities = torch.softmax(filter_logits(flat, top_k, top_p), dim=-1)
     race = probabilities
     if generator is not None:  # argmax p / q with exponential q draws from p
-        race = probabilities / torch.empty_like(probabilities).exponential_(generator=generator)
+        race = probabilities / exponential(logits_bmk.shape, generator, flat.device).flatten(0, 1)
     codes = race.argmax(dim=-1, keepdim=True)
     shape = logits_bmk.shape[:2]
     return codes.view(shape), probabilities.gather(1, codes).view(shape)
@@ -59,7 +66,7 @@ def draw_codes(
 
 @torch.inference_mode()
 def sample_masked(
-    prior: MebtPrior,
+    logits: Logits,
     codes_bn: Int[Tensor, "b n"],
     contexts_bc: Int[Tensor, "b c"],
     targets_bm: Int[Tensor, "b m"],
@@ -71,12 +78,12 @@ def sample_masked(
     top_p: float | None = None,
     context_temperature: float = 0.0,
     decay: Decay = "linear",
-    generator: torch.Generator | None = None,
+    generator: Generators | None = None,
 ) -> Drawn:
     """MaskGIT's decoding: at each step the surest draws are kept, until nothing is masked.
 
     Args:
-        prior: in eval mode.
+        logits: of the prior, in eval mode.
         codes_bn: codes in raster order; those at the context places are given.
         contexts_bc, targets_bm: places; together all places that matter.
         steps: at most so many; a step whose share of masked codes is larger than what is left is skipped.
@@ -93,10 +100,10 @@ def sample_masked(
         masked = masked_count(schedule, t, total)
         if masked > targets_bm.shape[1]:
             continue
-        drawn, score = draw_codes(prior.logits(codes_bn, contexts_bc, targets_bm), temperature, top_k, top_p, generator)
+        drawn, score = draw_codes(logits(codes_bn, contexts_bc, targets_bm), temperature, top_k, top_p, generator)
         codes_bn.scatter_(1, targets_bm, drawn)
         if generator is not None and context_temperature > 0:
-            noise = torch.empty_like(score).exponential_(generator=generator)
+            noise = exponential(score.shape, generator, score.device)
             score = score / score.sum(1, keepdim=True) / noise ** (context_temperature * _share(decay, t))
         contexts_bc, targets_bm = keep_best(contexts_bc, targets_bm, score, masked)
     return Drawn(codes_bn, contexts_bc)
@@ -108,7 +115,7 @@ def _share(decay: Decay, t: Tensor) -> float:
 
 @torch.inference_mode()
 def draft(
-    prior: MebtPrior,
+    logits: Logits,
     codes_bn: Int[Tensor, "b n"],
     contexts_bc: Int[Tensor, "b c"],
     targets_bm: Int[Tensor, "b m"],
@@ -118,7 +125,7 @@ def draft(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators | None = None,
 ) -> Int[Tensor, "b n"]:
     """Draws the targets in groups of a random order, each from all before it.
 
@@ -130,12 +137,12 @@ def draft(
         ValueError: it does not.
     """
     partition = draft_partition(contexts_bc, targets_bm, orders_bm, steps)
-    return _redraw(prior, codes_bn, partition, temperature, top_k, top_p, generator)
+    return _redraw(logits, codes_bn, partition, temperature, top_k, top_p, generator)
 
 
 @torch.inference_mode()
 def revise(
-    prior: MebtPrior,
+    logits: Logits,
     codes_bn: Int[Tensor, "b n"],
     contexts_bc: Int[Tensor, "b c"],
     targets_bm: Int[Tensor, "b m"],
@@ -145,7 +152,7 @@ def revise(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators | None = None,
 ) -> Int[Tensor, "b n"]:
     """Draws the targets again, group by group, each from all others; once for every order.
 
@@ -158,26 +165,28 @@ def revise(
     """
     passes = (revise_partition(contexts_bc, targets_bm, orders_bm, steps) for orders_bm in orders_pbm)
     partition = itertools.chain.from_iterable(passes)
-    return _redraw(prior, codes_bn, partition, temperature, top_k, top_p, generator)
+    return _redraw(logits, codes_bn, partition, temperature, top_k, top_p, generator)
 
 
 def _redraw(
-    prior: MebtPrior,
+    logits: Logits,
     codes_bn: Tensor,
     partition: Iterable[tuple[Tensor, Tensor]],
     temperature: float,
     top_k: int | None,
     top_p: float | None,
-    generator: torch.Generator | None,
+    generator: Generators | None,
 ) -> Tensor:
     """Draws the targets of every (contexts, targets), one after the other; later ones see what was drawn."""
     codes_bn = codes_bn.clone()
     for contexts, targets in partition:
-        drawn, _ = draw_codes(prior.logits(codes_bn, contexts, targets), temperature, top_k, top_p, generator)
+        drawn, _ = draw_codes(logits(codes_bn, contexts, targets), temperature, top_k, top_p, generator)
         codes_bn.scatter_(1, targets, drawn)
     return codes_bn
 
 
-def random_orders(batch: int, places: int, generator: torch.Generator) -> Int[Tensor, "b n"]:
+def random_orders(batch: int, places: int, generator: Generators) -> Int[Tensor, "b n"]:
     """A permutation of 0..places-1 a clip."""
-    return torch.rand(batch, places, generator=generator).argsort(dim=1)
+    if isinstance(generator, torch.Generator):
+        return torch.rand(batch, places, generator=generator, device=generator.device).argsort(dim=1)
+    return torch.stack([torch.rand(places, generator=g, device=g.device).argsort() for g in generator])

@@ -33,7 +33,13 @@ class Draw(NamedTuple):
 
 @torch.inference_mode()
 def slide(
-    gpt: GPT, condition_bn: Int[Tensor, "b c"], frames: int, area: int, context_frames: int, draw: Draw
+    gpt: GPT,
+    condition_bn: Int[Tensor, "b c"],
+    frames: int,
+    area: int,
+    context_frames: int,
+    draw: Draw,
+    first_bn: Int[Tensor, "b f"] | None = None,
 ) -> Int[Tensor, "b frames area"]:
     """Tokens of `frames` latent frames of `area` codes, each drawn from the `context_frames` before it.
 
@@ -44,6 +50,7 @@ def slide(
         area: codes in a latent frame.
         context_frames: frames that a window shows; the first so many are drawn at once.
         draw: how.
+        first_bn: tokens of the first latent frames, which are given.
 
     Raises:
         UsageError: a window with one more frame does not fit into the prior's block.
@@ -61,8 +68,13 @@ def slide(
     def extend(prefix_bn: Tensor, steps: int) -> Tensor:
         return sample_tokens(gpt, prefix_bn, steps, most_likely=draw.generator is None, **draw._asdict())
 
-    done = min(frames, context_frames)
-    tokens_bn = extend(condition_bn, done * area)
+    given = 0 if first_bn is None else first_bn.shape[1] // area
+    tokens_bn = condition_bn[:, :0] if first_bn is None else first_bn
+    done = max(given, min(frames, context_frames))
+    if done > given:
+        tokens_bn = torch.cat(
+            [tokens_bn, extend(torch.cat([condition_bn, tokens_bn], dim=1), (done - given) * area)], dim=1
+        )
     for frame in range(done, frames):
         context_bn = tokens_bn[:, (frame - context_frames) * area :]
         tokens_bn = torch.cat([tokens_bn, extend(torch.cat([condition_bn, context_bn], dim=1), area)], dim=1)

@@ -36,6 +36,7 @@ from schemas.config.base import fingerprint
 from schemas.errors import IntegrityError, UsageError, VtokError
 from vtok.files import write_bytes
 from vtok.shards.ranges import open_ranges
+from vtok.user_cache import user_cache
 
 Verify = Literal["node", "always", "off"]
 """`node`: once per file and node. `always`: once per file and process, no stamps. `off`: nothing is checked."""
@@ -123,10 +124,8 @@ class ShardFile:
 
 
 def cache_folder() -> Path:
-    """Where the stamps are: in VTOK_CACHE, else below XDG_CACHE_HOME, else below ~/.cache."""
-    own = os.environ.get("VTOK_CACHE")
-    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "vtok"
-    return base / "verified"
+    """Where the stamps are."""
+    return user_cache("verified")
 
 
 def _prove(stream: IO[bytes], path: Path, sha256: str, verify: Verify) -> Proof:

@@ -1,96 +1,89 @@
-"""Streams a token store into training, in an order that is a pure function of (seed, epoch, position).
+"""Hands out the batches of token stores, on any number of ranks and worker processes, and keeps account of them.
 
-Row groups are visited in a random order, a window of them at a time; rows are shuffled within the window. Memory is
-bounded by the window. The position is the state: nothing else is needed to go on exactly, on any number of ranks.
+The batch of a step is a pure function of (stores, splits, seed, batch size, step); vtok/stepping.py hands them out and
+keeps the state.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import numpy as np
-from jaxtyping import Int64
+from vtok.stepping import StepLoader
+from vtok.tokens.batches import TokenBatch, TokenBatches
+from vtok.tokens.coverage import Coverage
+from vtok.tokens.crops import Crop
+from vtok.tokens.store import TokenStore
 
-from schemas.errors import UsageError
-from vtok.seeds import derive
-from vtok.tokens.store import TokenStore, codes_of
-
-WINDOW_GROUPS = 64
+__all__ = ["Crop", "TokenBatch", "TokenBatches", "TokenLoader", "clips_at"]
 
 
-class TokenBatch(NamedTuple):
-    """One rank's share of a batch.
-
-    Attributes:
-        codes_bthw: codes.
-        labels_b: class labels; -1 where a clip has none.
-    """
-
-    codes_bthw: Int64[np.ndarray, "b t h w"]
-    labels_b: Int64[np.ndarray, " b"]
-
-
-class TokenLoader:
-    """Batches of a split.
+class TokenLoader(StepLoader[TokenBatch]):
+    """Hands out `TokenBatches` from any position on, and knows how many it has handed out.
 
     Args:
-        store: the store.
-        split: which clips.
-        batch_size: clips in a batch, over all ranks; the clips left over at the end of an epoch are dropped from it.
-        seed: of the order.
-        rank, world: this process's share: every rank gets batch_size / world clips of every batch.
+        stores, splits, batch_size, options: of `TokenBatches`.
+        workers: processes that read; 0: this one does, which is fast enough for most models.
+        prefetch: batches that every worker makes in advance.
+        pin: whether the arrays lie in page-locked memory (CUDA).
 
-    Raises:
-        UsageError: the split has fewer clips than a batch, or the batch does not divide by the ranks.
+    Attributes:
+        source: the batches.
+        coverage: which rows of the present epoch were handed out by this process (`vtok.tokens.coverage.combine`); none
+            for a mix, whose epochs are not those of its stores.
+        finished: that of the last epoch that was finished.
     """
 
     def __init__(
-        self, store: TokenStore, split: str, batch_size: int, *, seed: int, rank: int = 0, world: int = 1
+        self,
+        stores: TokenStore | Sequence[TokenStore],
+        splits: str | Sequence[str],
+        batch_size: int,
+        *,
+        workers: int = 0,
+        prefetch: int = 2,
+        pin: bool = False,
+        **options: Any,
     ) -> None:
-        self.store, self.batch_size, self.seed = store, batch_size, seed
-        self.rank, self.world = rank, world
-        self.groups = store.row_groups(split)
-        self.clips = sum(group.rows for group in self.groups)
-        self.batches_per_epoch = self.clips // batch_size
-        if not self.batches_per_epoch:
-            raise UsageError(
-                f"split {split!r} has {self.clips} clips: fewer than one batch of {batch_size}",
-                at=str(store.folder),
-                hint="lower prior.train.batch_size or tokenize more videos",
-            )
-        if batch_size % world:
-            raise UsageError(f"a batch of {batch_size} does not divide by {world} ranks", hint="change batch_size")
+        self.source: TokenBatches = TokenBatches(stores, splits, batch_size, **options)
+        super().__init__(self.source, workers=workers, prefetch=prefetch, pin=pin)
+        self.clips, self.batches_per_epoch = self.source.clips, self.source.per_epoch
+        self.coverage: Coverage | None = None
+        self.finished: Coverage | None = None
 
     def batches(self, start_step: int) -> Iterator[TokenBatch]:
         """The batches of steps start_step, start_step + 1, ... without end."""
-        share = self.batch_size // self.world
-        first = self.rank * share
-        for epoch in itertools.count(start_step // self.batches_per_epoch):
-            start = start_step % self.batches_per_epoch if epoch == start_step // self.batches_per_epoch else 0
-            rows = self._rows(epoch, start * self.batch_size)
-            for _ in range(start, self.batches_per_epoch):
-                batch = list(itertools.islice(rows, self.batch_size))[first : first + share]
-                yield TokenBatch(
-                    np.stack([codes for codes, _ in batch]).astype(np.int64).reshape(share, *self.store.grid),
-                    np.array([label for _, label in batch], dtype=np.int64),
-                )
+        self.seek(start_step)
+        return self.forever()
 
-    def _rows(self, epoch: int, skip: int) -> Iterator[tuple[np.ndarray, int]]:
-        """The rows of an epoch from position `skip`; windows that lie wholly before it are not read."""
-        random = np.random.default_rng(derive(self.seed, "tokens", epoch))
-        order = random.permutation(len(self.groups))
-        for window, start in enumerate(range(0, len(order), WINDOW_GROUPS)):
-            groups = [self.groups[i] for i in order[start : start + WINDOW_GROUPS]]
-            rows = sum(group.rows for group in groups)
-            if skip >= rows:
-                skip -= rows
-                continue
-            tables = [self.store.read(group, ["codes", "label"]) for group in groups]
-            codes = np.concatenate([codes_of(table) for table in tables])
-            labels = [-1 if label is None else label for table in tables for label in table["label"].to_pylist()]
-            inside = np.random.default_rng(derive(self.seed, "tokens", epoch, window)).permutation(rows)
-            for index in inside[skip:]:
-                yield codes[index], labels[index]
-            skip = 0
+    def _next(self) -> TokenBatch:
+        step = self.step
+        batch = super()._next()
+        if self.source.sequence.mix is not None:
+            return batch
+        epoch = step // self.source.per_epoch
+        if self.coverage is None or self.coverage.epoch != epoch or self.coverage.next_step != step:
+            self.coverage = Coverage(epoch, step, self.source)
+        assert batch.rows_b is not None
+        self.coverage.add(batch.rows_b[batch.valid_b])
+        if self.step % self.source.per_epoch == 0:
+            self.finished = self.coverage
+        return batch
+
+
+def clips_at(batches: TokenBatches, step: int, rank: int | None = None) -> list[dict[str, Any]]:
+    """Which clips feed a step.
+
+    Args:
+        batches: of the training run.
+        step: from 0.
+        rank: one rank's share; none: the whole batch.
+
+    Raises:
+        IntegrityError: a part is damaged.
+    """
+    out = []
+    for row in batches.rows_at(step, rank).tolist():
+        store, found = batches.row(row)
+        out.append({"row": row, "clip_id": found.clip_id, "view_id": found.view_id, "store": str(store.folder)})
+    return out

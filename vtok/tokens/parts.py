@@ -19,7 +19,7 @@ from schemas.paths import as_path
 from schemas.tokens import DEFAULTS, tokens_schema
 from schemas.version import SCHEMA_VERSIONS
 from vtok.artefacts import Part
-from vtok.parquet import write_part
+from vtok.parquet import described, write_part
 from vtok.tokens.pages import has_page_checksums
 from vtok.tokens.stats import health, usage
 
@@ -69,7 +69,7 @@ def write_tokens(
         tokenizer: fingerprint, 64 hex characters.
         codebook_size: codes are below this.
         grid: (t, h, w) of every row; none: every row has its own.
-        plan: fingerprint of the artefact's plan.
+        plan: fingerprint of what the part is made from, or of the artefact's plan.
         split: of every row.
         rejects: rows of `schemas.clips.REJECTS`.
         row_group_rows: rows in a row group.
@@ -189,6 +189,22 @@ def require_page_checksums(stream: Any, layout: pq.FileMetaData, path: Path) -> 
             "the part has no page checksums: damage to it could go unnoticed",
             at=str(path),
             hint="make it anew with vtok, or open the store with TokenStore(folder, unchecked=True)",
+        )
+
+
+def require_maker(layout: pq.FileMetaData, path: Path, tokenizer: str, codebook_size: int) -> None:
+    """Refuses a part that was made by another tokenizer than its store.
+
+    Raises:
+        IntegrityError: it was, or does not say by which.
+    """
+    metadata = described(layout, path, ("tokenizer", "codebook_size"))
+    if (metadata["tokenizer"], metadata["codebook_size"]) != (tokenizer, codebook_size):
+        raise IntegrityError(
+            f"the part was made by tokenizer {str(metadata['tokenizer'])[:12]} with a codebook of "
+            f"{metadata['codebook_size']}, the store by {tokenizer[:12]} with {codebook_size}",
+            at=str(path),
+            hint="a part of another store was put here: delete it and _vtok.json, run `vtok tokenize` again",
         )
 
 

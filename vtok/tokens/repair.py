@@ -1,7 +1,7 @@
 """Repairs a token store from what is intact: index and card are made again, damaged parts are moved aside.
 
-A part vouches for itself: a sha256 over the whole file in its footer, a checksum on every page. So index and card may be
-lost; where they are sound, parts are compared with them, too. Nothing is deleted but what parts can give back.
+A part vouches for itself: a sha256 over the whole file in its footer, a checksum on every page. So index and card may
+be lost; where they are sound, parts are compared with them, too. Nothing is deleted but what parts can give back.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from schemas.card import CARD_NAME, INDEX_NAME, PLAN_NAME, REJECTS_NAME, Plan
+from schemas.config.base import fingerprint
 from schemas.errors import IntegrityError, UsageError, VtokError
 from schemas.paths import ObjectPath
 from vtok import artefacts
@@ -76,21 +77,21 @@ def repair(folder: Path) -> Repair:
 
 
 def _plan(folder: Path) -> tuple[Plan, list[str]]:
-    """The plan, from the card if it is lost; and what was made again."""
-    rebuilt = []
+    """The plan, from the card if it is lost or damaged; and what was made again."""
+    plan = damage = None
     try:
         plan = artefacts.load_plan(folder)
-    except IntegrityError:
-        if not (folder / CARD_NAME).exists():
-            raise
-        card = artefacts.load(folder)
-        units = artefacts.load_index(folder)["path"].to_pylist() if (folder / INDEX_NAME).exists() else []
-        plan = Plan(
-            kind=card.kind, schema_version=card.schema_version, config=card.config, inputs=card.inputs, units=units
-        )
-        if plan.kind == "tokens":
-            write_json(folder / PLAN_NAME, plan.model_dump(mode="json"))
-            rebuilt.append(PLAN_NAME)
+    except IntegrityError as error:
+        damage = error
+    sealed = _sealed_plan(folder)
+    rebuilt = []
+    if sealed is not None and sealed.kind == "tokens" and plan != sealed:
+        plan = sealed
+        write_json(folder / PLAN_NAME, plan.model_dump(mode="json"))
+        rebuilt.append(PLAN_NAME)
+    if plan is None:
+        assert damage is not None
+        raise damage
     if plan.kind != "tokens":
         raise UsageError(f"this is a {plan.kind} folder, not tokens", at=str(folder), hint="give a token store")
     if "contents" not in plan.config:
@@ -100,6 +101,17 @@ def _plan(folder: Path) -> tuple[Plan, list[str]]:
             hint="delete the damaged parts and _vtok.json, and run `vtok tokenize` of that version",
         )
     return plan, rebuilt
+
+
+def _sealed_plan(folder: Path) -> Plan | None:
+    """The plan that the card tells; None if card or index are damaged or not there."""
+    try:
+        card, units = artefacts.load(folder), artefacts.load_index(folder)["path"].to_pylist()
+    except VtokError:
+        return None
+    if fingerprint(card.config) != card.config_fingerprint:
+        return None
+    return Plan(kind=card.kind, schema_version=card.schema_version, config=card.config, inputs=card.inputs, units=units)
 
 
 def _known_digests(folder: Path) -> dict[str, str]:
@@ -141,13 +153,15 @@ def _move_aside(folder: Path, name: str) -> None:
 
 
 def _seal(folder: Path, plan: Plan, parts: list[Part]) -> list[str]:
-    """Seals the store unless it is; the files that were made for it."""
+    """Seals the store unless it is sealed right; the files that were made for it."""
+    counts, facts = store_facts(plan, parts)
     try:
-        artefacts.load(folder, "tokens")
-        artefacts.load_index(folder)
+        card = artefacts.load(folder, "tokens")
         artefacts.load_rejects(folder)
-        return []
+        same = (card.config, card.inputs, card.facts) == (plan.config, plan.inputs, facts)
+        if same and counts.items() <= card.counts.items():
+            return []
     except VtokError:
-        counts, facts = store_facts(plan, parts)
-        artefacts.seal(folder, plan, parts, counts=counts, facts=facts)
-        return [REJECTS_NAME, INDEX_NAME, CARD_NAME]
+        pass
+    artefacts.seal(folder, plan, parts, counts=counts, facts=facts)
+    return [REJECTS_NAME, INDEX_NAME, CARD_NAME]

@@ -10,18 +10,20 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Integer
 
+from schemas.card import CARD_NAME
 from schemas.errors import IntegrityError, UsageError
 from schemas.paths import as_path
 from schemas.tokens import code_type, tokens_schema
 from vtok import artefacts
 from vtok.files import open_parquet
-from vtok.parquet import read_metadata
+from vtok.parquet import read_footer, read_metadata
 from vtok.tokens.parts import (
     HINT,
     arrays_of,
     codes_of,
     complete,
     open_verified,
+    require_maker,
     require_page_checksums,
     unpack_usage,
     write_tokens,
@@ -63,11 +65,19 @@ class TokenStore:
         self.card = artefacts.load(self.folder, "tokens")
         self.parts = artefacts.load_index(self.folder).to_pylist()
         facts = self.card.facts
-        self.tokenizer: str = facts["tokenizer"]
-        self.codebook_size: int = facts["codebook_size"]
-        self.ragged: bool = facts["grid"] is None
-        self.classes: list[str] = facts["classes"]
-        self.schema = tokens_schema(self.codebook_size, facts.get("audio_codebook_size", 0))
+        try:
+            self.tokenizer: str = facts["tokenizer"]
+            self.codebook_size: int = facts["codebook_size"]
+            self._grid = None if facts["grid"] is None else tuple(facts["grid"])
+            self.classes: list[str] = facts["classes"]
+            self.schema = tokens_schema(self.codebook_size, facts.get("audio_codebook_size", 0))
+        except (KeyError, TypeError) as error:
+            raise IntegrityError(
+                f"the card is damaged: {error}",
+                at=str(self.folder / CARD_NAME),
+                hint="delete the card and run the same command again: it is rebuilt",
+            ) from None
+        self.ragged = self._grid is None
         self._sha256 = {part["path"]: part["sha256"] for part in self.parts}
         self._verified: set[Path] = set()
 
@@ -78,13 +88,13 @@ class TokenStore:
         Raises:
             UsageError: the rows have grids of their own.
         """
-        if self.ragged:
+        if self._grid is None:
             raise UsageError(
                 "the rows of this store have different grids",
                 at=str(self.folder),
                 hint="read the grid of each row, or load crops of one size",
             )
-        t, h, w = self.card.facts["grid"]
+        t, h, w = self._grid
         return t, h, w
 
     def splits(self) -> dict[str, int]:
@@ -103,10 +113,9 @@ class TokenStore:
             if part["split"] != split or not part["rows"]:
                 continue
             path = self.folder / part["path"]
-            self._check_metadata(path)
-            with open_parquet(path) as file:
-                layout = file.metadata
-                yield from (RowGroup(path, i, layout.row_group(i).num_rows) for i in range(layout.num_row_groups))
+            layout = read_footer(path)
+            require_maker(layout, path, self.tokenizer, self.codebook_size)
+            yield from (RowGroup(path, i, layout.row_group(i).num_rows) for i in range(layout.num_row_groups))
 
     def read(self, group: RowGroup, columns: list[str] | None = None) -> pa.Table:
         """The rows of one row group in the columns of `schema`; page checksums verified.
@@ -189,7 +198,7 @@ class TokenStore:
         for part in self.parts:
             path = self.folder / part["path"]
             with open_verified(path, part["sha256"], unchecked=self.unchecked) as file:
-                self._check_metadata(path)
+                require_maker(file.metadata, path, self.tokenizer, self.codebook_size)
                 table = complete(file.read(), self.schema)
             grids = (np.prod(grid) for grid in zip(*(table[f"grid_{axis}"].to_numpy() for axis in "thw"), strict=True))
             codes = arrays_of(table, "codes")
@@ -204,15 +213,6 @@ class TokenStore:
                 )
             rows += table.num_rows
         return rows
-
-    def _check_metadata(self, path: Path) -> None:
-        metadata = read_metadata(path, ("tokenizer", "codebook_size"))
-        if metadata["tokenizer"] != self.tokenizer or metadata["codebook_size"] != self.codebook_size:
-            raise IntegrityError(
-                f"the part was made by tokenizer {str(metadata['tokenizer'])[:12]}, the store by {self.tokenizer[:12]}",
-                at=str(path),
-                hint="a part of another store was put here: delete it and _vtok.json, run `vtok tokenize` again",
-            )
 
 
 def _largest(codes: Integer[np.ndarray, " s"]) -> int:

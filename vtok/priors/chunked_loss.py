@@ -1,0 +1,160 @@
+"""Cross-entropy of a large vocabulary without ever holding all logits: a chunk of tokens at a time.
+
+The gradients of features and weights are made in the forward pass, chunk by chunk, so no logits are kept for the
+backward one and none are computed twice. The idea is that of Liger Kernel (https://arxiv.org/abs/2410.10989); this is
+plain torch, for any device.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from vtok.priors.attention import Linear
+
+CHUNK = 1024
+"""Tokens a chunk: 67 MB of float32 logits at 16,384 codes."""
+IGNORED = -100
+"""A target that counts for nothing."""
+
+
+class PriorOutput(NamedTuple):
+    """What training on a batch measures.
+
+    Attributes:
+        loss: cross-entropy, nats a code, with a graph.
+        acc1: how often the code was the most likely one, percent.
+        acc5: how often it was among the five most likely, percent.
+    """
+
+    loss: Float[Tensor, ""]
+    acc1: Float[Tensor, ""]
+    acc5: Float[Tensor, ""]
+
+
+class Summed(NamedTuple):
+    """Sums over all targets that count.
+
+    Attributes:
+        loss: cross-entropies, nats, with a graph.
+        top1: targets that were the most likely.
+        top5: targets among the five most likely.
+        count: targets.
+    """
+
+    loss: Float[Tensor, ""]
+    top1: Float[Tensor, ""]
+    top5: Float[Tensor, ""]
+    count: Float[Tensor, ""]
+
+    def mean(self) -> PriorOutput:
+        """The means."""
+        count = self.count.clamp_min(1)
+        return PriorOutput(self.loss / count, 100 * self.top1 / count, 100 * self.top5 / count)
+
+
+class Head(Linear):
+    """The last layer: features to logits, or straight to the loss. No bias.
+
+    Being one module's forward pass, the loss also works where weights are gathered around it (ZeRO-3).
+    """
+
+    def __init__(self, width: int, vocabulary: int) -> None:
+        super().__init__(width, vocabulary, bias=False)
+
+    def forward(  # type: ignore[override]
+        self,
+        features_bne: Float[Tensor, "b n e"],
+        targets_bn: Int[Tensor, "b n"] | None = None,
+        label_smoothing: float = 0.0,
+        chunk: int = CHUNK,
+    ) -> Tensor | Summed:
+        """Logits (b, n, v); with targets, the sums of `summed_cross_entropy`."""
+        if targets_bn is None:
+            return F.linear(features_bne, self.weight)
+        return summed_cross_entropy(
+            features_bne.flatten(0, -2), self.weight, targets_bn.flatten(), label_smoothing, chunk
+        )
+
+
+def summed_cross_entropy(
+    features_ne: Float[Tensor, "n e"],
+    weight_ve: Float[Tensor, "v e"],
+    targets_n: Int[Tensor, " n"],
+    label_smoothing: float = 0.0,
+    chunk: int = CHUNK,
+) -> Summed:
+    """Cross-entropy of softmax(features @ weight.T) in float32, summed, with hits.
+
+    Args:
+        features_ne: what the last layer gets.
+        weight_ve: the last layer.
+        targets_n: 0..v-1; `IGNORED` counts for nothing.
+        label_smoothing: share of a target that is spread over all codes.
+        chunk: tokens whose logits exist at a time.
+    """
+    if torch.is_autocast_enabled(features_ne.device.type):  # inside the function, autocast is off
+        dtype = torch.get_autocast_dtype(features_ne.device.type)
+        features_ne, weight_ve = features_ne.to(dtype), weight_ve.to(dtype)
+    loss, top1, top5, count = _Chunked.apply(features_ne, weight_ve, targets_n, label_smoothing, chunk)
+    return Summed(loss, top1, top5, count)
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, features_ne: Tensor, weight_ve: Tensor, targets_n: Tensor, smoothing: float, chunk: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        wants_features, wants_weight = ctx.needs_input_grad[:2]
+        grad_features = torch.empty_like(features_ne) if wants_features else None
+        grad_weight = torch.zeros_like(weight_ve, dtype=torch.float32) if wants_weight else None
+        sums = torch.zeros(4, device=features_ne.device)
+        for start in range(0, len(features_ne), chunk):
+            part = slice(start, start + chunk)
+            features, targets = features_ne[part], targets_n[part]
+            logits = F.linear(features, weight_ve).float()
+            counts = (targets != IGNORED).float()
+            _measure(logits, targets, counts, smoothing, sums)
+            if grad_features is None and grad_weight is None:
+                continue
+            gradient = _gradient_in_place(logits, targets, counts, smoothing).to(features.dtype)
+            if grad_features is not None:
+                grad_features[part] = gradient @ weight_ve
+            if grad_weight is not None:
+                grad_weight += gradient.t() @ features
+        ctx.grads = grad_features, None if grad_weight is None else grad_weight.to(weight_ve.dtype)
+        loss, top1, top5, count = sums.unbind()
+        ctx.mark_non_differentiable(top1, top5, count)
+        return loss, top1, top5, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight = (None if g is None else g * grad.to(g.dtype) for g in ctx.grads)
+        return features, weight, None, None, None
+
+
+def _measure(logits_nv: Tensor, targets_n: Tensor, counts_n: Tensor, smoothing: float, sums: Tensor) -> None:
+    """Adds a chunk's loss, hits and targets to `sums`."""
+    sums[0] += F.cross_entropy(logits_nv, targets_n, reduction="sum", label_smoothing=smoothing, ignore_index=IGNORED)
+    best = logits_nv.topk(min(5, logits_nv.shape[1]), dim=-1).indices
+    hit = best == targets_n.unsqueeze(1)
+    sums[1] += hit[:, 0].sum()
+    sums[2] += hit.any(1).sum()
+    sums[3] += counts_n.sum()
+
+
+def _gradient_in_place(logits_nv: Tensor, targets_n: Tensor, counts_n: Tensor, smoothing: float) -> Tensor:
+    """softmax minus the (smoothed) target, 0 where a target does not count."""
+    gradient = logits_nv.sub_(logits_nv.amax(1, keepdim=True)).exp_()
+    gradient.div_(gradient.sum(1, keepdim=True))
+    if smoothing:
+        gradient -= smoothing / gradient.shape[1]
+    index = targets_n.clamp_min(0).unsqueeze(1)
+    gradient.scatter_add_(1, index, torch.full_like(index, smoothing - 1, dtype=gradient.dtype))
+    return gradient.mul_(counts_n.unsqueeze(1))

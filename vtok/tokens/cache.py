@@ -1,0 +1,180 @@
+"""The node's cache of flat parts (vtok/tokens/flat.py): what random access during training reads.
+
+A part is laid out when its first row is asked for, out of bytes whose sha256 is that of the store's index. A flat
+file's name says what it was made of, so none is ever stale, stores share what they have in common, and a part that was
+made anew is laid out anew. One process lays a part out while the others of the node wait: the lock is the kernel's, on
+the cache's folder, and ends with its holder. A file appears whole or not at all; what a killed process left is swept by
+the next one. A damaged file is made again from its part. Everything may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import IntegrityError, VtokError
+from vtok.files import atomic_file, sweep_temporaries
+from vtok.tokens.flat import VERSION, Damaged, Flags, FlatFile, FlatRow, write_flat
+from vtok.tokens.parts import open_verified, require_maker
+from vtok.user_cache import user_cache
+
+CACHE_BYTES = 64 << 30
+OPEN_FILES = 4096
+"""Flat files that are mapped at a time: they hold no file descriptors, but the kernel allows 65,530 mappings."""
+_SUFFIX = ".flat"
+
+
+class FlatCache:
+    """Rows of some parts, by part and number.
+
+    Args:
+        parts: the parts.
+        flags: what is kept of a row; `flags.verified` off: nothing is ever compared.
+        folder: of the cache; none: in the user's (VTOK_CACHE).
+        limit: bytes that the cache's folder may hold; the files that were not opened for the longest go first. It is
+            looked at once for every 64th of it that this process adds.
+
+    Attributes:
+        built: parts that this process has laid out.
+        repaired: flat files that it found damaged and made again.
+    """
+
+    def __init__(
+        self, parts: Sequence[PartFile], flags: Flags, *, folder: Path | None = None, limit: int = CACHE_BYTES
+    ) -> None:
+        self.parts, self.flags, self.limit = parts, flags, limit
+        self.folder = folder or user_cache("tokens")
+        self.built = self.repaired = 0
+        self._files: dict[int, FlatFile] = {}
+        self._added = limit  # so that the first one looks
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: mappings stay here."""
+        return {**self.__dict__, "_files": {}}
+
+    def row(self, part: int, number: int) -> FlatRow:
+        """A row.
+
+        Raises:
+            IntegrityError: its part is damaged.
+            VtokError: its part is missing, or the cache cannot be written to.
+        """
+        file = self._files.get(part)
+        if file is None:
+            file = self._open(part)
+        try:
+            return file.row(number)
+        except Damaged:
+            del self._files[part]
+            self._path(part).unlink(missing_ok=True)
+            self.repaired += 1
+        try:
+            return self._open(part).row(number)
+        except Damaged as error:
+            raise IntegrityError(
+                f"a file of the cache is damaged whenever it is made: {error}",
+                at=str(self._path(part)),
+                hint="the disk or the memory is at fault; set VTOK_CACHE to a folder on another disk",
+            ) from error
+
+    def _open(self, part: int) -> FlatFile:
+        file = self._found(part)
+        if file is None:
+            self._make_room()
+            with self._alone(part) as alone:
+                if alone:
+                    sweep_temporaries(self._path(part).parent)
+                file = self._found(part) or self._lay_out(part)  # another may have made it while this one waited
+        if file.rows != self.parts[part].rows:
+            raise IntegrityError(
+                f"{file.rows} rows where the index has {self.parts[part].rows}",
+                at=str(self.parts[part].path),
+                hint="delete the part and _vtok.json, then run `vtok tokenize` again; only this part is made anew",
+            )
+        if len(self._files) == OPEN_FILES:
+            del self._files[next(iter(self._files))]
+        self._files[part] = file
+        return file
+
+    def _found(self, part: int) -> FlatFile | None:
+        path = self._path(part)
+        try:
+            file = FlatFile(path, self.parts[part], self.flags, verify=self.flags.verified)
+        except FileNotFoundError:
+            return None
+        except (Damaged, ValueError, OSError):
+            self.repaired += 1
+            with suppress(OSError):
+                path.unlink()
+            return None
+        with suppress(OSError):
+            os.utime(path)
+        return file
+
+    def _lay_out(self, part: int) -> FlatFile:
+        source, path = self.parts[part], self._path(part)
+        sha256 = source.sha256 if self.flags.verified else None
+        with open_verified(source.path, sha256, unchecked=source.unchecked) as file:
+            if self.flags.verified:
+                require_maker(file.metadata, source.path, source.tokenizer, source.codebook_size)
+            try:
+                with atomic_file(path, point="flat") as stream:
+                    write_flat(stream, source, file, self.flags)
+            except IntegrityError:
+                raise
+            except VtokError as error:
+                raise VtokError(
+                    f"the cache cannot be written: {error.what}",
+                    at=str(path),
+                    hint="set VTOK_CACHE to a folder on a local disk with room",
+                ) from error
+        self.built += 1
+        self._added += path.stat().st_size
+        return FlatFile(path, source, self.flags, verify=self.flags.verified)
+
+    def _path(self, part: int) -> Path:
+        digest = self.parts[part].sha256
+        return self.folder / digest[:2] / f"{digest}-{VERSION}.{self.flags.number}{_SUFFIX}"
+
+    @contextmanager
+    def _alone(self, part: int) -> Iterator[bool]:
+        """Waits until no other process of the node lays out a part in the same folder; yields whether that is sure."""
+        folder = self._path(part).parent
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise VtokError(
+                f"the cache cannot be used: {error.strerror or error}",
+                at=str(folder),
+                hint="set VTOK_CACHE to a folder on a local disk with room",
+            ) from error
+        locked = False
+        try:
+            with suppress(OSError):  # where there are no locks, all lay it out: the same bytes under the same name
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                locked = True
+            yield locked
+        finally:
+            os.close(handle)
+
+    def _make_room(self) -> None:
+        if self._added < self.limit // 64:
+            return
+        self._added = 0
+        files = []
+        for path in self.folder.glob(f"??/*{_SUFFIX}"):
+            with suppress(OSError):
+                facts = path.stat()
+                files.append((facts.st_mtime_ns, facts.st_size, path))
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total <= self.limit:
+                return
+            with suppress(OSError):
+                path.unlink()
+            total -= size

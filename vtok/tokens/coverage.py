@@ -1,0 +1,125 @@
+"""Which rows of an epoch were handed out: a receipt that each came exactly once, or a list of those that did not.
+
+Each rank marks its rows in one byte a row, and sums up a digest that does not depend on the order. Together they are
+combined: no row may be marked on two ranks. The digest is an integer that can be logged, kept and added up by anyone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from schemas.errors import UsageError
+from vtok.tokens.order import keyed
+
+if TYPE_CHECKING:
+    from vtok.tokens.batches import TokenBatches
+
+_WORD = 1 << 64
+_CHUNK = 1 << 20
+
+
+def digest_of(rows: Int64[np.ndarray, " n"]) -> int:
+    """The sum of the rows' hashes, modulo 2^64: the same in every order, and another one if a row is lost or twice."""
+    return int(keyed(0, rows).sum(dtype=np.uint64)) if len(rows) else 0
+
+
+class Coverage:
+    """What one rank was handed out of one epoch.
+
+    Args:
+        epoch: which.
+        first_step: the first step that is counted here.
+        batches: what is handed out.
+
+    Attributes:
+        next_step: the first step that is not.
+        clips: rows that were handed out.
+        digest: `digest_of` them.
+        repeated: rows that were handed out more than once, at most 1,000 of them.
+    """
+
+    def __init__(self, epoch: int, first_step: int, batches: TokenBatches) -> None:
+        self.epoch, self.first_step, self.next_step = epoch, first_step, first_step
+        self.total, self.dropped, self.per_epoch = batches.clips, batches.dropped, batches.per_epoch
+        self.clips = self.digest = 0
+        self.repeated: list[int] = []
+        self.seen = np.zeros(batches.clips, np.bool_)
+
+    def add(self, rows: Int64[np.ndarray, " n"]) -> None:
+        """Counts the rows of the next step."""
+        self.next_step += 1
+        again = rows[self.seen[rows]]
+        self.repeated += [int(row) for row in again[: 1000 - len(self.repeated)]]
+        self.seen[rows] = True
+        self.clips += len(rows)
+        self.digest = (self.digest + digest_of(rows)) % _WORD
+
+    def receipt(self) -> dict[str, Any]:
+        """A few integers for a log."""
+        names = ("epoch", "first_step", "next_step", "clips", "digest")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What all ranks were handed out of an epoch, together.
+
+    Attributes:
+        epoch: which.
+        total: rows that there are.
+        once: rows that came exactly once.
+        dropped: rows that the epoch leaves out because they fill no batch.
+        missing, repeated: the first thousand rows that did not come, or came more than once; with `dropped`, as many
+            are missing as are left out.
+        digest: of all rows that came.
+    """
+
+    epoch: int
+    total: int
+    once: int
+    dropped: int
+    missing: list[int]
+    repeated: list[int]
+    digest: int
+
+    @property
+    def sound(self) -> bool:
+        """Every row came exactly once, but for those that the epoch leaves out."""
+        return not self.repeated and self.once == self.total - self.dropped
+
+    def __str__(self) -> str:
+        text = f"epoch {self.epoch}: {self.once} of {self.total} clips seen exactly once"
+        if self.dropped:
+            text += f", {self.dropped} left out because they fill no batch"
+        if self.sound:
+            return text
+        return f"{text}; rows missing: {self.missing[:10]}; rows seen more than once: {self.repeated[:10]}"
+
+
+def combine(ranks: Sequence[Coverage]) -> Receipt:
+    """The receipt of an epoch from what each rank (or each piece between two interruptions) was handed out.
+
+    Raises:
+        UsageError: they are not of one epoch.
+    """
+    if len({(one.epoch, one.total, one.dropped) for one in ranks}) != 1:
+        raise UsageError("the pieces are not all of one epoch of the same rows")
+    first = ranks[0]
+    seen, twice = np.zeros(first.total, np.bool_), np.zeros(first.total, np.bool_)
+    for one in ranks:
+        twice |= seen & one.seen
+        twice[one.repeated] = True
+        seen |= one.seen
+    missing, repeated = np.flatnonzero(~seen)[:1000].tolist(), np.flatnonzero(twice)[:1000].tolist()
+    digest = sum(one.digest for one in ranks) % _WORD
+    return Receipt(first.epoch, first.total, int((seen & ~twice).sum()), first.dropped, missing, repeated, digest)
+
+
+def whole_digest(rows: int) -> int:
+    """`digest_of` the rows 0 .. rows-1, in bounded memory."""
+    return sum(digest_of(np.arange(at, min(at + _CHUNK, rows))) for at in range(0, rows, _CHUNK)) % _WORD

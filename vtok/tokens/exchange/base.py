@@ -1,0 +1,112 @@
+"""What the formats of other tools have in common: rows in, rows out, a split at a time.
+
+An export also writes `vtok.json` beside the data: which tokenizer made the codes, the codebook, the classes, and the
+sha256 of every file, so that it can be imported again without loss and damage in between is noticed. Columns that a
+format has no place for go into `rows-<split>.parquet`, row by row in the data's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Integer
+
+from schemas.errors import UsageError
+
+FACTS_NAME = "vtok.json"
+ROWS_NAME = "rows-{}.parquet"
+SPLITS = ("train", "test", "val", "validation")
+
+
+class Facts(NamedTuple):
+    """What holds for all rows.
+
+    Attributes:
+        codebook_size: codes are below this.
+        grid: (t, h, w) of rows that do not say it themselves; None: unknown.
+        column: where the codes are, in formats with named columns.
+    """
+
+    codebook_size: int
+    grid: tuple[int, int, int] | None = None
+    column: str = "codes"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint16 or uint32."""
+        return np.dtype(np.uint16 if self.codebook_size <= 65_536 else np.uint32)
+
+
+class Row(NamedTuple):
+    """One clip.
+
+    Attributes:
+        codes: in raster order, of shape (t, h, w) or flat.
+        columns: the store's other columns, as far as they are known.
+    """
+
+    codes: Integer[np.ndarray, ...]
+    columns: dict[str, Any]
+
+
+class Format(Protocol):
+    """A module of this package."""
+
+    HOLDS_COLUMNS: bool
+    """The format itself holds the store's other columns."""
+
+    def write(self, folder: Path, split: str, rows: Iterable[Row], facts: Facts) -> list[Path]:
+        """Writes a split below `folder` and returns its files. `rows` is read once; memory holds some of them."""
+
+    def find(self, folder: Path) -> dict[str, list[Path]]:
+        """The files of each split."""
+
+    def count(self, files: list[Path], facts: Facts, split: str) -> int:
+        """Rows in the files of a split."""
+
+    def read(self, files: list[Path], facts: Facts, split: str) -> Iterator[Row]:
+        """The rows of a split, in order."""
+
+
+def folders(folder: Path, pattern: str) -> dict[str, list[Path]]:
+    """Files of each split where splits are subfolders; without such, the folder itself is split `train`."""
+    found = {
+        path.name: sorted(path.glob(pattern))
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and path.name in SPLITS
+    } or {"train": sorted(folder.glob(pattern))}
+    return {split: files for split, files in found.items() if files}
+
+
+def blocks(flat: Integer[np.ndarray, " n"], grid: tuple[int, int, int] | None, at: Path) -> Integer[np.ndarray, "b s"]:
+    """A stream of codes, cut into clips.
+
+    Raises:
+        UsageError: the grid is unknown, or the stream is no whole number of clips.
+    """
+    if grid is None:
+        raise UsageError("nothing says how many codes a clip has", at=str(at), hint="give --grid t,h,w")
+    size = int(np.prod(grid))
+    if len(flat) % size:
+        raise UsageError(f"{len(flat)} codes are no whole number of clips of {grid}", at=str(at), hint="check --grid")
+    return flat.reshape(-1, size)
+
+
+def same_grid(rows: Iterable[Row], name: str) -> Iterator[Row]:
+    """The rows, as long as they all have the first one's shape.
+
+    Raises:
+        UsageError: one has not.
+    """
+    shape: tuple[int, ...] | None = None
+    for row in rows:
+        shape = shape or row.codes.shape
+        if row.codes.shape != shape:
+            raise UsageError(
+                f"{name} holds clips of one size: {shape} first, then {row.codes.shape}",
+                hint="export to hf or webdataset, or make a store of one grid",
+            )
+        yield row

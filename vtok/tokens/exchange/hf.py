@@ -1,0 +1,63 @@
+"""Parquet as Hugging Face datasets reads it: `data/<split>-NNNNN.parquet`, a list of codes a row."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.errors import IntegrityError, UsageError
+from vtok.files import write_table
+from vtok.tokens.exchange.base import SPLITS, Facts, Row
+
+HOLDS_COLUMNS = True
+_FILE_ROWS, _GROUP_ROWS = 8192, 1000
+
+
+def write(folder: Path, split: str, rows: Iterable[Row], facts: Facts) -> list[Path]:
+    """Writes `data/<split>-NNNNN.parquet`."""
+    files: list[Path] = []
+    stream = iter(rows)
+    code = pa.from_numpy_dtype(facts.dtype)
+    while some := list(itertools.islice(stream, _FILE_ROWS)):
+        table = pa.Table.from_pylist([row.columns for row in some])
+        codes = pa.array([row.codes.reshape(-1) for row in some], pa.list_(code))
+        path = folder / "data" / f"{split}-{len(files):05d}.parquet"
+        write_table(path, table.append_column("codes", codes), row_group_size=_GROUP_ROWS)
+        files.append(path)
+    return files
+
+
+def find(folder: Path) -> dict[str, list[Path]]:
+    """Parquet files below `folder` by the split that their name, or their folder's, begins with; else `train`."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        name = path.relative_to(folder).as_posix().removeprefix("data/")
+        split = next((s for s in sorted(SPLITS, key=len, reverse=True) if name.startswith(s)), "train")
+        found.setdefault(split, []).append(path)
+    return found
+
+
+def count(files: list[Path], facts: Facts, split: str) -> int:
+    return sum(pq.read_metadata(path).num_rows for path in files)
+
+
+def read(files: list[Path], facts: Facts, split: str) -> Iterator[Row]:
+    """Page checksums, where there are any, are verified."""
+    for path in files:
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                if facts.column not in file.schema_arrow.names:
+                    known = ", ".join(file.schema_arrow.names)
+                    raise UsageError(f"no column {facts.column!r}", at=str(path), hint=f"--column: one of {known}")
+                for batch in file.iter_batches(_GROUP_ROWS):
+                    codes = batch.column(batch.schema.get_field_index(facts.column))
+                    others = batch.drop_columns([facts.column]).to_pylist()
+                    for number, columns in enumerate(others or [{}] * len(batch)):
+                        yield Row(np.asarray(codes[number].values), columns)
+        except (pa.ArrowException, OSError) as error:
+            raise IntegrityError(f"damaged: {str(error).splitlines()[0]}", at=str(path), hint="export again") from error
