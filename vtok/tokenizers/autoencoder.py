@@ -7,7 +7,7 @@ their state dicts load by name.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,9 @@ from vtok.tokenizers.layers import SamePadConv3d, default_generator, draw_weight
 from vtok.tokenizers.precision import full_precision
 from vtok.tokenizers.quantizers import FSQ, BinaryQuantizer
 from vtok.video.transforms import PIXEL_RANGE, RESIZE_POLICY
+
+Mode = Literal["exact", "fast"]
+"""Arithmetic of `encode`."""
 
 
 class Reconstruction(NamedTuple):
@@ -148,8 +151,12 @@ class VideoAutoencoder(nn.Module):
         return self.codebook(self.latents(video_bcthw), draws)
 
     @torch.no_grad()
-    def encode(self, video_bcthw: Float[Tensor, "b c t h w"]) -> Int[Tensor, "b t2 h2 w2"]:
-        """int64 codes of a video in [-0.5, 0.5], computed in float32.
+    def encode(self, video_bcthw: Float[Tensor, "b c t h w"], mode: Mode = "exact") -> Int[Tensor, "b t2 h2 w2"]:
+        """int64 codes of a video in [-0.5, 0.5].
+
+        Args:
+            mode: `exact` computes in float32; `fast` has the encoder in bfloat16, and some codes are others (see
+                `fast.encode_fast`, which also tells which ones are surely the same).
 
         On a CPU, clips go through one by one, so that a clip's codes do not depend on its batch: kernels round
         differently for other shapes. On a GPU they go together, and batches of one shape give a clip the same codes in
@@ -158,6 +165,10 @@ class VideoAutoencoder(nn.Module):
         Raises:
             RuntimeError: in training mode, where batch norm would make the codes depend on the batch.
         """
+        if mode == "fast":
+            from vtok.tokenizers.fast import encode_fast  # which needs this class
+
+            return encode_fast(self, video_bcthw).codes_bthw
         if self.training:
             raise RuntimeError("encode() needs eval mode: call tokenizer.eval() first")
         clips = video_bcthw.split(1) if video_bcthw.device.type == "cpu" else (video_bcthw,)
