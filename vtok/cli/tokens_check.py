@@ -42,13 +42,14 @@ def check(
     compared = None
     if share is not None and not found.damages:
         from vtok.tokens.origin import Origin
-        from vtok.tokens.reencode import reencode, store_tokenizer
+        from vtok.tokens.reencode import device_of, reencode, store_tokenizer
         from vtok.tokens.store import TokenStore
 
         store = TokenStore(folder)
-        origin = Origin(store, shards=shards, videos=videos)
+        origin, device = Origin(store, shards=shards, videos=videos), device_of(store)
+        made_by = store_tokenizer(store, tokenizer, device)
         with console.Progress("reencode", round(share * found.rows), "rows") as bar:
-            compared = reencode(store, origin, store_tokenizer(store, tokenizer), share, seed=seed, advance=bar.advance)
+            compared = reencode(store, origin, made_by, share, seed=seed, device=device, advance=bar.advance)
     if as_json:
         shown = _plain(found) if compared is None else {**_plain(found), "reencode": _plain_reencode(compared)}
         console.say(json.dumps(shown, indent=2, ensure_ascii=False))

@@ -6,7 +6,6 @@ time, and 8 bytes for every row, to see ids that occur twice.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,10 +23,11 @@ from schemas.paths import as_path
 from vtok import artefacts
 from vtok.files import open_parquet, sha256_of
 from vtok.parquet import read_metadata, recover_made_to
+from vtok.tokens.check_ids import SeenIds
 from vtok.tokens.check_rows import GroupCheck
 from vtok.tokens.pages import has_page_checksums
 from vtok.tokens.parts import unpack_usage
-from vtok.tokens.ragged import flat_codes, row_hashes, row_ids
+from vtok.tokens.ragged import flat_codes
 from vtok.tokens.stats import health, usage
 
 _AGAIN = "`vtok tokens repair` puts the part aside, then `vtok tokenize` makes this part anew and no other"
@@ -100,8 +100,7 @@ class _Check:
         self.notes: list[str] = []
         self.row_groups = self.read_rows = self.rows = 0
         self.damaged_groups: set[tuple[str, int]] = set()
-        self.hashes: list[np.ndarray] = []  # of the ids
-        self.hashed: dict[tuple[str, int], None] = {}  # parts and row groups that they are of
+        self.ids = SeenIds(folder)
         self.rejects: list[dict[str, Any]] = []
         self.contents: dict[str, str] = {}  # what each part says it was made from
         self.repairable = True  # by this vtok
@@ -126,7 +125,8 @@ class _Check:
         if index:
             self.rows = sum(row["rows"] for row in index)
         sound = not any(damage.at in names for damage in self.damages)
-        self._twice()
+        for twice in self.ids.twice():
+            self._damage(twice.part, twice.what, rows=twice.rows)
         self._totals(index, sound)
         self._strays(names)
         self._neighbours()
@@ -291,8 +291,7 @@ class _Check:
             self._damage(name, fault.what, group=group, rows=fault.rows)
         if not wrong.readable:
             return
-        self.hashes.append(row_hashes(table))
-        self.hashed[name, group] = None
+        self.ids.add(name, group, table)
         codes = flat_codes(table)
         counted += usage(codes[codes < len(counted)], len(counted))
         self.read_rows += table.num_rows - wrong.bad_rows
@@ -311,35 +310,6 @@ class _Check:
         for key, value in wanted.items():
             if not np.isclose(footer.get(key, np.nan), value, rtol=1e-9, atol=1e-12):
                 self._damage(name, f"{key} in its footer is {footer.get(key)}, of its codes {value}")
-
-    def _twice(self) -> None:
-        """Rows of the same (clip_id, view_id). The hashes say which could be; the ids themselves decide."""
-        hashes = np.sort(np.concatenate(self.hashes)) if self.hashes else np.zeros(0, np.uint64)
-        suspects = hashes[1:][hashes[1:] == hashes[:-1]]
-        if not len(suspects):
-            return
-        seen: Counter[tuple[str, str]] = Counter()
-        where: dict[tuple[str, str], str] = {}
-        for name in dict.fromkeys(name for name, _ in self.hashed):
-            for table in self._ids(self.folder / name):
-                ids = row_ids(table)
-                for place in np.flatnonzero(np.isin(row_hashes(table), suspects)):
-                    seen[ids[place]] += 1
-                    where.setdefault(ids[place], name)
-        doubled = {key: number for key, number in seen.items() if number > 1}
-        for name in dict.fromkeys(where[key] for key in doubled):
-            mine = [key for key in doubled if where[key] == name]
-            extra = sum(doubled[key] - 1 for key in mine)
-            like = f", like {len(mine) - 1} others" if len(mine) > 1 else ""
-            self._damage(name, f"row {mine[0]} (clip, view) occurs {doubled[mine[0]]} times{like}", rows=extra)
-
-    def _ids(self, path: Path) -> Iterator[pa.Table]:
-        """clip_id and view_id of the row groups that could be read."""
-        with open_parquet(path, page_checksum_verification=True) as file:
-            columns = [name for name in ("clip_id", "view_id") if name in file.schema_arrow.names]
-            for group in range(file.metadata.num_row_groups):
-                if (path.name, group) in self.hashed:
-                    yield file.read_row_group(group, columns=columns)
 
     def _totals(self, index: list[dict[str, Any]] | None, sound: bool) -> None:
         """The card's counts, the plan and the table of rejects against the parts."""
