@@ -192,7 +192,7 @@ def _restore(task: Task, engines: Mapping[str, Engine], path: Path, state: dict[
 def _shown(layout: Layout) -> str:
     if layout["engine"] == "plain":
         return "the plain engine"
-    return f"ZeRO stage {layout['zero_stage']} on {console.count(layout['world'], 'processes')}"
+    return f"ZeRO stage {layout['zero_stage']} on {console.count(layout['world'], 'ranks')}"
 
 
 def _describe(engine: EngineName, config: TrainConfig) -> str:
