@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from schemas.card import CARD_NAME, Card
 from schemas.config import Recipe
@@ -145,11 +145,9 @@ class PriorTask:
         if isinstance(self.model, GptConfig) and self.model.boxes and self.model.box_grid is None:
             self.model = self.model.model_copy(update={"box_grid": self.store.grid})
         self.facts = self._facts()
-        prior = build_prior(self.model, self.facts, generator(self.seed, "prior"))
-        assert isinstance(prior, nn.Module)
-        self.prior: nn.Module = prior.to(self.device)
+        self.prior = build_prior(self.model, self.facts, generator(self.seed, "prior")).to(self.device)
         optim = self.config.train.optim
-        groups = prior.optim_groups(optim.weight_decay)
+        groups = self.prior.optim_groups(optim.weight_decay)
         self.engine = make_engine(engine, self.prior, groups, optim, self.config.train)
         return {"prior": self.engine}
 

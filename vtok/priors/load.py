@@ -8,14 +8,11 @@ import torch
 
 from schemas.paths import as_path
 from vtok import artefacts
-from vtok.priors.build import rebuild
-from vtok.priors.mebt import MebtPrior
-from vtok.priors.tats import GptPrior
-from vtok.priors.videogpt import VideoGptPrior
+from vtok.priors.build import AnyPrior, rebuild
 from vtok.weights import read_weights
 
 
-def load_prior(folder: str | Path, device: str | torch.device = "cpu") -> GptPrior | VideoGptPrior | MebtPrior:
+def load_prior(folder: str | Path, device: str | torch.device = "cpu") -> AnyPrior:
     """The prior of a finished run, of whatever kind, in eval mode, without gradients.
 
     Raises:
@@ -26,5 +23,4 @@ def load_prior(folder: str | Path, device: str | torch.device = "cpu") -> GptPri
     card = artefacts.load(folder, "prior")
     tensors, description = read_weights(folder, "prior", card.index_sha256)
     prior = rebuild(description, tensors)
-    assert isinstance(prior, GptPrior | VideoGptPrior | MebtPrior)
     return prior.requires_grad_(False).eval().to(device)
