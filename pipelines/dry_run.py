@@ -48,6 +48,9 @@ def _parts_there(job: Job) -> set[str]:
     if (folder / PLAN_NAME).exists():
         there = artefacts.load_plan(folder)
         if there.fingerprint != job.plan.fingerprint:
+            kept = job.keeps(there) if job.keeps is not None else None
+            if kept is not None:
+                return kept
             raise UsageError(
                 f"the folder holds {there.kind} made from something else: the job would be refused",
                 at=str(folder),
@@ -58,6 +61,8 @@ def _parts_there(job: Job) -> set[str]:
 
 
 def _state(job: Job, have: set[str]) -> str:
+    if (job.folder / PLAN_NAME).exists() and artefacts.load_plan(job.folder).fingerprint != job.plan.fingerprint:
+        return f"{len(have)} of {len(job.units)} parts, of an earlier version; they are checked and kept"
     if (job.folder / CARD_NAME).exists():
         return "complete: there is nothing to do"
     if (job.folder / PLAN_NAME).exists():

@@ -46,6 +46,7 @@ class Unit(NamedTuple):
         cost: estimated seconds, or anything in proportion to them.
         frames: source frames that have to be decoded; 0 if that is not what the work is.
         bytes: estimated size of the part; 0 if unknown.
+        tokens: codes that it will hold; 0 if it holds none.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Unit(NamedTuple):
     cost: float = 1.0
     frames: int = 0
     bytes: int = 0
+    tokens: int = 0
 
 
 class Worker(Protocol):
@@ -137,13 +139,17 @@ class Pool:
         worker: class whose instances live in the actors.
         init: its arguments.
         cluster: how many workers and how long to wait.
+        gpus: GPUs that a worker holds; the workers are then at most as many as the cluster's GPUs allow.
 
     Attributes:
         available: seconds that workers were there for, for the share in which they were busy.
     """
 
-    def __init__(self, worker: type, init: tuple[Any, ...], cluster: ClusterConfig) -> None:
+    def __init__(self, worker: type, init: tuple[Any, ...], cluster: ClusterConfig, *, gpus: float = 0.0) -> None:
         options = {"num_cpus": cluster.cpus_per_worker, "max_restarts": 0, "max_task_retries": 0}
+        if gpus:
+            options["num_gpus"] = gpus
+        self._gpus = gpus
         self._remote: Any = ray.remote(_Actor).options(**options)  # type: ignore[call-overload]
         self._worker, self._init, self._cluster = worker, init, cluster
         self._starting: dict[Any, _Seat] = {}
@@ -167,9 +173,8 @@ class Pool:
         """
         self._queue = sorted(units, key=lambda unit: -unit.cost)[::-1]
         self._left = {unit.name for unit in units}
-        count = self._cluster.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         try:
-            for _ in range(min(count, len(units))):
+            for _ in range(min(self._seats(), len(units))):
                 self._hire()
             looked = time.monotonic()
             while self._left:
@@ -187,6 +192,24 @@ class Pool:
             self._close()
         if self._aside:
             raise self._failure()
+
+    def _seats(self) -> int:
+        """How many workers there are to be.
+
+        Raises:
+            VtokError: they need a GPU, and the cluster has none.
+        """
+        have = ray.cluster_resources()
+        if not self._gpus:
+            return self._cluster.workers or max(1, int(have.get("CPU", 1)))
+        seats = int(have.get("GPU", 0) / self._gpus)
+        if not seats:
+            raise VtokError(
+                "the cluster has no GPU",
+                at=self._cluster.address or "embedded Ray",
+                hint="add a node with one, or set tokens.device: cpu",
+            )
+        return min(seats, self._cluster.workers or seats)
 
     def _hire(self) -> None:
         actor = self._remote.remote(self._worker, self._init)

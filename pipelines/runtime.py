@@ -16,7 +16,7 @@ from typing import Any
 from pipelines.pool import Made, Pool, Unit
 from pipelines.session import ray_session
 from pipelines.stopping import stoppable
-from schemas.card import Card, Plan
+from schemas.card import PLAN_NAME, Card, Plan
 from schemas.config.run import ClusterConfig
 from schemas.errors import IntegrityError
 from vtok import artefacts, console
@@ -44,6 +44,10 @@ class Job:
         title, item: for the progress bar.
         seconds: estimate of one core's time for all units; may try a little of the work to find out.
         splits: items by split.
+        keeps: called with the plan of what the folder holds, if that is another one: names of its parts that this job
+            would make again byte for byte, or None if the folder is not this job's to change.
+        gpus: GPUs that a worker holds, a fraction if several share one.
+        device: `cpu` or `cuda`, where the phase `encode` runs on it; "": nowhere in particular.
     """
 
     folder: Path
@@ -57,6 +61,9 @@ class Job:
     item: str
     seconds: Callable[[], float]
     splits: dict[str, int]
+    keeps: Callable[[Plan], set[str] | None] | None = None
+    gpus: float = 0.0
+    device: str = ""
 
 
 def run_job(job: Job, cluster: ClusterConfig) -> Card:
@@ -74,6 +81,7 @@ def run_job(job: Job, cluster: ClusterConfig) -> Card:
         VtokError: a worker's error, or units that could not be made.
     """
     with stoppable(), exclusive(job.folder):
+        _take_over(job)
         card = artefacts.begin(job.folder, job.plan)
         if card is not None and not reopen(job.folder, ["timeout"]):
             return card
@@ -85,15 +93,27 @@ def run_job(job: Job, cluster: ClusterConfig) -> Card:
         )
         if todo:
             with ray_session(cluster), bar:
-                pool = Pool(job.worker, job.init, cluster)
+                pool = Pool(job.worker, job.init, cluster, gpus=job.gpus)
                 for made in pool.run(todo):
                     done[made.unit.name] = made.part
                     _show(bar, made)
-            console.note(bar.verdict(pool.available))
+            console.note(bar.verdict(pool.available, job.device))
         sweep_temporaries(job.folder)  # of workers that were lost; those that are left have nothing to write any more
         parts = [done[name] for name in job.plan.units]
         counts, facts = job.finish(parts)
         return artefacts.seal(job.folder, job.plan, parts, counts=counts, facts=facts)
+
+
+def _take_over(job: Job) -> None:
+    """Makes the folder this job's if it holds another plan's artefact and the job can use some of that."""
+    if job.keeps is None or not (job.folder / PLAN_NAME).exists():
+        return
+    there = artefacts.load_plan(job.folder)
+    if there.fingerprint == job.plan.fingerprint:
+        return
+    kept = job.keeps(there)
+    if kept is not None:
+        artefacts.replan(job.folder, there, job.plan, kept)
 
 
 def _finished(job: Job) -> dict[str, Part]:
@@ -115,6 +135,7 @@ def _show(bar: console.Progress, made: Made) -> None:
         made.unit.items,
         cost=made.unit.cost,
         frames=made.unit.frames,
+        tokens=made.unit.tokens,
         size=made.part.bytes,
         rejects=Counter(reject["reason"] for reject in made.part.rejects),
         phases=made.work.phases,

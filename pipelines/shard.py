@@ -6,8 +6,6 @@ workers, on encoded sizes or on what fails: a clip that cannot be decoded leaves
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.decode_clips import ClipDecoder, clip_fps
 from pipelines.manifest import Manifest, ManifestPart
 from pipelines.plan_shards import plan_shards
 from pipelines.runtime import Job, Unit, run_job
@@ -31,18 +30,14 @@ from schemas.paths import as_path
 from schemas.shards import MANIFEST_NAME
 from vtok import artefacts, console
 from vtok.artefacts import Part
-from vtok.datasets.base import source_path
-from vtok.files import atomic_file, local_copy, sha256_of
+from vtok.files import atomic_file, sha256_of
 from vtok.shards.codec import encode_clip, encode_extras
 from vtok.shards.duplicates import find_duplicates, summary
 from vtok.shards.writer import read_footer, verify_shard, write_shard
 from vtok.stopwatch import Stopwatch
-from vtok.video.child import DecodeChild
-from vtok.video.child_wire import DecodedClip
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import ffmpeg_binary
 from vtok.video.frames_ffmpeg import cuda_problem
-from vtok.video.media.companions import split_address
 
 _ROW_GROUP = 65_536
 
@@ -214,10 +209,9 @@ class ShardWorker:
     ) -> None:
         self.folder, self.plan = as_path(folder), plan
         self.manifest = Manifest(as_path(clips), parts)
-        self.data = DataConfig.model_validate(data)
         self.config = ShardsConfig.model_validate(shards)
-        self.child = DecodeChild(max_memory_mb=self.config.max_memory_mb)
         self.clock = Stopwatch()
+        self.decoder = ClipDecoder(DataConfig.model_validate(data), self.config, self.clock)
 
     def make(self, name: str, payload: np.ndarray) -> Part:
         """Writes one shard of the clips with these row numbers; one decode pass a video."""
@@ -232,61 +226,16 @@ class ShardWorker:
 
     def _samples(self, clips: list[dict[str, Any]], footer: dict[str, Any]) -> Iterator[tuple[str, dict[str, bytes]]]:
         """Yields (clip_id, members); fills the footer on the way."""
-        for source, group in itertools.groupby(clips, key=lambda row: row["source"]):
-            rows = list(group)
-            with contextlib.ExitStack() as stack:
-                with self.clock.phase("fetch"):
-                    remote = as_path(self.data.root) / source_path(source, rows[0]["item"])
-                    local = stack.enter_context(local_copy(remote))
-                for row, result, sha256 in self._decoded(str(local), rows):
-                    if isinstance(result, VideoError):
-                        footer["rejects"].append(
-                            reject_row("shards", source, row["clip_id"], result.reason, result.detail)
-                        )
-                        continue
-                    footer["rows"] += 1
-                    footer["sources"][source] = sha256
-                    row = {**row, "source_sha256": sha256}
-                    meta = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-                    with self.clock.phase("encode"):
-                        frames = encode_clip(result.frames_thwc, self.config, clip_fps(row))
-                        extras = encode_extras(result.extras, self.config)
-                    yield row["clip_id"], {"json": meta, **frames, **extras}
-
-    def _decoded(
-        self, path: str, rows: list[dict[str, Any]]
-    ) -> Iterator[tuple[dict[str, Any], DecodedClip | VideoError, str]]:
-        """Yields (row, clip or error, the file's sha256). What a lack of memory took away is tried once more: it may
-        have been the machine's, and then the kernel kills whom it likes."""
-        last = False
-        while rows:
-            again = []
-            decoded = self.child.decode(
-                path,
-                rows,
-                resolution=self.data.resolution,
-                policy=self.config.policy,
-                decoder=self.config.decoder,
-                max_pixels=self.config.max_pixels,
-                max_frames=self.config.max_frames,
-                hwaccel=self.config.hwaccel,
-                cpu_seconds=self.config.cpu_seconds_per_video,
-                audio_rate=self.config.audio_rate,
-                companions=self._companions(rows[0]),
-            )
-            for index, result in self.clock.each("decode", decoded):
-                if isinstance(result, VideoError) and result.reason == "memory" and not last:
-                    again.append(rows[index])
-                else:
-                    yield rows[index], result, decoded.sha256
-            rows, last = again, True
-
-    def _companions(self, row: dict[str, Any]) -> dict[str, tuple[str, str]]:
-        """Name to absolute path and item of what lies beside a video."""
-        found = {name: split_address(address) for name, address in json.loads(row["companions"] or "{}").items()}
-        return {name: (str(Path(self.data.root) / path), item) for name, (path, item) in found.items()}
-
-
-def clip_fps(row: dict[str, Any]) -> float:
-    """Frames per second of a clip as it was sampled."""
-    return float(row["frame_rate"] or row["fps"] / row["frame_stride"])
+        for row, result in self.decoder.clips(clips):
+            if isinstance(result, VideoError):
+                footer["rejects"].append(
+                    reject_row("shards", row["source"], row["clip_id"], result.reason, result.detail)
+                )
+                continue
+            footer["rows"] += 1
+            footer["sources"][row["source"]] = row["source_sha256"]
+            meta = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+            with self.clock.phase("encode"):
+                frames = encode_clip(result.frames_thwc, self.config, clip_fps(row))
+                extras = encode_extras(result.extras, self.config)
+            yield row["clip_id"], {"json": meta, **frames, **extras}

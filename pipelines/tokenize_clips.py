@@ -1,188 +1,197 @@
-"""Tokenize: every clip of the shards goes through the tokenizer once, into the Parquet token store.
+"""Tokenize: every clip goes through the tokenizer once, into the Parquet token store.
 
-One shard becomes one part. Batches have a fixed shape (the last one is padded), so that a clip's codes do not depend on
-its neighbours, and workers run on a fixed number of threads.
+One shard (or what would be one, if the videos themselves are encoded) becomes one part for each view. A part carries a
+fingerprint of everything that decides its bytes: the clips, the view, the tokenizer, the settings. When clips change,
+the parts whose fingerprint is still the planned one are kept, and the store becomes what a new one would be.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipelines.runtime import Job, Unit, run_job
-from pipelines.shard import clip_fps
+from pipelines.token_inputs import Inputs, clip_inputs, shard_inputs
+from pipelines.tokenize_update import kept_parts
+from pipelines.tokenize_worker import TokenizeWorker, TokenPart
 from schemas.card import Card
 from schemas.config import Recipe
-from schemas.config.tokenizer import TokensConfig
+from schemas.config.base import fingerprint
+from schemas.config.tokens import TokensConfig, ViewConfig
 from schemas.errors import UsageError
 from schemas.paths import as_path
+from schemas.version import SCHEMA_VERSIONS
 from vtok import artefacts
-from vtok.artefacts import Part
-from vtok.parquet import recover_part
-from vtok.shards.reader import Clip, read_shard
-from vtok.stopwatch import Stopwatch
+from vtok.parquet import recover_made_to
+from vtok.tokenizers.autoencoder import VideoAutoencoder
+from vtok.tokenizers.chunked import encoder_halo
 from vtok.tokenizers.load import load_tokenizer
-from vtok.tokens.parts import write_tokens
-from vtok.video.ranges import to_model_range
+from vtok.tokens.sealing import contents_fingerprint, store_facts
+from vtok.tokens.views import view_shape
 
 _STORED, _ROW_BYTES = 1.05, 60
 """Estimated size of a token row: this many times log2(codebook size) bits a code, and its other columns."""
 
+Shape = tuple[int, int, int]
+
 
 def tokenize(recipe: Recipe) -> Card:
-    """Makes `tokens/` of the run from its `shards/` and `tokenizer/`.
+    """Makes `tokens/` of the run from its `tokenizer/` and its `shards/` (or `clips/` and the videos).
 
     Raises:
-        UsageError: one of them is missing or unfinished, or the clips do not fit the tokenizer.
+        UsageError: one of them is missing or unfinished, the clips do not fit the tokenizer, or the folder holds the
+            tokens of another tokenizer.
     """
     return run_job(tokenize_job(recipe), recipe.cluster)
 
 
 def tokenize_job(recipe: Recipe) -> Job:
     """Plans the job; writes nothing. Raises what `tokenize` raises."""
-    shards_folder, tokenizer_folder, folder = (recipe.folder(name) for name in ("shards", "tokenizer", "tokens"))
-    shards = artefacts.load(shards_folder, "shards")
+    config, tokenizer_folder, folder = recipe.tokens, recipe.folder("tokenizer"), recipe.folder("tokens")
+    inputs = shard_inputs(recipe) if config.source == "shards" else clip_inputs(recipe)
     tokenizer_card = artefacts.load(tokenizer_folder, "tokenizer")
     tokenizer = load_tokenizer(tokenizer_folder)
-    size = shards.config["resolution"]
-    try:
-        grid = tokenizer.grid(shards.config["num_frames"], size, size)
-    except ValueError as error:
-        raise UsageError(str(error), at=str(shards_folder), hint="make shards that fit the tokenizer") from None
-    index = artefacts.load_index(shards_folder).to_pylist()
-    code_bytes = int(np.prod(grid)) * math.log2(tokenizer.codebook_size) / 8
-    units = [
-        Unit(
-            f"{Path(row['path']).stem}.parquet",
-            row["rows"] + row["rejects"],
-            row,
-            cost=float(row["rows"]),
-            bytes=round(row["rows"] * (code_bytes * _STORED + _ROW_BYTES)),
-        )
-        for row in index
-    ]
-    config = {"row_group_rows": recipe.tokens.row_group_rows, "batch_size": recipe.tokens.batch_size, "mode": "exact"}
-    inputs = {"shards": shards.fingerprint, "tokenizer": tokenizer_card.fingerprint}
-    plan = artefacts.make_plan("tokens", config, inputs, [unit.name for unit in units])
-    facts = {
+    _check_mode(config, tokenizer, tokenizer_folder)
+    shapes = [view_shape(view, inputs.num_frames, inputs.resolution) for view in config.views]
+    grids = [_grid(*pair, config, tokenizer, recipe) for pair in zip(config.views, shapes, strict=True)]
+    device = _device(config, remote=recipe.cluster.address is not None)
+    settings = {
         "tokenizer": tokenizer.fingerprint,
         "codebook_size": tokenizer.codebook_size,
-        "grid": list(grid),
-        "mode": "exact",
-        "classes": shards.facts["classes"],
+        "mode": config.mode,
+        "device": device,
+        "chunk_frames": config.chunk_frames,
+        "cond_frames": config.cond_frames,
+        "batch_size": config.batch_size if device == "cuda" else 1,
+        "row_group_rows": config.row_group_rows,
+        "source": config.source,
+        "decoding": inputs.decoding,
     }
-
-    def finish(parts: list[Part]) -> tuple[dict[str, int], dict[str, Any]]:
-        clips = sum(part.rows for part in parts)
-        return {"clips": clips, "tokens": clips * int(np.prod(grid)), "parts": len(parts)}, facts
+    units = _units(inputs, config, settings, shapes, grids, tokenizer.codebook_size)
+    contents = {unit.name: unit.payload.content for unit in units}
+    plan = artefacts.make_plan(
+        "tokens",
+        {
+            **settings,
+            "views": [{**view.plain(), "grid": list(grid)} for view, grid in zip(config.views, grids, strict=True)],
+            "classes": inputs.card.facts["classes"],
+            "contents": contents_fingerprint(contents),
+        },
+        {inputs.card.kind: inputs.card.fingerprint, "tokenizer": tokenizer_card.fingerprint},
+        [unit.name for unit in units],
+    )
 
     def measure() -> float:
-        batch = torch.zeros(recipe.tokens.batch_size, 3, shards.config["num_frames"], size, size)
-        torch.set_num_threads(recipe.tokens.threads)
-        started = time.monotonic()
-        with torch.inference_mode():
+        torch.set_num_threads(config.threads)
+        seconds = 0.0
+        for frames, height, width in shapes:
+            batch = torch.zeros(1, 3, min(frames, config.chunk_frames or frames), height, width)
+            started = time.monotonic()
             tokenizer.encode(batch)
-        return (time.monotonic() - started) * sum(row["rows"] for row in index) / len(batch)
+            seconds += (time.monotonic() - started) * frames / batch.shape[2]
+        return seconds * sum(part.clips for part in inputs.parts)
 
+    splits: dict[str, int] = {}
+    for part in inputs.parts:
+        splits[part.split] = splits.get(part.split, 0) + part.clips * len(config.views)
+    root = as_path(recipe.data.root) if config.source == "clips" else None
     return Job(
         folder,
         plan,
         units,
         worker=TokenizeWorker,
-        init=(str(folder), plan.fingerprint, str(shards_folder), str(tokenizer_folder), recipe.tokens.plain(), grid),
-        recover=recover_part,
-        finish=finish,
+        init=(str(folder), str(tokenizer_folder), config.plain(), device, inputs.make),
+        recover=lambda path, _: recover_made_to(path, contents[path.name]),
+        finish=partial(store_facts, plan),
         title="tokenize",
         item="clips",
         seconds=measure,
-        splits={key: sum(row["rows"] for row in index if row["split"] == key) for key in shards.facts["splits"]},
+        splits=splits,
+        keeps=partial(kept_parts, folder, plan, contents, root),
+        gpus=1 / config.actors_per_gpu if device == "cuda" else 0.0,
+        device=device,
     )
 
 
-class TokenizeWorker:
-    """Holds the tokenizer and encodes shards."""
-
-    def __init__(
-        self,
-        folder: str,
-        plan: str,
-        shards: str,
-        tokenizer: str,
-        config: dict[str, Any],
-        grid: tuple[int, int, int],
-    ) -> None:
-        self.folder, self.plan, self.shards, self.grid = as_path(folder), plan, as_path(shards), grid
-        self.config = TokensConfig.model_validate(config)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        torch.set_num_threads(self.config.threads)
-        self.tokenizer = load_tokenizer(tokenizer, device=self.device)
-        self.clock = Stopwatch()
-
-    def make(self, name: str, payload: dict[str, Any]) -> Part:
-        """Encodes one shard into one part, after verifying the shard's bytes."""
-        shard = artefacts.verify_part(self.shards, payload["path"], payload["sha256"])
-        rows: list[dict[str, Any]] = []
-        batch: list[Clip] = []
-        for clip in self.clock.each("read", read_shard(shard)):
-            batch.append(clip)
-            if len(batch) == self.config.batch_size:
-                rows += self._encode(batch, payload["path"])
-                batch = []
-        if batch:
-            rows += self._encode(batch, payload["path"])
-        with self.clock.phase("write"):
-            return write_tokens(
-                self.folder / name,
-                rows,
-                tokenizer=self.tokenizer.fingerprint,
-                codebook_size=self.tokenizer.codebook_size,
-                grid=self.grid,
-                plan=self.plan,
-                split=payload["split"],
-                rejects=[],
-                row_group_rows=self.config.row_group_rows,
-                point=f"tokens:{name}",
+def _units(
+    inputs: Inputs,
+    config: TokensConfig,
+    settings: dict[str, Any],
+    shapes: list[Shape],
+    grids: list[Shape],
+    codebook_size: int,
+) -> list[Unit]:
+    """One unit a view and part of the input; the view `whole` has the plain names."""
+    units = []
+    for part in inputs.parts:
+        shard = part.payload["path"] if config.source == "shards" else ""
+        for number, (view, shape, grid) in enumerate(zip(config.views, shapes, grids, strict=True)):
+            content = fingerprint(
+                {
+                    "version": SCHEMA_VERSIONS["tokens"],
+                    "clips": part.digest,
+                    "split": part.split,
+                    "shard": shard,
+                    "view": view.plain(),
+                    **settings,
+                }
             )
-
-    def _encode(self, clips: list[Clip], shard: str) -> list[dict[str, Any]]:
-        videos = np.stack([clip.video_thwc for clip in clips])
-        padding = self.config.batch_size - len(clips)
-        video_bcthw = to_model_range(np.pad(videos, ((0, padding), *((0, 0),) * 4)))
-        with self.clock.phase("encode"), torch.inference_mode():
-            codes = self.tokenizer.encode(torch.from_numpy(video_bcthw).to(self.device)).cpu().numpy()
-        t, h, w = self.grid
-        height, width = videos.shape[2:4]
-        return [
-            {
-                **{key: clip.meta[key] for key in _COPIED},
-                "height": height,
-                "width": width,
-                "codes": codes[index].reshape(-1),
-                "grid_t": t,
-                "grid_h": h,
-                "grid_w": w,
-                "fps": clip_fps(clip.meta),
-                "shard": shard,
-                "windowed_from": None,
-            }
-            for index, clip in enumerate(clips)
-        ]
+            codes = part.clips * math.prod(grid)
+            row_bytes = _ROW_BYTES + 3 * config.cond_frames * shape[1] * shape[2]
+            units.append(
+                Unit(
+                    f"{part.stem}.parquet" if view.name == "whole" else f"{part.stem}.{view.name}.parquet",
+                    part.clips,
+                    TokenPart(number, part.split, shard, part.payload, grid, content),
+                    cost=float(part.clips * math.prod(shape)),
+                    frames=part.frames,
+                    bytes=round(codes * math.log2(codebook_size) / 8 * _STORED + part.clips * row_bytes),
+                    tokens=codes,
+                )
+            )
+    return units
 
 
-_COPIED = (
-    "clip_id",
-    "num_frames",
-    "start_time",
-    "end_time",
-    "split",
-    "label",
-    "class_name",
-    "caption",
-    "source",
-    "source_sha256",
-)
+def _grid(view: ViewConfig, shape: Shape, config: TokensConfig, tokenizer: VideoAutoencoder, recipe: Recipe) -> Shape:
+    """Stored codes (t, h, w) of a view of that many frames, rows and columns of pixels."""
+    at = f"tokens.views: {view.name}" if len(config.views) > 1 else str(recipe.folder(config.source))
+    try:
+        t, h, w = tokenizer.grid(*shape)
+    except ValueError as error:
+        raise UsageError(str(error), at=at, hint=f"make {config.source} (or views) that fit the tokenizer") from None
+    if config.cond_frames > shape[0]:
+        raise UsageError(
+            f"a view of {shape[0]} frames has no {config.cond_frames} first ones",
+            at="tokens.cond_frames",
+            hint="lower it",
+        )
+    if config.chunk_frames is not None and shape[0] > config.chunk_frames:
+        encoder_halo(tokenizer.config)  # refuses tokenizers whose codes depend on the whole clip
+        step = tokenizer.downsample[0]
+        if config.chunk_frames % step:
+            raise UsageError(
+                f"chunks of {config.chunk_frames} frames are not divisible by the downsampling factor {step}",
+                at="tokens.chunk_frames",
+                hint=f"take a multiple of {step}",
+            )
+    return -(-t // view.latent_stride), h, w
+
+
+def _check_mode(config: TokensConfig, tokenizer: VideoAutoencoder, folder: Path) -> None:
+    if config.mode == "fast":
+        raise UsageError("this tokenizer has no fast mode", at=str(folder), hint="set tokens.mode: exact")
+
+
+def _device(config: TokensConfig, *, remote: bool) -> str:
+    """Where the tokenizer runs. With a cluster elsewhere, only an explicit `cuda` asks for its GPUs."""
+    here = torch.cuda.is_available()
+    if config.device == "cuda" and not here and not remote:
+        raise UsageError("this machine has no GPU that torch can use", at="tokens.device", hint="set it to cpu or auto")
+    if config.device == "auto":
+        return "cuda" if here else "cpu"
+    return config.device

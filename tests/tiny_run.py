@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from pipelines.generate import GenerateWorker
-from pipelines.tokenize_clips import TokenizeWorker
+from pipelines.tokenize_clips import tokenize_job
 from schemas.clips import CLIPS, reject_row
 from schemas.config import Recipe
 from schemas.config.data import ShardsConfig
@@ -178,28 +178,14 @@ def _tokenizer(settings: Recipe) -> None:
 
 
 def _tokens(settings: Recipe) -> None:
-    folder, shards, tokenizer = (settings.folder(name) for name in ("tokens", "shards", "tokenizer"))
-    index = artefacts.load_index(shards).to_pylist()
-    card = artefacts.load(tokenizer, "tokenizer")
-    inputs = {"shards": artefacts.load(shards, "shards").fingerprint, "tokenizer": card.fingerprint}
-    units = [row["path"].replace(".tar", ".parquet") for row in index]
-    plan = artefacts.make_plan("tokens", {"mode": "exact"}, inputs, units)
-    artefacts.begin(folder, plan)
+    job = tokenize_job(settings)
+    artefacts.begin(job.folder, job.plan)
     threads = torch.get_num_threads()
-    worker = TokenizeWorker(
-        str(folder), plan.fingerprint, str(shards), str(tokenizer), settings.tokens.plain(), (2, 4, 4)
-    )
-    parts = [worker.make(unit, row) for unit, row in zip(units, index, strict=True)]
+    worker = job.worker(*job.init)
+    parts = [worker.make(unit.name, unit.payload) for unit in job.units]
     torch.set_num_threads(threads)
-    facts = {
-        "tokenizer": card.facts["fingerprint"],
-        "codebook_size": 16,
-        "grid": [2, 4, 4],
-        "mode": "exact",
-        "classes": CLASSES,
-    }
-    clips = sum(part.rows for part in parts)
-    artefacts.seal(folder, plan, parts, counts={"clips": clips, "tokens": clips * 32, "parts": 2}, facts=facts)
+    counts, facts = job.finish(parts)
+    artefacts.seal(job.folder, job.plan, parts, counts=counts, facts=facts)
 
 
 def _prior(settings: Recipe) -> None:

@@ -8,6 +8,7 @@ message. (DeepSpeed's files are pickles: they are only ever loaded from a run's 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,16 @@ FOLDER = "checkpoints"
 STATE_NAME = "state.json"
 
 
-def save(run: Path, kind: str, step: int, engines: Mapping[str, Engine], state: dict[str, Any], keep: int) -> Path:
+def save(
+    run: Path,
+    kind: str,
+    step: int,
+    engines: Mapping[str, Engine],
+    state: dict[str, Any],
+    keep: int,
+    *,
+    best: bool = False,
+) -> Path:
     """Writes a checkpoint and deletes all but the newest `keep`. Called on every rank.
 
     Args:
@@ -30,8 +40,10 @@ def save(run: Path, kind: str, step: int, engines: Mapping[str, Engine], state: 
         kind: `tokenizer` or `prior`.
         step: batches trained on so far.
         engines: saved under their names.
-        state: JSON-compatible, e.g. the plan's fingerprint; handed back by `load`.
+        state: JSON-compatible, e.g. the plan's fingerprint; handed back by `find`. `score`: how good the validation at
+            this step was, the lower the better.
         keep: how many to keep.
+        best: keep the one with the lowest score besides.
 
     Raises:
         VtokError: the disk is full; earlier checkpoints are untouched.
@@ -54,8 +66,10 @@ def save(run: Path, kind: str, step: int, engines: Mapping[str, Engine], state: 
             shutil.rmtree(final, ignore_errors=True)
             temp.rename(final)
             crash_point(f"{kind}:checkpoint-{step}:after_rename")
+            kept = {_best_step(run)} if best else set()
             for old in list_steps(run)[:-keep]:
-                shutil.rmtree(root / _name(old))
+                if old not in kept:
+                    shutil.rmtree(root / _name(old))
     except (OSError, RuntimeError, VtokError) as error:  # torch.save reports a full disk as a RuntimeError
         if rank() == 0:
             shutil.rmtree(temp, ignore_errors=True)
@@ -80,6 +94,29 @@ def list_steps(run: Path) -> list[int]:
     if not root.is_dir():
         return []
     return sorted(int(p.name.removeprefix("step-")) for p in root.iterdir() if p.name.startswith("step-"))
+
+
+def best_score(run: Path) -> float:
+    """The lowest score among the checkpoints that are there; infinity where there is none."""
+    return min(_scores(run).values(), default=math.inf)
+
+
+def _best_step(run: Path) -> int | None:
+    scores = _scores(run)
+    return min(scores, key=lambda step: (scores[step], step)) if scores else None
+
+
+def _scores(run: Path) -> dict[int, float]:
+    """Scores by step; a checkpoint whose state cannot be read has none."""
+    found = {}
+    for step in list_steps(run):
+        try:
+            score = _read_state(run / FOLDER / _name(step)).get("score")
+        except (OSError, ValueError):
+            continue
+        if isinstance(score, int | float):
+            found[step] = float(score)
+    return found
 
 
 def set_aside(run: Path) -> None:

@@ -1,8 +1,9 @@
 """Two engines behind one face: DeepSpeed, and plain torch in one process. They compute the same steps.
 
-An engine owns one module and its optimiser: `backward(loss)`, `step()`, `save`, `load`. The tokenizer's trainer has two
-engines (generator, discriminators), the prior's has one. DeepSpeed compiles an op when it first starts and needs a C++
-compiler for it; without one the run falls back to the plain engine and says so.
+An engine owns one module and its optimiser: `backward(loss)` once for every part of a batch (`train.accumulate`), then
+`step()`. The tokenizer's trainer has two engines (generator, discriminators), the prior's has one. DeepSpeed compiles
+an op when it first starts and needs a C++ compiler for it; without one the run falls back to the plain engine and says
+so.
 """
 
 from __future__ import annotations
@@ -10,31 +11,53 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import warnings
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 import torch
 from torch import nn
 
 from schemas.config.train import OptimConfig, TrainConfig
 from schemas.errors import VtokError
-from trainers.optim import clip_gradients
+from trainers.blocks import checkpoint_blocks, compile_blocks
+from trainers.optim import clip_gradients, make_optimizer, set_lr
+from trainers.precision import LossScale, check_precision, use_precision
+from trainers.ranks import average, barrier, rank, world_size
+from trainers.weight_average import WeightAverage
 from vtok import console
 from vtok.hardware import find_compiler
 
+__all__ = ["Engine", "EngineName", "Layout", "PlainEngine", "average", "barrier", "make_engine", "rank", "start"]
+__all__ += ["world_size"]
+
 EngineName = Literal["deepspeed", "plain"]
+
+DEADLINE = timedelta(minutes=20)
+"""How long a rank waits for the others in one exchange before it gives up."""
+
+
+class Layout(TypedDict):
+    """How a checkpoint's tensors are shared out over files."""
+
+    engine: EngineName
+    zero_stage: int
+    world: int
 
 
 class Engine(Protocol):
     """One module and its optimiser."""
 
     module: nn.Module
+    average: WeightAverage | None
+    """The average of the weights, where one is kept."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward pass."""
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Adds the gradients of `loss` to the module's parameters (averaged over ranks)."""
+        """Adds the gradients of `loss`, the mean over one part of a rank's batch (averaged over parts and ranks)."""
 
     def step(self, lr: float) -> float:
         """Clips, updates with this learning rate, clears the gradients; returns the gradient norm before clipping."""
@@ -42,48 +65,21 @@ class Engine(Protocol):
     def save(self, folder: Path) -> None:
         """Writes module, buffers and optimiser below `folder`. Called on every rank."""
 
-    def load(self, folder: Path) -> None:
-        """Restores what `save` wrote, bit by bit."""
+    def load(self, folder: Path, layout: Layout | None = None) -> None:
+        """Restores what `save` wrote, bit by bit, also where it was laid out otherwise. Called on every rank."""
 
+    @property
+    def layout(self) -> Layout:
+        """How `save` lays files out."""
 
-def make_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over parameter groups that carry their own weight decay."""
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return kinds[config.optimizer](groups, lr=config.lr, betas=config.betas, weight_decay=0.0)
+    def make_whole(self) -> None:
+        """Puts the whole weights into the module of every rank, for the export: no step comes after it."""
 
 
 class PlainEngine:
     """torch in one process."""
 
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, config: OptimConfig) -> None:
-        self.module, self.optimizer = module, optimizer
-        self._clip = config.clip_grad_norm
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.module(*args, **kwargs)
-
-    def backward(self, loss: torch.Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
-
-    def step(self, lr: float) -> float:
-        norm = clip_gradients([group["params"] for group in self.optimizer.param_groups], self._clip)
-        _set_lr(self.optimizer, lr)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm
-
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save({"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}, folder / "plain.pt")
-
-    def load(self, folder: Path) -> None:
-        state = torch.load(folder / "plain.pt", weights_only=True, map_location="cpu")
-        self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
-
-
-class DeepSpeedEngine:
-    """deepspeed.initialize around the module, fp32, ZeRO stage 0 or 1 with a client optimiser."""
+    layout: Layout = {"engine": "plain", "zero_stage": 0, "world": 1}  # noqa: RUF012
 
     def __init__(
         self,
@@ -91,90 +87,81 @@ class DeepSpeedEngine:
         optimizer: torch.optim.Optimizer,
         config: OptimConfig,
         *,
-        micro_batch: int,
-        zero_stage: int,
+        accumulate: int = 1,
+        scale: LossScale | None = None,
     ) -> None:
-        import deepspeed
-
-        settings = {
-            "train_micro_batch_size_per_gpu": micro_batch,
-            "gradient_accumulation_steps": 1,
-            "gradient_clipping": (config.clip_grad_norm or 0.0) if zero_stage else 0.0,
-            "zero_optimization": {"stage": zero_stage},
-            "zero_allow_untested_optimizer": True,
-            "steps_per_print": 10**9,
-            "wall_clock_breakdown": False,
-        }
-        self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=module, optimizer=optimizer, config=settings, dist_init_required=False
-        )
-        self.module = module
-        self._clip = config.clip_grad_norm
-        self._sharded = zero_stage > 0
+        self.module, self.optimizer = module, optimizer
+        self.average: WeightAverage | None = None
+        self.scale = scale or LossScale("fp32")
+        self._clip, self._parts, self._backwards = config.clip_grad_norm, accumulate, 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._engine(*args, **kwargs)
+        return self.module(*args, **kwargs)
 
     def backward(self, loss: torch.Tensor) -> None:
-        self._engine.backward(loss)
+        self._backwards += 1
+        (loss * self.scale.value / self._parts).backward()  # type: ignore[no-untyped-call]
 
     def step(self, lr: float) -> float:
-        _set_lr(self._optimizer, lr)
-        if self._sharded:  # each rank holds a part of the gradients: only DeepSpeed knows the whole norm
-            self._engine.step()
-            return float(self._engine.get_global_grad_norm() or 0.0)
-        norm = clip_gradients([group["params"] for group in self._optimizer.param_groups], self._clip)
-        self._engine.step()
+        check_parts(self._backwards, self._parts)
+        self._backwards = 0
+        groups = [group["params"] for group in self.optimizer.param_groups]
+        norm = clip_gradients(groups, self._clip, scale=self.scale.value)
+        set_lr(self.optimizer, lr)
+        overflow = self.scale.dynamic and not torch.isfinite(torch.tensor(norm))
+        if not overflow:
+            self.optimizer.step()
+        self.scale.update(bool(overflow))
+        self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     def save(self, folder: Path) -> None:
-        self._engine.save_checkpoint(str(folder), tag="state", save_latest=False)
-        if rank() == 0:
-            torch.save(dict(self.module.named_buffers()), folder / "buffers.pt")
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save({**state, **_extras(self.scale, self.average)}, folder / "plain.pt")
 
-    def load(self, folder: Path) -> None:
-        path, _ = self._engine.load_checkpoint(str(folder), tag="state")
-        if path is None:
-            raise VtokError("DeepSpeed cannot load the checkpoint", at=str(folder), hint="resume from an older one")
-        buffers = torch.load(folder / "buffers.pt", weights_only=True, map_location="cpu")
-        with torch.no_grad():
-            for name, buffer in self.module.named_buffers():
-                buffer.copy_(buffers[name])
+    def load(self, folder: Path, layout: Layout | None = None) -> None:
+        if layout is not None and layout["engine"] != "plain":
+            from trainers import reshard
 
+            whole = reshard.read(folder, layout, self.module, reshard.order_of(self.module, self.optimizer))
+            reshard.fill_whole(self.module, self.optimizer, whole)
+            _load_extras(whole.extras, self.scale, self.average)
+            return
+        state = torch.load(folder / "plain.pt", weights_only=True, map_location="cpu")
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        _load_extras(state, self.scale, self.average)
 
-def _set_lr(optimizer: Any, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-
-
-def rank() -> int:
-    """This process's rank, from the launcher's environment until torch.distributed is up; 0 in a run of one process."""
-    if torch.distributed.is_initialized():
-        return torch.distributed.get_rank()
-    return int(os.environ.get("RANK", "0"))
+    def make_whole(self) -> None:
+        """Nothing to do: one process holds everything."""
 
 
-def world_size() -> int:
-    """Number of training processes, from the launcher's environment until torch.distributed is up."""
-    if torch.distributed.is_initialized():
-        return torch.distributed.get_world_size()
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def check_parts(backwards: int, parts: int) -> None:
+    """Refuses a step that not every part of the batch went into.
+
+    Raises:
+        VtokError: `backward` was not called once for each part.
+    """
+    if backwards != parts:
+        raise VtokError(
+            f"train.accumulate is {parts}, and a step of this training goes back {backwards} times",
+            hint="set train.accumulate=1",
+        )
 
 
-def average(values: dict[str, float]) -> dict[str, float]:
-    """The mean of every value over all ranks, which must hold the same keys."""
-    if world_size() == 1:
-        return values
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    total = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
-    torch.distributed.all_reduce(total)
-    return dict(zip(values, (total / world_size()).tolist(), strict=True))
+def _extras(scale: LossScale, weights: WeightAverage | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"scale": scale.state_dict()} if scale.dynamic else {}
+    if weights is not None:
+        found["average"] = weights.state_dict()
+    return found
 
 
-def barrier() -> None:
-    """Waits for all ranks."""
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
+def _load_extras(state: dict[str, Any], scale: LossScale, weights: WeightAverage | None) -> None:
+    if scale.dynamic and "scale" in state:
+        scale.load_state_dict(state["scale"])
+    if weights is not None and "average" in state:
+        weights.load_state_dict(state["average"])
 
 
 def start(wanted: EngineName) -> EngineName:
@@ -215,12 +202,14 @@ def _start_deepspeed() -> str | None:
     os.environ.setdefault("MASTER_PORT", str(_free_port()))
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # DeepSpeed calls collectives by names that torch renames: one line a step that nobody can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     try:
         import deepspeed
 
         deepspeed.utils.logger.setLevel("ERROR")
         with console.quiet_stdout():
-            deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False)
+            deepspeed.init_distributed("nccl" if cuda else "gloo", auto_mpi_discovery=False, timeout=DEADLINE)
     except (ImportError, RuntimeError, OSError) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     return None
@@ -233,11 +222,51 @@ def _free_port() -> int:
 
 
 def make_engine(
-    name: EngineName, module: nn.Module, groups: list[dict[str, Any]], optim: OptimConfig, train: TrainConfig
+    name: EngineName,
+    module: nn.Module,
+    groups: list[dict[str, Any]],
+    optim: OptimConfig,
+    train: TrainConfig,
+    *,
+    average: bool = True,
 ) -> Engine:
-    """Wraps a module and a new optimiser over `groups` in the engine of that name (`start` must have been called)."""
-    optimizer = make_optimizer(groups, optim)
+    """Wraps a module and a new optimiser over `groups` in the engine of that name (`start` must have been called).
+
+    Args:
+        name: which engine.
+        module: the model, on its device.
+        groups: the optimiser's parameter groups.
+        optim: the optimiser.
+        train: precision, activation checkpointing, compilation, accumulation, ZeRO stage.
+        average: whether this module's weights are averaged where `train.ema_decay` asks for it.
+
+    Raises:
+        UsageError: this machine does not compute in that precision.
+    """
+    check_precision(train.precision)
+    if train.checkpoint_activations:
+        checkpoint_blocks(module)
+    if train.compile:
+        compile_blocks(module)
+    sharded = name == "deepspeed" and train.zero_stage == 3
+    use_precision(module, train.precision, cache=not sharded)
+    optimizer, scale = make_optimizer(groups, optim), LossScale(train.precision)
+    engine: Engine
     if name == "plain":
-        return PlainEngine(module, optimizer, optim)
-    micro = train.batch_size // world_size()
-    return DeepSpeedEngine(module, optimizer, optim, micro_batch=micro, zero_stage=train.zero_stage)
+        engine = PlainEngine(module, optimizer, optim, accumulate=train.accumulate, scale=scale)
+    else:
+        from trainers.zero import DeepSpeedEngine
+
+        micro = train.batch_size // world_size() // train.accumulate
+        engine = DeepSpeedEngine(
+            module,
+            optimizer,
+            optim,
+            micro_batch=micro,
+            zero_stage=train.zero_stage,
+            accumulate=train.accumulate,
+            scale=scale,
+        )
+    if average and train.ema_decay is not None:
+        engine.average = WeightAverage(module, train.ema_decay)
+    return engine

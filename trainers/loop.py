@@ -1,65 +1,50 @@
 """THE training loop. Read this first.
 
-A `Task` knows its models, data and losses; the loop owns time: threads, step lines, validation, checkpoints, resume and
-interruption. The batch of a step is a pure function of the step, and every random draw is keyed by it, so a resumed run
-repeats an undisturbed one bit by bit on the CPU.
+A `Task` knows its models, data and losses; the loop owns time: threads, step lines, validation, checkpoints, resume,
+interruption and failures. The batch of a step is a pure function of the step, and every random draw is keyed by it, so
+a resumed run repeats an undisturbed one bit by bit on the CPU.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import resource
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from schemas.card import Plan
 from schemas.config.train import TrainConfig
-from schemas.errors import VtokError
+from schemas.errors import UsageError, VtokError
 from trainers import checkpoint
-from trainers.engine import Engine, EngineName, average, rank, start
-from trainers.metrics import MetricsLog, step_line
+from trainers.engine import Engine, EngineName, Layout, average, barrier, rank, start, world_size
+from trainers.failures import explained, not_finite, save_bad_batch
+from trainers.meter import Meter
+from trainers.metrics import Logs, step_line
+from trainers.task import Task
 from vtok import console
 from vtok.files import write_json
-from vtok.hardware import choose_threads
+from vtok.hardware import choose_threads, cpu_count
+from vtok.seeds import derive
 
 SETTINGS_NAME = "_settings.json"
 """What was decided when the run first started (engine, threads): a resumed run must not decide otherwise."""
 
-
-class Task(Protocol):
-    """What is trained."""
-
-    name: str
-    unit: str
-    """What the rate counts, e.g. `clips` or `tok`."""
-    units_per_batch: int
-
-    def build(self, engine: EngineName) -> Mapping[str, Engine]:
-        """Makes the models and wraps them."""
-
-    def batches(self, start_step: int) -> Iterator[Any]:
-        """The batches of steps start_step, start_step + 1, ... for this rank, without end."""
-
-    def timing_step(self, batch: Any) -> None:
-        """The heaviest part of a step on a copy of the model, without consequences."""
-
-    def train_step(self, batch: Any, step: int) -> dict[str, float]:
-        """Trains on one batch; returns `loss`, `lr`, `gnorm` and whatever else is worth a line."""
-
-    def validate(self, step: int) -> dict[str, float]:
-        """Measures on held-out clips and writes previews."""
+CADENCE = {"engine", "zero_stage", "threads", "log_every", "validate_every", "validate_clips", "checkpoint_every"}
+CADENCE |= {"keep_checkpoints", "keep_best", "tensorboard", "wandb", "checkpoint_activations", "compile"}
+"""Options of `TrainConfig` that leave the weights as they are, but for rounding, and so do not belong to a plan."""
 
 
 def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: str) -> None:
-    """Trains until `config.steps` batches are done.
+    """Trains until `config.steps` batches are done. After it the modules hold what is to be exported: on every rank
+    the whole weights, averaged where an average is kept.
 
     Args:
         task: what to train.
@@ -69,71 +54,155 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
         resume: `auto`, `never` or the path of a checkpoint.
 
     Raises:
-        VtokError: the loss is not finite, or a checkpoint cannot be written.
-        KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint of the last finished step was saved first.
+        UsageError: the batch does not divide by ranks and parts.
+        VtokError: the loss is not finite, memory is short, another rank is gone, or a checkpoint cannot be written.
+        KeyboardInterrupt: SIGINT or SIGTERM came to one of the ranks; a checkpoint of the last finished step was saved.
     """
+    check_batch(task.name, config)
     settings = _read_settings(folder)
     found = checkpoint.find(folder, resume, task.name, plan.fingerprint)
+    barrier()
     if found is None:  # a run that starts anew may take another engine, but not another number of threads
         settings = {key: value for key, value in settings.items() if key == "threads"}
         checkpoint.set_aside(folder)
-    engine = start(settings.get("engine", config.engine))
-    if engine != settings.get("engine", engine):
+    engine = _start_engine(settings, config, folder)
+    engines = task.build(engine)
+    step = 0
+    if found is not None:
+        step = _restore(task, engines, *found)
+    batches = task.batches(step)
+    threads = settings.get("threads", config.threads)
+    if threads == "auto":
+        threads = _choose_threads(task, step, config)
+    torch.set_num_threads(int(threads))
+    settings = {"engine": engine, "threads": int(threads)}
+    logs = None
+    if rank() == 0:
+        write_json(folder / SETTINGS_NAME, settings)
+        console.say(
+            f"{task.name}: {_describe(engine, config)}, {console.count(threads, 'threads')}, {config.steps} steps"
+        )
+        logs = Logs(folder, step, config)
+    saved, best = step, checkpoint.best_score(folder) if found is not None else math.inf
+    meter = Meter(task, config.steps, step)
+    with _interruptible() as interrupted, explained(engines, config, f"{task.name}.train"):
+        while step < config.steps:
+            waiting = time.perf_counter()
+            batch = next(batches)
+            meter.waited += time.perf_counter() - waiting
+            torch.manual_seed(derive(task.seed, "step", step, rank()))
+            values = task.train_step(batch, step)
+            # One rank that was told to stop stops all of them after the same step.
+            values = average({**values, "stop": float(interrupted.is_set())})
+            stopping = values.pop("stop") > 0
+            for item in engines.values():
+                if item.average is not None:
+                    item.average.update(step)
+            step += 1
+            if not math.isfinite(values["loss"]):
+                raise not_finite(values["loss"], step, folder, saved, save_bad_batch(folder, batch, step))
+            validated: dict[str, float] = {}
+            better = False
+            if step % config.validate_every == 0 or step == config.steps:
+                with averaged(engines):
+                    validated = task.validate(step)
+                meter.validated(validated)
+                score = task.score(validated)
+                better = config.keep_best and score is not None and score < best
+                best = min(best, score) if score is not None else best
+            if logs is not None and (validated or step % config.log_every == 0 or step == 1):
+                row = meter.row(step, {**values, **validated})
+                logs.write(row)
+                console.say(step_line(task.name, row))
+            if step % config.checkpoint_every == 0 or step == config.steps or stopping or better:
+                state: dict[str, Any] = {"plan": plan.fingerprint, "task": task.state()}
+                state |= {"layouts": {name: item.layout for name, item in engines.items()}}
+                if validated:
+                    state["score"] = task.score(validated)
+                keep_best = config.keep_best
+                checkpoint.save(folder, task.name, step, engines, state, config.keep_checkpoints, best=keep_best)
+                saved = step
+            if stopping and step < config.steps:
+                raise KeyboardInterrupt
+    if logs is not None:
+        logs.close()
+    for item in engines.values():
+        if item.average is not None:
+            item.average.swap()
+        item.make_whole()
+
+
+def check_batch(name: str, config: TrainConfig) -> None:
+    """Refuses a batch that ranks and parts cannot share.
+
+    Raises:
+        UsageError: it does not divide.
+    """
+    if config.batch_size % (config.accumulate * world_size()):
+        raise UsageError(
+            f"a batch of {config.batch_size} does not divide by {world_size()} ranks x {config.accumulate} parts",
+            at=f"{name}.train.batch_size",
+            hint="change batch_size, accumulate or the number of training processes",
+        )
+
+
+@contextmanager
+def averaged(engines: Mapping[str, Engine]) -> Iterator[None]:
+    """Puts the averaged weights in place of the present ones, where an average is kept, for the time of a block."""
+    averages = [item.average for item in engines.values() if item.average is not None]
+    for item in averages:
+        item.swap()
+    try:
+        yield
+    finally:
+        for item in averages:
+            item.swap()
+
+
+def _start_engine(settings: dict[str, Any], config: TrainConfig, folder: Path) -> EngineName:
+    wanted: EngineName = settings.get("engine", config.engine)
+    if world_size() > 1:
+        wanted = config.engine  # what one process wrote goes on in several
+    engine = start(wanted)
+    if engine != wanted and "engine" in settings:
         raise VtokError(
             f"the checkpoints were written by the {settings['engine']} engine, which does not start here",
             at=str(folder),
             hint="install a C++ compiler (g++), or start anew with --resume never",
         )
-    engines = task.build(engine)
-    step = 0
-    if found is not None:
-        path, state = found
-        for name, item in engines.items():
-            item.load(path / name)
-        step = int(state["step"])
-        console.say(f"{task.name}: resumed at step {step} from {path}")
-    batches = task.batches(step)
-    threads = settings.get("threads", config.threads)
-    if threads == "auto":
-        threads = _time_threads(task, batches_from=step)
-    torch.set_num_threads(int(threads))
-    settings = {"engine": engine, "threads": int(threads)}
+    return engine
+
+
+def _restore(task: Task, engines: Mapping[str, Engine], path: Path, state: dict[str, Any]) -> int:
+    """Loads a checkpoint, shares it out anew where it was laid out otherwise, and returns its step."""
+    step = int(state["step"])
+    layouts: dict[str, Layout] = state.get("layouts", {})
+    for name, item in engines.items():
+        item.load(path / name, layouts.get(name))
+    task.load_state(state.get("task", {}))
     if rank() == 0:
-        write_json(folder / SETTINGS_NAME, settings)
-        console.say(f"{task.name}: engine {engine}, {console.count(threads, 'threads')}, {config.steps} steps")
-    log = MetricsLog(folder, step) if rank() == 0 else None
-    saved = step
+        console.say(f"{task.name}: resumed at step {step} from {path}")
+        for there, here in {(_shown(layouts[name]), _shown(engines[name].layout)) for name in layouts}:
+            if there != here:
+                console.say(f"{task.name}: the checkpoint was of {there}; it was shared out anew for {here}")
+    return step
 
-    def save() -> None:
-        checkpoint.save(folder, task.name, step, engines, {"plan": plan.fingerprint}, config.keep_checkpoints)
 
-    meter = _Meter(task, config.steps, step)
-    with _interruptible() as interrupted:
-        while step < config.steps:
-            waiting = time.perf_counter()
-            batch = next(batches)
-            meter.waited += time.perf_counter() - waiting
-            values = average(task.train_step(batch, step))
-            step += 1
-            if not math.isfinite(values["loss"]):
-                raise VtokError(
-                    f"the loss is {values['loss']} at step {step}",
-                    at=str(folder),
-                    hint=f"lower the learning rate; the last checkpoint is of step {saved}",
-                )
-            validated: dict[str, float] = {}
-            if step % config.validate_every == 0 or step == config.steps:
-                validated = task.validate(step)
-                meter.validated(validated)
-            if log is not None and (validated or step % config.log_every == 0 or step == 1):
-                row = meter.row(step, {**values, **validated})
-                log.write(row)
-                console.say(step_line(task.name, row))
-            if step % config.checkpoint_every == 0 or step == config.steps or interrupted.is_set():
-                save()
-                saved = step
-            if interrupted.is_set():
-                raise KeyboardInterrupt
+def _shown(layout: Layout) -> str:
+    if layout["engine"] == "plain":
+        return "the plain engine"
+    return f"ZeRO stage {layout['zero_stage']} on {console.count(layout['world'], 'processes')}"
+
+
+def _describe(engine: EngineName, config: TrainConfig) -> str:
+    words = [f"engine {engine}"]
+    if engine == "deepspeed" and world_size() > 1:
+        words.append(f"ZeRO stage {config.zero_stage} on {world_size()} processes")
+    if config.precision != "fp32":
+        words.append(config.precision)
+    if config.accumulate > 1:
+        words.append(f"{config.accumulate} parts a batch")
+    return ", ".join(words)
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
@@ -141,54 +210,14 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
-def _time_threads(task: Task, batches_from: int) -> int:
-    batch = next(task.batches(batches_from))
+def _choose_threads(task: Task, step: int, config: TrainConfig) -> int:
+    """Times a step where one process has the machine to itself; several share its cores. Weights in parts cannot be
+    copied for the timing."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if world_size() > 1 or (config.engine == "deepspeed" and config.zero_stage == 3):
+        return max(1, cpu_count() // here)
+    batch = next(task.batches(step))
     return choose_threads(lambda: task.timing_step(batch))
-
-
-class _Meter:
-    """Rate, waiting, memory and time left since the last line."""
-
-    def __init__(self, task: Task, steps: int, step: int) -> None:
-        self.task, self.steps = task, steps
-        self.waited = 0.0
-        self._last_step, self._last_time = step, time.perf_counter()
-        self._start = self._last_time
-        self._validation = 0.0
-        self._rate = 0.0
-
-    def validated(self, values: dict[str, float]) -> None:
-        """Validation time does not count towards the rate."""
-        self._validation += values.pop("seconds", 0.0)
-
-    def row(self, step: int, values: dict[str, float]) -> dict[str, Any]:
-        """The numbers of a step line."""
-        now = time.perf_counter()
-        elapsed = max(now - self._last_time - self._validation, 1e-9)
-        trained = step - self._last_step
-        if trained:
-            self._rate = trained / elapsed
-        waited = min(1.0, self.waited / elapsed)
-        self._last_step, self._last_time, self.waited, self._validation = step, now, 0.0, 0.0
-        left = (self.steps - step) / self._rate if self._rate else 0.0
-        return {
-            "step": step,
-            "steps": self.steps,
-            **values,
-            "rate": self._rate * self.task.units_per_batch,
-            "unit": self.task.unit,
-            "mem_gb": _memory_gb(),
-            "data_fraction": waited,
-            "eta": left,
-            "seconds": now - self._start,
-        }
-
-
-def _memory_gb() -> float:
-    """Peak memory: of the GPU where there is one, else resident memory of this process. GB."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The step line, and the same numbers in metrics.jsonl."""
+"""The step line, and the same numbers in metrics.jsonl, in TensorBoard's event files and at Weights & Biases."""
 
 from __future__ import annotations
 
@@ -7,11 +7,59 @@ import math
 from pathlib import Path
 from typing import Any
 
+from schemas.config.train import TrainConfig
+from schemas.errors import UsageError
+from trainers.tensorboard import EventWriter
 from vtok.console import duration
 from vtok.files import write_bytes
 from vtok.metrics_log import read_metrics
 
 METRICS_NAME = "metrics.jsonl"
+
+
+class Logs:
+    """Everywhere that a step's numbers go, as the config says.
+
+    Args:
+        folder: the run's folder.
+        step: the step to go on from.
+        config: which logs.
+
+    Raises:
+        UsageError: Weights & Biases is asked for and not installed.
+    """
+
+    def __init__(self, folder: Path, step: int, config: TrainConfig) -> None:
+        self._metrics = MetricsLog(folder, step)
+        self._events = EventWriter(folder / "tensorboard", step) if config.tensorboard else None
+        self._wandb: Any = None
+        if config.wandb is not None:
+            self._wandb = _start_wandb(config.wandb, folder)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Adds a row to each."""
+        self._metrics.write(row)
+        numbers = {key: float(value) for key, value in row.items() if isinstance(value, int | float)}
+        if self._events is not None:
+            self._events.write(row["step"], {k: v for k, v in numbers.items() if k not in ("step", "steps")})
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=row["step"])
+
+    def close(self) -> None:
+        """Says good-bye to Weights & Biases; files need no closing."""
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _start_wandb(project: str, folder: Path) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise UsageError(
+            "Weights & Biases is not installed", at="train.wandb", hint="pip install wandb, or set train.wandb=null"
+        ) from error
+    name = f"{folder.parent.name}-{folder.name}"
+    return wandb.init(project=project, name=name, dir=str(folder), resume="allow", id=name)
 
 
 class MetricsLog:
@@ -43,12 +91,13 @@ def step_line(title: str, row: dict[str, Any]) -> str:
     """One readable line, e.g. `prior 01250/20000 6.3% loss 5.412 val 5.530 lr 2.9e-04 gnorm 0.71 221k tok/s ...`."""
     step, steps = row["step"], row["steps"]
     parts = [f"{title} {step:0{len(str(steps))}d}/{steps} {100 * step / steps:.1f}%"]
-    skip = {"step", "steps", "kind", "lr", "gnorm", "rate", "unit", "mem_gb", "data_fraction", "eta", "seconds"}
+    skip = {"step", "steps", "kind", "lr", "gnorm", "rate", "unit", "mem_gb", "data_fraction", "eta", "seconds", "mfu"}
     parts += [f"{key} {value:.4g}" for key, value in row.items() if key not in skip and isinstance(value, int | float)]
     parts.append(f"lr {row['lr']:.1e} gnorm {row['gnorm']:.2f}")
-    parts.append(
-        f"{_short(row['rate'])} {row['unit']}/s mem {row['mem_gb']:.1f}G data {100 * row['data_fraction']:.1f}%"
-    )
+    parts.append(f"{_short(row['rate'])} {row['unit']}/s")
+    if "mfu" in row:
+        parts.append(f"MFU {100 * row['mfu']:.1f}%")
+    parts.append(f"mem {row['mem_gb']:.1f}G data {100 * row['data_fraction']:.1f}%")
     parts.append(f"eta {duration(row['eta'])}")
     return " ".join(parts)
 

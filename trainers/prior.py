@@ -25,14 +25,14 @@ from schemas.paths import NEEDS_LOCAL, local_only
 from trainers import loop
 from trainers.engine import Engine, EngineName, barrier, make_engine, rank, world_size
 from trainers.optim import learning_rate
-from trainers.tokenizer import RUN_ONLY
+from trainers.task import Task, micro_batches
 from vtok import artefacts
 from vtok.files import write_bytes
 from vtok.priors.base import Batch, Draws
 from vtok.priors.build import Facts, build_prior, describe
 from vtok.priors.collate import Collate, check_columns, columns_of
 from vtok.priors.tats import CLIP_VOCABULARY
-from vtok.seeds import derive, generator
+from vtok.seeds import generator
 from vtok.tokenizers.load import load_tokenizer
 from vtok.tokens.loader import Crop, TokenLoader
 from vtok.tokens.stats import health, position_entropy
@@ -52,7 +52,7 @@ def train_prior(recipe: Recipe, *, resume: str = "auto") -> Card:
     check_tokenizer(store, recipe.folder("tokenizer"))
     folder, config = local_only(recipe.folder("prior"), "training", NEEDS_LOCAL), recipe.prior
     check_columns(config.model, store)
-    settings = config.model_dump(mode="json", exclude={"train": RUN_ONLY})
+    settings = config.model_dump(mode="json", exclude={"train": loop.CADENCE | {"accumulate"}})
     inputs = {"tokens": store.card.fingerprint, "tokenizer": store.tokenizer}
     if isinstance(config.model, GptConfig) and config.model.text_tokenizer is not None:
         from vtok.priors.text import read_text_tokenizer
@@ -104,8 +104,8 @@ def check_tokenizer(store: TokenStore, tokenizer: Path) -> None:
         )
 
 
-class PriorTask:
-    """Model, data and loss of a prior (`trainers.loop.Task`)."""
+class PriorTask(Task):
+    """Model, data and loss of a prior (`trainers.task.Task`)."""
 
     name = "prior"
     unit = "tok"
@@ -183,20 +183,26 @@ class PriorTask:
         for tokens in self.loader.batches(start_step):
             yield self.collate.of_tokens(tokens, str(self.store.folder))
 
-    def _arguments(self, batch: Batch, step: int) -> tuple[Any, ...]:
-        first = rank() * self.batch_size // world_size()
+    def _arguments(self, batch: Batch, step: int, part: int = 0) -> tuple[Any, ...]:
+        """What the prior takes of a part of this rank's share; draws are keyed by a clip's place in the whole batch."""
+        share = self.batch_size // (world_size() * self.config.train.accumulate)
+        first = (rank() * self.config.train.accumulate + part) * share
         return self.prior.prepare(batch, Draws(self.seed, step, first))
 
     def timing_step(self, batch: Batch) -> None:
         copy.deepcopy(self.prior)(*self._arguments(batch, 0)).loss.backward()
 
     def train_step(self, batch: Batch, step: int) -> dict[str, float]:
-        torch.manual_seed(derive(self.seed, "prior", "dropout", step, rank()))
-        output = self.engine(*self._arguments(batch, step))
-        self.engine.backward(output.loss)
-        lr = learning_rate(self.config.train.optim, step, self.config.train.steps)
+        train = self.config.train
+        loss = acc1 = 0.0
+        for number, part in enumerate(micro_batches(batch, train.accumulate)):
+            output = self.engine(*self._arguments(part, step, number))
+            self.engine.backward(output.loss)
+            loss += float(output.loss.detach()) / train.accumulate
+            acc1 += float(output.acc1) / train.accumulate
+        lr = learning_rate(train.optim, step, train.steps, batch_size=self.batch_size)
         norm = self.engine.step(lr)
-        return {"loss": float(output.loss.detach()), "acc1": float(output.acc1), "lr": lr, "gnorm": norm}
+        return {"loss": loss, "acc1": acc1, "lr": lr, "gnorm": norm}
 
     @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:

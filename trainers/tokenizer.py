@@ -2,20 +2,21 @@
 (https://arxiv.org/abs/2104.10157), whose losses need no discriminators.
 
 One forward pass a batch serves both phases: the generator's step, then, from `loss.discriminator_start` on, the
-discriminators'. (TATS runs the generator twice a batch and so updates its codebook twice.) Each phase has an engine of
-its own; in the generator's phase the discriminators need no gradients of their own.
+discriminators'. Each phase has an engine of its own; in the generator's phase the discriminators need no gradients of
+their own. TATS makes a second pass, with the stepped weights, for the discriminators (and so updates its codebook and
+norms twice a batch), and runs them from the first batch on: `tokenizer.parity: true` does the same.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
+import functools
 import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,15 +27,19 @@ from schemas.paths import NEEDS_LOCAL, local_only
 from trainers import loop
 from trainers.engine import Engine, EngineName, barrier, make_engine, rank, world_size
 from trainers.optim import learning_rate
+from trainers.precision import use_precision
+from trainers.task import Task, micro_batches
+from trainers.tokenizer_validation import HeldOut, warn
 from vtok import artefacts
-from vtok.evaluation.reconstruction import psnr, psnr_of_best_constant_frame
 from vtok.hardware import cpu_count
 from vtok.seeds import generator
 from vtok.shards.loader import ClipBatches, ClipLoader
 from vtok.shards.reader import ShardReader
+from vtok.tokenizers.autoencoder import Reconstruction, VideoAutoencoder
 from vtok.tokenizers.discriminators import Discriminators
 from vtok.tokenizers.load import build_tokenizer
 from vtok.tokenizers.losses import (
+    adversarial_factor,
     discriminator_factor,
     discriminator_loss,
     generator_loss,
@@ -42,14 +47,11 @@ from vtok.tokenizers.losses import (
     uses_discriminators,
 )
 from vtok.tokenizers.lpips import LPIPS
-from vtok.tokens.stats import health, usage
-from vtok.video.encode import write_gif
-from vtok.video.preview import side_by_side
-from vtok.video.ranges import to_model_range, to_pixels
+from vtok.video.ranges import to_model_range
 from vtok.weights import write_weights
 
-_CADENCE = {"engine", "zero_stage", "threads", "log_every", "validate_every", "validate_clips", "checkpoint_every"}
-RUN_ONLY = _CADENCE | {"keep_checkpoints", "preview_clips", "workers"}
+_WARNINGS = {"warn_usage_below", "warn_restarts_above", "warn_after"}
+RUN_ONLY = loop.CADENCE | _WARNINGS | {"preview_clips", "workers"}
 """Training options that do not change the weights, and so do not belong to a plan."""
 
 
@@ -89,53 +91,77 @@ def train_tokenizer(recipe: Recipe, *, resume: str = "auto") -> Card:
     return artefacts.load(folder, "tokenizer")
 
 
-class TokenizerTask:
-    """Models, data and losses of a tokenizer (`trainers.loop.Task`)."""
+class TrainBatch(NamedTuple):
+    """This rank's share of a batch.
+
+    Attributes:
+        video_bcthw: float32 in [-0.5, 0.5], on the device.
+        clip_ids: names, to be told where something goes wrong.
+    """
+
+    video_bcthw: Tensor
+    clip_ids: list[str]
+
+
+class TokenizerTask(Task):
+    """Models, data and losses of a tokenizer (`trainers.task.Task`)."""
 
     name = "tokenizer"
     unit = "clips"
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
-        self.folder, self.seed, self.config = folder, recipe.seed, recipe.tokenizer
+        self.recipe, self.folder, self.seed, self.config = recipe, folder, recipe.seed, recipe.tokenizer
         self.shards = recipe.folder("shards")
         self.batch_size = self.config.train.batch_size
         self.units_per_batch = self.batch_size
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.lpips: LPIPS | None = None
-        if self.config.loss.perceptual_weight > 0:
-            if self.config.loss.lpips_weights is None:
+        self.lpips = self._load_lpips()
+
+    def _load_lpips(self) -> LPIPS | None:
+        losses = self.config.loss
+        if losses.lpips_weights is None:
+            if losses.perceptual_weight > 0:
                 raise UsageError(
                     "perceptual_weight is above 0 and there are no LPIPS weights",
                     at="tokenizer.loss.lpips_weights",
-                    hint="give a safetensors file with VGG16 and the LPIPS heads, or set perceptual_weight to 0",
+                    hint="give torchvision's vgg16-397923af.pth or a safetensors file with VGG16, or set "
+                    "perceptual_weight to 0",
                 )
-            self.lpips = LPIPS.load(self.config.loss.lpips_weights).to(self.device)
+            return None
+        scale = 1.0 if losses.lpips_half_contrast else 2.0
+        return LPIPS.load(losses.lpips_weights, scale, losses.lpips_sha256).to(self.device)
 
     def build(self, engine: EngineName) -> Mapping[str, Engine]:
-        channels = self.config.model.image_channels
+        train, losses = self.config.train, self.config.loss
+        if losses.gan_balance == "adaptive" and train.zero_stage > 2:
+            raise UsageError(
+                "an adaptive GAN weight needs the whole last layer, which ZeRO stage 3 scatters",
+                at="tokenizer.train.zero_stage",
+                hint="take stage 0, 1 or 2, or set tokenizer.loss.gan_balance to fixed",
+            )
         weights = generator(self.seed, self.config.model.kind)
         self.model = build_tokenizer(self.config.model, weights).to(self.device).train()
-        train = self.config.train
         self.engine = make_engine(engine, self.model, _one_group(self.model), train.generator, train)
-        self._held_out = self._load_held_out()
         self.discriminators: Discriminators | None = None
-        if not uses_discriminators(self.config.loss):
+        if not uses_discriminators(losses):
             return {"generator": self.engine}
         self.discriminators = Discriminators(
-            self.config.discriminators, channels, generator(self.seed, "discriminators")
+            self.config.discriminators, self.config.model.image_channels, generator(self.seed, "discriminators")
         ).to(self.device)
-        self.d_engine = make_engine(
-            engine, self.discriminators, _one_group(self.discriminators), train.discriminator, train
-        )
+        for part in self.discriminators.children():  # each is called by itself
+            use_precision(part, train.precision)
+        groups = _one_group(self.discriminators)
+        self.d_engine = make_engine(engine, self.discriminators, groups, train.discriminator, train, average=False)
         return {"generator": self.engine, "discriminators": self.d_engine}
 
-    def batches(self, start_step: int) -> Iterator[Tensor]:
+    def batches(self, start_step: int) -> Iterator[TrainBatch]:
         reader = ShardReader(self.shards, "train", seed=self.seed, rank=rank(), world=world_size())
         batches = ClipBatches(reader, self.batch_size, augment=self.config.train.augment)
         loader = ClipLoader(batches, workers=self._workers())
         loader.seek(start_step)
         for batch in loader.forever():
-            yield torch.from_numpy(to_model_range(batch.video_bthwc)).to(self.device)
+            video = torch.from_numpy(to_model_range(batch.video_bthwc)).to(self.device)
+            yield TrainBatch(video, batch.clip_ids)
 
     def _workers(self) -> int:
         """Decoding processes of this rank: a CPU that trains has no time left for them."""
@@ -144,86 +170,121 @@ class TokenizerTask:
         ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         return min(8, cpu_count() // ranks_here) if self.device.type == "cuda" else 0
 
-    def timing_step(self, batch: Tensor) -> None:
+    def timing_step(self, batch: TrainBatch) -> None:
         twin = copy.deepcopy(self.model)
-        output = twin(batch, generator(self.seed, "timing"))
-        (l1(output.recon_bcthw, batch) + output.commitment_loss).backward()  # type: ignore[no-untyped-call]
+        output = twin(batch.video_bcthw, generator(self.seed, "timing"))
+        (l1(output.recon_bcthw, batch.video_bcthw) + output.commitment_loss).backward()  # type: ignore[no-untyped-call]
 
-    def train_step(self, batch: Tensor, step: int) -> dict[str, float]:
-        train, losses = self.config.train, self.config.loss
-        factor = discriminator_factor(losses, step)
-        frames = self._frame_index(batch, step)
-        output = self.engine(batch, generator(self.seed, "codebook", step))
+    def train_step(self, batch: TrainBatch, step: int) -> dict[str, float]:
+        train = self.config.train
+        parts: list[TrainBatch] = micro_batches(batch, train.accumulate)
+        frames = self._frame_index(batch.video_bcthw, step).chunk(train.accumulate)
+        frames_again = self._frame_index(batch.video_bcthw, step, "again").chunk(train.accumulate)
+        values: dict[str, float] = {}
+        for number, (video, _) in enumerate(parts):
+            last = number == train.accumulate - 1
+            keys = (step, number) if number else (step,)
+            output = self.engine(video, generator(self.seed, "codebook", *keys))
+            found = self._generator_phase(video, output, frames[number], step)
+            if last:
+                found |= self._step_generator(step)
+            shown = frames[number]
+            if train.forwards == 2:
+                with torch.no_grad():
+                    output = self.engine(video, generator(self.seed, "codebook", *keys, "again"))
+                shown = frames_again[number]
+            found |= self._discriminator_phase(video, output, shown, step, last=last)
+            for name, value in found.items():
+                share = 1.0 if name in ("lr", "gnorm") else 1 / train.accumulate
+                values[name] = values.get(name, 0.0) + share * value
+        return values
+
+    def _generator_phase(self, video: Tensor, output: Reconstruction, frames: Tensor, step: int) -> dict[str, float]:
+        """Adds a part's gradients to the generator's."""
+        losses = self.config.loss
+        factor = adversarial_factor(losses, step)
         if self.discriminators is not None:
             self.discriminators.requires_grad_(False)
         loss, scalars = generator_loss(
-            batch, output, frames, self.discriminators, losses, factor=factor, lpips=self.lpips
+            video,
+            output._replace(recon_bcthw=output.recon_bcthw.float()),
+            frames,
+            self.discriminators,
+            losses,
+            factor=factor,
+            lpips=self.lpips,
+            always_run=self.config.train.idle_discriminators,
+            last_layer=_last_layer(self.model),
+            generator=generator(self.seed, "lpips", step, rank()),
         )
         self.engine.backward(loss)
-        lr = learning_rate(train.generator, step, train.steps)
-        norm = self.engine.step(lr)
-        values = {
-            "loss": scalars["total_loss"],
-            "recon": scalars["recon_loss"],
-            "commit": scalars["commitment_loss"],
-            "perplexity": scalars["perplexity"],
+        names = {
+            "loss": "total_loss",
+            "recon": "recon_loss",
+            "commit": "commitment_loss",
+            "perplexity": "perplexity",
+            **({"perceptual": "perceptual_loss"} if losses.perceptual_weight > 0 else {}),
         }
         if self.discriminators is not None and factor > 0:
-            self.discriminators.requires_grad_(True)
-            d_loss, d_scalars = discriminator_loss(
-                batch, output.recon_bcthw, frames, self.discriminators, losses, factor=factor
-            )
-            if d_loss.requires_grad:
-                self.d_engine.backward(d_loss)
-                self.d_engine.step(learning_rate(train.discriminator, step, train.steps))
-            values |= {"adversarial": scalars["aeloss"], "features": scalars["gan_feat_loss"]}
-            values |= {"d_loss": d_scalars["discloss"]}
-        return {**{name: float(value) for name, value in values.items()}, "lr": lr, "gnorm": norm}
+            names |= {"adversarial": "aeloss", "features": "gan_feat_loss"}
+            names |= {"gan_lambda": "gan_lambda"} if losses.gan_balance == "adaptive" else {}
+        return {name: float(scalars[key]) for name, key in names.items()}
 
-    def _frame_index(self, batch: Tensor, step: int) -> Tensor:
+    def _step_generator(self, step: int) -> dict[str, float]:
+        train = self.config.train
+        lr = learning_rate(train.generator, step, train.steps, batch_size=self.batch_size)
+        return {"lr": lr, "gnorm": self.engine.step(lr)}
+
+    def _discriminator_phase(
+        self, video: Tensor, output: Reconstruction, frames: Tensor, step: int, *, last: bool
+    ) -> dict[str, float]:
+        """Adds a part's gradients to the discriminators', and steps them after the `last` part."""
+        train, losses = self.config.train, self.config.loss
+        factor, idle = discriminator_factor(losses, step), train.idle_discriminators
+        if self.discriminators is None or not (idle or factor > 0):
+            return {}
+        self.discriminators.requires_grad_(True)
+        recon_bcthw = output.recon_bcthw.float()
+        loss, scalars = discriminator_loss(
+            video, recon_bcthw, frames, self.discriminators, losses, factor=factor, always_run=idle
+        )
+        if loss.requires_grad:
+            self.d_engine.backward(loss)
+            if last:
+                since, steps = step - losses.discriminator_start, train.steps - losses.discriminator_start
+                rule = {"batch_size": self.batch_size}
+                self.d_engine.step(learning_rate(train.discriminator, max(0, since), max(1, steps), **rule))
+        return {"d_loss": float(scalars["discloss"])}
+
+    def _frame_index(self, video: Tensor, step: int, *keys: str) -> Tensor:
         """One random frame a clip, drawn for the global batch so that it does not depend on the number of ranks."""
-        share = batch.shape[0]
-        draw = torch.randint(0, batch.shape[2], (share * world_size(),), generator=generator(self.seed, "frame", step))
-        return draw[rank() * share : (rank() + 1) * share].to(self.device)
+        share = video.shape[0]
+        draws = generator(self.seed, "frame", step, *keys)
+        index = torch.randint(0, video.shape[2], (share * world_size(),), generator=draws)
+        return index[rank() * share : (rank() + 1) * share].to(self.device)
 
-    def _load_held_out(self) -> Tensor:
-        """The first clips of the test split (of train, where there is no test) in store order."""
-        count = self.config.train.validate_clips
-        for split in ("test", "train"):
-            reader = ShardReader(self.shards, split, seed=self.seed, shuffle=False)
-            if len(reader):
-                clips = list(itertools.islice(reader.clips(0), count))
-                return torch.from_numpy(to_model_range(np.stack([clip.video_thwc for clip in clips])))
-        raise UsageError("the shards hold no clips", at=str(self.shards), hint="ingest videos that can be decoded")
+    def score(self, validated: dict[str, Any]) -> float | None:
+        return -validated["val_psnr"] if validated else None
 
-    @torch.no_grad()
-    def validate(self, step: int) -> dict[str, float]:
+    @functools.cached_property
+    def held_out(self) -> HeldOut:
+        """The clips that are validated on, read when they are first needed."""
+        return HeldOut(self.recipe, self.folder, max(1, self.batch_size // world_size()))
+
+    def validate(self, step: int) -> dict[str, Any]:
         start = time.perf_counter()
-        self.model.eval()
-        recon, codes = [], []
-        for video in self._held_out.split(max(1, self.batch_size // world_size())):
-            output = self.model(video.to(self.device))
-            recon.append(output.recon_bcthw.cpu())
-            codes.append(output.codes_bthw.cpu())
-        self.model.train()
-        recon_bcthw = torch.cat(recon)
-        facts = health(usage(torch.cat(codes).numpy(), self.config.model.n_codes))
+        values, recon_bcthw, counts = self.held_out.measure(self.model, self.lpips)
+        warnings = self.held_out.warnings(self.model, values, step, counts)
         if rank() == 0:
-            self._preview(recon_bcthw, step)
-        return {
-            "val_psnr": float(psnr(recon_bcthw, self._held_out).mean()),
-            "val_psnr_still": float(psnr_of_best_constant_frame(self._held_out).mean()),
-            "val_perplexity": facts.perplexity,
-            "val_dead": float(facts.dead),
-            "seconds": time.perf_counter() - start,
-        }
+            self.held_out.show(recon_bcthw, counts, step)
+            warn(self.name, step, warnings)
+        found = {"warnings": warnings} if warnings else {}
+        return {**values, **found, "seconds": time.perf_counter() - start}
 
-    def _preview(self, recon_bcthw: Tensor, step: int) -> None:
-        """Originals beside reconstructions, as a GIF and as its middle frame."""
-        count = self.config.train.preview_clips
-        originals = to_pixels(self._held_out[:count].numpy())
-        frames = side_by_side(list(originals), list(to_pixels(recon_bcthw[:count].numpy())))
-        write_gif(self.folder / "previews" / f"step-{step:08d}.gif", frames, 8.0)
+
+def _last_layer(model: VideoAutoencoder) -> Tensor:
+    """Weights of the decoder's last convolution."""
+    return [p for p in model.decoder.parameters() if p.ndim > 1][-1]
 
 
 def _one_group(module: torch.nn.Module) -> list[dict[str, object]]:

@@ -106,6 +106,23 @@ def begin(folder: Path, plan: Plan) -> Card | None:
     return None
 
 
+def replan(folder: Path, there: Plan, plan: Plan, kept: set[str]) -> None:
+    """Turns an artefact into the beginning of another one; only call it while holding the folder.
+
+    Args:
+        folder: finished or unfinished.
+        there: its plan.
+        plan: the new plan.
+        kept: parts that stay; they must be what the new plan would make.
+    """
+    for name in (CARD_NAME, INDEX_NAME, REJECTS_NAME):  # the seal first: killed from here on, it is an unfinished one
+        (folder / name).unlink(missing_ok=True)
+    for name in there.units:
+        if name not in kept:
+            (folder / name).unlink(missing_ok=True)
+    write_json(folder / PLAN_NAME, plan.model_dump(mode="json"), point=f"{plan.kind}:replan")
+
+
 def discard(folder: Path, plan: Plan) -> None:
     """Removes the parts and the plan of an artefact that turned out to be worth nothing before it was sealed."""
     for name in plan.units:

@@ -69,7 +69,7 @@ class Progress:
     def __init__(self, title: str, total: int, unit: str, total_cost: float | None = None) -> None:
         self.title, self.total, self.unit = title, total, unit
         self.total_cost = float(total) if total_cost is None else total_cost
-        self.done = self.frames = self.bytes = 0
+        self.done = self.frames = self.tokens = self.bytes = 0
         self.cost = self.busy = 0.0
         self.rejects: Counter[str] = Counter()
         self.phases: Counter[str] = Counter()
@@ -95,6 +95,7 @@ class Progress:
         *,
         cost: float | None = None,
         frames: int = 0,
+        tokens: int = 0,
         size: int = 0,
         rejects: Mapping[str, int] | None = None,
         phases: Mapping[str, float] | None = None,
@@ -106,6 +107,7 @@ class Progress:
             items: how many.
             cost: theirs, of `total_cost`.
             frames: source frames that were decoded for them.
+            tokens: codes that they became.
             size: bytes written.
             rejects: how many were rejected, by reason.
             phases: seconds of workers by phase.
@@ -114,6 +116,7 @@ class Progress:
         self.done += items
         self.cost += items if cost is None else cost
         self.frames += frames
+        self.tokens += tokens
         self.bytes += size
         self.busy += busy
         self.rejects.update(rejects or {})
@@ -131,6 +134,8 @@ class Progress:
         words.append(f"{short((self.done - self._skipped) / elapsed)} {self.unit}/s")
         if self.frames:
             words.append(f"{short(self.frames / elapsed)} frames/s")
+        if self.tokens:
+            words.append(f"{short(self.tokens / elapsed)} tokens/s")
         if self.bytes:
             words.append(f"{self.bytes / 1e6 / elapsed:.1f} MB/s")
         words.append(f"rejected {self.rejects.total()}{_listed(self.rejects)}")
@@ -138,19 +143,25 @@ class Progress:
         words.append(f"eta {duration((self.total_cost - self.cost) / pace) if pace > 0 else '?'}")
         return "  ".join(words)
 
-    def verdict(self, available: float) -> str:
+    def verdict(self, available: float, device: str = "") -> str:
         """One line at the end: how long it took and what it was waiting for.
 
         Args:
             available: seconds that workers were there for.
+            device: where the phase `encode` ran; "": not worth saying.
         """
         elapsed = time.monotonic() - self._start
         done = self.done - self._skipped
-        text = f"{self.title}: {count(done, self.unit)} in {duration(elapsed)} ({short(done / max(elapsed, 1e-9))}/s)"
+        rates = f"{short(done / max(elapsed, 1e-9))}/s"
+        if self.tokens:
+            rates += f", {short(self.tokens / max(elapsed, 1e-9))} tokens/s"
+        text = f"{self.title}: {count(done, self.unit)} in {duration(elapsed)} ({rates})"
         share = self.busy / max(available, self.busy, 1e-9)
         known = {name: seconds / max(self.busy, 1e-9) for name, seconds in self.phases.items()}
         parts = [f"{name} {part:.0%}" for name, part in sorted(known.items(), key=lambda kv: -kv[1]) if part >= 0.005]
         busy = f"workers busy {share:.0%}{': ' + ', '.join(parts) if parts else ''}"
+        if device:
+            busy += f"; {device} busy {self.phases['encode'] / max(available, self.busy, 1e-9):.0%}"
         if share < 0.5:
             return f"{text}; bottleneck: too little work for the workers, or a slow start ({busy})"
         if not parts:

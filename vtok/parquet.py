@@ -97,8 +97,17 @@ def recover_part(path: Path, plan: Plan) -> Part:
     Raises:
         IntegrityError: damaged, or made to another plan.
     """
+    return recover_made_to(path, plan.fingerprint)
+
+
+def recover_made_to(path: Path, fingerprint: str | None) -> Part:
+    """`recover_part` by what the description says under `plan`; None: whatever it says.
+
+    Raises:
+        IntegrityError: damaged, or something else is there.
+    """
     metadata = read_metadata(path)
-    if metadata["plan"] != plan.fingerprint:
+    if fingerprint is not None and metadata["plan"] != fingerprint:
         raise IntegrityError("made to another plan", at=str(path))
     data = bytearray(path.read_bytes())
     start = data.rfind(_SEAL) + len(_SEAL)

@@ -41,14 +41,15 @@ class _Scale:
         return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
 
 
-def line_chart(title: str, caption: str, unit: str, lines: Sequence[Series]) -> Html:
-    """Lines over training steps, with a legend that carries the last values; nothing if there are no points.
+def line_chart(title: str, caption: str, unit: str, lines: Sequence[Series], across: str = "step") -> Html:
+    """Lines over training steps or something else, with a legend that carries the last values; nothing if there are no points.
 
     Args:
         title: what is shown, for the heading and for screen readers.
         caption: what to look for.
         unit: of the values.
         lines: the series; those without points are left out.
+        across: what x is.
     """
     drawn = [line for line in lines if line.points]
     if not drawn:
@@ -61,7 +62,7 @@ def line_chart(title: str, caption: str, unit: str, lines: Sequence[Series]) -> 
     ticks = nice_ticks(ys[0], top)
     xs = [x for line in drawn for x, _ in line.points]
     scale = _Scale((min(xs), max(xs)), (min(ticks[0], ys[0]), max(ticks[-1], top)))
-    body = join([_grid(scale, ticks), _x_axis(scale, "step"), *[_line(scale, line, unit) for line in drawn]])
+    body = join([_grid(scale, ticks), _x_axis(scale, across), *[_line(scale, line, unit) for line in drawn]])
     legend = tag("ul", *[_legend(line, unit) for line in drawn], class_="legend")
     return _chart(title, caption, body, legend)
 
@@ -146,7 +147,7 @@ def _grid(scale: _Scale, ticks: list[float]) -> Html:
 def _x_axis(scale: _Scale, name: str) -> Html:
     parts = []
     for tick in nice_ticks(*scale.x, count=4):
-        if scale.x[0] <= tick <= scale.x[1]:
+        if scale.x[0] <= tick <= scale.x[1] and abs(tick - round(tick)) < 1e-9:  # steps, codes and frames are whole
             x, y = scale.at((tick, scale.y[0]))
             parts.append(tag("text", number(tick), class_="tick", x=f"{x:.1f}", y=y + 17, text_anchor="middle"))
     middle = (_LEFT + _WIDTH - _RIGHT) / 2

@@ -18,7 +18,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from schemas.config.base import Config, section_of, sections
 from schemas.config.data import DataConfig, ShardsConfig
 from schemas.config.prior import PriorConfig, SampleConfig
-from schemas.config.tokenizer import TokenizerConfig, TokensConfig
+from schemas.config.tokenizer import TokenizerConfig
+from schemas.config.tokens import TokensConfig
 from schemas.errors import ConfigError, UsageError
 from schemas.paths import as_path
 
@@ -257,9 +258,11 @@ def _unknown_keys(model: type[BaseModel], tree: Any, prefix: str) -> list[tuple[
             hint = _did_you_mean(str(key), list(model.model_fields)) or _elsewhere(str(key), prefix)
             problems.append((dotted, "unknown key", hint))
             continue
-        section = section_of(field.annotation, value)
-        if section is not None:
-            problems += _unknown_keys(section, value, f"{dotted}.")
+        items = enumerate(value) if isinstance(value, list) else [("", value)]
+        for number, item in items:
+            section = section_of(field.annotation, item)
+            if section is not None:
+                problems += _unknown_keys(section, item, f"{dotted}.{number}." if number != "" else f"{dotted}.")
     return problems
 
 

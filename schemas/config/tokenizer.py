@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
@@ -27,6 +28,55 @@ class _ModelConfig(Config):
         "and (VideoGPT) batch norm see a rank's own clips. Default: a batch trains alike on any number of ranks.",
     )
 
+    quantizer: Literal["codebook", "fsq", "lfq", "bsq"] = Field(
+        "codebook",
+        description="What makes codes of vectors: a learnt codebook; or, without one, rounding (FSQ, needs `levels`), "
+        "signs (LFQ, needs `bits`), signs on the unit sphere (BSQ, needs `bits`).",
+    )
+    levels: tuple[Annotated[int, Field(ge=2, le=256)], ...] = Field(
+        (), description="Levels of every channel of FSQ; n_codes is their product, embedding_dim their number."
+    )
+    bits: int | None = Field(
+        None, ge=1, le=20, description="Bits of a code of LFQ or BSQ; n_codes is 2^bits, embedding_dim is bits."
+    )
+    entropy_weight: float = Field(0.1, ge=0, description="Weight of the entropy loss of LFQ and BSQ.")
+    diversity_weight: float = Field(
+        1.0, ge=0, description="Weight of the codes' variety in the entropy loss, against certainty."
+    )
+    entropy_temperature: float = Field(
+        0.02, gt=0, description="Temperature of the entropy loss; BSQ's tau of 100 is 0.02."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes_of_the_quantizer(cls, tree: Any) -> Any:
+        """`n_codes` and `embedding_dim` follow from levels or bits."""
+        if not isinstance(tree, dict) or tree.get("quantizer", "codebook") == "codebook":
+            return tree
+        levels, bits = tree.get("levels"), tree.get("bits")
+        if tree["quantizer"] != "fsq" and isinstance(bits, int) and 1 <= bits <= 20:
+            levels = [2] * bits
+        if isinstance(levels, (list, tuple)) and levels and all(isinstance(level, int) for level in levels):
+            return {"n_codes": math.prod(levels), "embedding_dim": len(levels), **tree}
+        return tree
+
+    @model_validator(mode="after")
+    def _one_quantizer(self) -> Self:
+        wanted = {"fsq": "levels", "lfq": "bits", "bsq": "bits"}.get(self.quantizer)
+        for name in ("levels", "bits"):
+            if bool(getattr(self, name)) != (name == wanted):
+                raise ValueError(f"quantizer: {self.quantizer} {'needs' if name == wanted else 'has no'} `{name}`")
+        if wanted:
+            digits = self.levels or (2,) * (self.bits or 0)
+            if (self.n_codes, self.embedding_dim) != (math.prod(digits), len(digits)):
+                raise ValueError(
+                    f"these {wanted} make n_codes {math.prod(digits)} and embedding_dim {len(digits)}: "
+                    f"leave both out, instead of {self.n_codes} and {self.embedding_dim}"
+                )
+            if math.prod(digits) > 1 << 20:
+                raise ValueError(f"{math.prod(digits)} codes are too many: at most {1 << 20}")
+        return self
+
     @field_validator("downsample")
     @classmethod
     def _powers_of_two(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -35,7 +85,7 @@ class _ModelConfig(Config):
         return value
 
     @property
-    def levels(self) -> int:
+    def depth(self) -> int:
         """Number of strided convolutions: log2 of the largest factor."""
         return max(v.bit_length() - 1 for v in self.downsample)
 
@@ -87,7 +137,7 @@ class VqganConfig(_ModelConfig):
         if room is None:
             return 1
         least, scale = 1 + room, 1
-        for level in range(self.levels):
+        for level in range(self.depth):
             strided = factor >> level > 1
             least = max(least, scale * ((1 if strided else 2) + room))
             scale *= 2 if strided else 1
@@ -131,7 +181,7 @@ class DiscriminatorConfig(Config):
 
 
 class LossConfig(Config):
-    """Weights of the generator's losses."""
+    """Weights of the losses, and when and how the discriminators join."""
 
     l1_weight: float = Field(4.0, ge=0, description="L1 between clip and reconstruction.")
     l2_weight: float = Field(
@@ -139,12 +189,36 @@ class LossConfig(Config):
     )
     image_gan_weight: float = Field(1.0, ge=0, description="Adversarial loss of the image discriminator.")
     video_gan_weight: float = Field(1.0, ge=0, description="Adversarial loss of the video discriminator.")
+    gan_balance: Literal["fixed", "adaptive"] = Field(
+        "fixed",
+        description="`fixed`: the adversarial weights are what they say (TATS). `adaptive`: the adversarial loss of a "
+        "batch is scaled to the gradient that the reconstruction losses have at the decoder's last layer (VQGAN).",
+    )
     gan_feature_weight: float = Field(4.0, ge=0, description="Feature matching on both discriminators' maps.")
     perceptual_weight: float = Field(0.0, ge=0, description="LPIPS on one random frame a clip; needs `lpips_weights`.")
     lpips_weights: str | None = Field(
-        None, description="safetensors file with VGG16 and the LPIPS heads; needed when perceptual_weight > 0."
+        None,
+        description="File with VGG16: torchvision's vgg16-397923af.pth, or safetensors (LPIPS heads may be in it, else "
+        "torchmetrics' are taken). Needed when perceptual_weight > 0; alone, validation measures LPIPS.",
+    )
+    lpips_sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="sha256 that `lpips_weights` must have; null: only torchvision's file is checked, by its name.",
+    )
+    lpips_half_contrast: bool = Field(
+        False, description="Feed LPIPS images in [-0.5, 0.5] instead of the [-1, 1] that it was made for, as TATS does."
+    )
+    lpips_dropout: bool = Field(
+        False, description="Drop half of LPIPS's feature differences in training, as TATS does by oversight."
     )
     discriminator_start: int = Field(10_000, ge=0, description="Batches before the discriminators join.")
+    discriminator_warmup: int = Field(
+        0,
+        ge=0,
+        description="Batches from then on over which the adversarial and feature losses grow to their weights; the "
+        "discriminators learn at full weight meanwhile.",
+    )
 
 
 class AugmentConfig(Config):
@@ -176,7 +250,28 @@ class TokenizerTrainConfig(TrainConfig):
         OptimConfig(lr=3e-5, betas=(0.5, 0.9), weight_decay=0.0, optimizer="adam"),
         description="Adam of both discriminators.",
     )
+    forwards: Literal[1, 2] = Field(
+        1,
+        description="Passes of the tokenizer for a batch. 1 serves both phases. 2, as TATS: the discriminators' phase "
+        "makes its own after the generator's step, so codebook and norms are updated twice and other frames drawn.",
+    )
+    idle_discriminators: bool = Field(
+        False,
+        description="Run and step the discriminators with weight 0 before they join, as TATS does: only their running "
+        "statistics and Adam's count of steps change.",
+    )
     preview_clips: int = Field(4, ge=1, le=32, description="Held-out clips shown in every preview.")
+    warn_usage_below: float = Field(
+        0.03,
+        ge=0,
+        le=1,
+        description="Warn of a collapse when the perplexity of the held-out clips is below this share of the codes "
+        "that could occur in them.",
+    )
+    warn_restarts_above: float = Field(
+        0.5, ge=0, le=1, description="Warn when more than this share of the codes is restarted in every batch."
+    )
+    warn_after: int = Field(500, ge=0, description="Batches before the first such warning.")
 
 
 _VIDEOGPT: dict[str, dict[str, Any]] = {
@@ -198,9 +293,26 @@ _VIDEOGPT: dict[str, dict[str, Any]] = {
 }
 """Defaults of `kind: vqvae`: what VideoGPT trains with."""
 
+_PARITY: dict[str, dict[str, dict[str, Any]]] = {
+    "vqgan": {
+        "model": {"parity": True},
+        "loss": {"lpips_half_contrast": True, "lpips_dropout": True},
+        "train": {"forwards": 2, "idle_discriminators": True},
+    },
+    "vqvae": {"model": {"parity": True}},
+}
+"""Defaults under `parity`. Not among them, because they are mere faults: the originals draw a new codebook when they
+resume, and count every batch twice under newer versions of their framework."""
+
 
 class TokenizerConfig(Config):
     """Section `tokenizer`. What is not set follows the paper of the model's kind."""
+
+    parity: bool = Field(
+        False,
+        description="Train with the original's quirks: model.parity, and for vqgan train.forwards 2, "
+        "train.idle_discriminators, loss.lpips_half_contrast and loss.lpips_dropout, where they are not set.",
+    )
 
     model: TokenizerModelConfig = Field(
         default_factory=VqganConfig, description="Architecture: `kind: vqgan` (TATS) or `kind: vqvae` (VideoGPT)."
@@ -212,19 +324,29 @@ class TokenizerConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_kind(cls, tree: Any) -> Any:
-        if not isinstance(tree, dict) or _kind(tree.get("model", {})) != "vqvae":
+        if not isinstance(tree, dict):
             return tree
-        loss, train = tree.get("loss", {}), tree.get("train", {})
-        if isinstance(loss, dict):
-            loss = _VIDEOGPT["loss"] | loss
-        if isinstance(train, dict) and isinstance(train.get("generator", {}), dict):
-            train = {**train, "generator": _VIDEOGPT["generator"] | train.get("generator", {})}
-        return {**tree, "loss": loss, "train": train}
+        kind = _kind(tree.get("model", {}))
+        if kind == "vqvae":
+            tree = _with_defaults(tree, {"loss": _VIDEOGPT["loss"]})
+            train = tree.get("train", {})
+            if isinstance(train, dict):
+                tree = {**tree, "train": _with_defaults(train, {"generator": _VIDEOGPT["generator"]})}
+        if tree.get("parity") is True and kind in _PARITY:
+            tree = _with_defaults(tree, _PARITY[kind])
+        return tree
+
+    @model_validator(mode="after")
+    def _losses_fit_the_model(self) -> TokenizerConfig:
+        if self.loss.perceptual_weight > 0 and self.model.image_channels not in (1, 3):
+            raise ValueError(
+                f"LPIPS sees images of 1 or 3 channels, not {self.model.image_channels}: set loss.perceptual_weight 0"
+            )
+        return self
 
 
-class TokensConfig(Config):
-    """Section `tokens`: encoding the shards into the token store. One shard becomes one part."""
-
-    batch_size: int = Field(8, ge=1, description="Clips in one forward pass; the last batch of a shard is padded.")
-    row_group_rows: int = Field(128, ge=1, description="Rows in a Parquet row group.")
-    threads: int = Field(1, ge=1, description="torch threads of an encoding worker on the CPU.")
+def _with_defaults(tree: dict[str, Any], defaults: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """`tree` with what its sections leave unset; a section that is no mapping is left for the validation to refuse."""
+    sections = {name: tree.get(name, {}) for name in defaults}
+    filled = {name: defaults[name] | given for name, given in sections.items() if isinstance(given, dict)}
+    return tree | filled

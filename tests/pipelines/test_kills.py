@@ -83,6 +83,55 @@ def test_killed_at_every_point(made: Recipe, tmp_path: Path, point: str) -> None
     kill_and_rerun(made, tmp_path, point)
 
 
+DIRECT = ("tokens.source=clips", "tokens.cond_frames=1")
+"""Tokens from the videos themselves."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(made: Recipe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A token store made with `DIRECT`."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    recipe, artefact = prepare(made, folder, "tokens")
+    shutil.copytree(made.folder("clips"), folder / "run" / "clips")
+    assert vtok("tokenize", recipe, *DIRECT).returncode in CODES
+    return digests(artefact)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("point", worker_points("tokens") + driver_points("tokens"))
+def test_killed_while_videos_become_tokens(
+    made: Recipe, undisturbed: dict[str, str], tmp_path: Path, point: str
+) -> None:
+    recipe, artefact = prepare(made, tmp_path, "tokens")
+    shutil.copytree(made.folder("clips"), tmp_path / "run" / "clips")
+    mark = tmp_path / "mark"
+    first = vtok("tokenize", recipe, *DIRECT, VTOK_CRASH_AT=point, VTOK_CRASH_MARK=str(mark))
+    assert mark.exists(), f"{point} was not reached: {first.stderr}"
+    if point in driver_points("tokens"):
+        assert first.returncode == -signal.SIGKILL
+        first = vtok("tokenize", recipe, *DIRECT, "cluster.workers=3")
+    assert first.returncode in CODES, first.stderr
+    assert digests(artefact) == undisturbed
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_while_a_store_is_taken_over(
+    made: Recipe, undisturbed: dict[str, str], tmp_path: Path, moment: str
+) -> None:
+    """The store holds the tokens of the shards; then its recipe asks for those of the videos."""
+    recipe, artefact = prepare(made, tmp_path, "tokens")
+    for kind in ("clips", "tokens"):
+        shutil.copytree(made.folder(kind), tmp_path / "run" / kind)
+    mark, point = tmp_path / "mark", f"tokens:replan:{moment}"
+    first = vtok("tokenize", recipe, *DIRECT, VTOK_CRASH_AT=point, VTOK_CRASH_MARK=str(mark))
+    assert mark.exists() and first.returncode == -signal.SIGKILL, first.stderr
+    assert not (artefact / CARD_NAME).exists()
+    again = vtok("tokenize", recipe, *DIRECT)
+    assert again.returncode in CODES, again.stderr
+    assert digests(artefact) == undisturbed
+
+
 def start(kind: str, recipe: Path, **environment: str) -> subprocess.Popen[str]:
     """The command in a session of its own, as a terminal would start it."""
     return subprocess.Popen(

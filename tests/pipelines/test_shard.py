@@ -170,7 +170,7 @@ def test_a_timeout_is_tried_again_on_rerun(tmp_path: Path) -> None:
         def decode(self, path: str, rows: list[object], **options: object) -> object:
             return Failed((i, VideoError("timeout", "more than 60 s of CPU time")) for i in range(len(rows)))
 
-    worker.child = Slow()  # type: ignore[assignment]
+    worker.decoder.child = Slow()  # type: ignore[assignment]
     units = job.units
     (folder / "_vtok.json").unlink()
     slow = worker.make(units[1].name, units[1].payload)
@@ -190,7 +190,7 @@ def test_a_killed_decoding_process_costs_no_clip(made: Recipe, copy_of: Copy) ->
     folder = settings.folder("shards")
     job = shard_job(settings)
     worker = job.worker(*job.init)
-    child, kills = worker.child, []
+    child, kills = worker.decoder.child, []
 
     class Killing:
         def decode(self, path: str, rows: list[object], **options: object) -> DecodeRun:
@@ -208,7 +208,7 @@ def test_a_killed_decoding_process_costs_no_clip(made: Recipe, copy_of: Copy) ->
             run._messages = killed  # type: ignore[method-assign, assignment]
             return run
 
-    worker.child = Killing()
+    worker.decoder.child = Killing()
     for unit in job.units:
         worker.make(unit.name, unit.payload)
     child.close()

@@ -83,7 +83,7 @@ def _outcome(folder: Path, wanted: Any, verify: bool) -> str:
 KINDS = {"part", "flat", "_index.parquet", "_vtok.json", "_plan.json", "_rejects.parquet"}
 
 
-@pytest.mark.parametrize("step", [37, pytest.param(1, marks=[pytest.mark.soak, pytest.mark.timeout(3000)])])
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=[pytest.mark.soak, pytest.mark.timeout(3000)])])
 def test_a_flipped_bit_never_gives_a_wrong_token(
     made: Path, tmp_path: Path, step: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,7 +127,7 @@ def test_truncation_is_seen(made: Path, tmp_path: Path) -> None:
             counts[kind, _outcome(folder, wanted, verify=True)] += 1
             shutil.rmtree(folder)
     assert {outcome for _, outcome in counts} <= {"detected", "identical"}, counts
-    assert {outcome for kind, outcome in counts if kind in ("part", "_index.parquet", "_vtok.json")} == {"detected"}
+    assert {outcome for kind, outcome in counts if kind in ("part", "_index.parquet")} == {"detected"}
 
 
 def test_a_damaged_cache_is_repaired_and_counted(made: Path, tmp_path: Path) -> None:

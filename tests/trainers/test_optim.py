@@ -11,18 +11,18 @@ from trainers.optim import clip_gradients, learning_rate
 
 def test_constant() -> None:
     config = OptimConfig(lr=0.5)
-    assert [learning_rate(config, step, 10) for step in (0, 5, 9)] == [0.5, 0.5, 0.5]
+    assert [learning_rate(config, step, 10, batch_size=8) for step in (0, 5, 9)] == [0.5, 0.5, 0.5]
 
 
 def test_warm_up_then_cosine() -> None:
     config = OptimConfig(lr=1.0, warmup_steps=4, schedule="cosine")
-    values = [learning_rate(config, step, 12) for step in range(13)]
+    values = [learning_rate(config, step, 12, batch_size=8) for step in range(13)]
     assert values[:4] == [0.25, 0.5, 0.75, 1.0]
     assert values[4] == 1.0
     assert values[8] == pytest.approx(0.5)
     assert values[6] == pytest.approx(0.5 * (1 + 2**-0.5))
     assert values[12] == pytest.approx(0.0, abs=1e-15)
-    assert learning_rate(config, 50, 12) == pytest.approx(0.0, abs=1e-15), "never rises again"
+    assert learning_rate(config, 50, 12, batch_size=8) == pytest.approx(0.0, abs=1e-15), "never rises again"
 
 
 def _parameters(scale: float) -> list[list[torch.nn.Parameter]]:

@@ -14,7 +14,7 @@ import yaml
 from schemas.config import Recipe
 from schemas.errors import IntegrityError
 from tests.trainers.making import losses, prepare, same_weights
-from trainers.tokenizer import TokenizerTask, train_tokenizer
+from trainers.tokenizer import TokenizerTask, TrainBatch, train_tokenizer
 from vtok import artefacts
 from vtok.tokenizers.load import load_tokenizer
 from vtok.tokenizers.vqvae import VQVAE
@@ -86,7 +86,7 @@ def test_a_stopped_run_resumes_exactly(
     recipe = _recipe(inputs, tmp_path / "run")
     step_once = TokenizerTask.train_step
 
-    def stops(self: TokenizerTask, batch: torch.Tensor, step: int) -> dict[str, float]:
+    def stops(self: TokenizerTask, batch: TrainBatch, step: int) -> dict[str, float]:
         if step == 20:
             raise RuntimeError("the machine went away")
         return step_once(self, batch, step)

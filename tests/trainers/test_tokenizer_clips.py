@@ -13,6 +13,7 @@ from schemas.config import Recipe
 from schemas.errors import UsageError
 from tests.trainers.making import settings
 from trainers.tokenizer import RUN_ONLY, TokenizerTask
+from trainers.tokenizer_validation import HeldOut
 
 
 def _task(inputs: Path, **train: Any) -> TokenizerTask:
@@ -23,7 +24,7 @@ def _task(inputs: Path, **train: Any) -> TokenizerTask:
 
 def _batches(inputs: Path, count: int, start: int = 0, **train: Any) -> list[torch.Tensor]:
     stream = _task(inputs, **train).batches(start)
-    return list(itertools.islice(stream, count))
+    return [batch.video_bcthw for batch in itertools.islice(stream, count)]
 
 
 def test_decoding_in_workers_changes_nothing(inputs: Path) -> None:
@@ -50,7 +51,10 @@ def test_random_crops_and_mirrors(inputs: Path) -> None:
 
 
 def test_held_out_clips_are_never_changed(inputs: Path) -> None:
-    held_out = [_task(inputs, augment=augment)._load_held_out() for augment in ({}, {"crop": 8, "flip": True})]
+    held_out = []
+    for augment in ({}, {"crop": 8, "flip": True}):
+        recipe = _task(inputs, augment=augment).recipe
+        held_out.append(HeldOut(recipe, inputs, 4).video_bcthw)
     assert torch.equal(*held_out)
 
 

@@ -14,7 +14,20 @@ import typer
 from typer.core import TyperGroup
 
 from schemas.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, VtokError
-from vtok.cli import config, data, demo, doctor, evaluate, report, sample, status, tokenize_clips, tokens, train
+from vtok.cli import (
+    config,
+    convert,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    report,
+    sample,
+    status,
+    tokenize_clips,
+    tokens,
+    train,
+)
 
 _ORDER = ("demo", "doctor", "recipes", "config", "data", "train", "tokenize", "sample", "evaluate", "report")
 
@@ -50,6 +63,7 @@ app.command("tokenize", rich_help_panel=_WORK)(tokenize_clips.tokenize)
 app.command("sample", rich_help_panel=_WORK)(sample.sample)
 app.command("evaluate", rich_help_panel=_WORK)(evaluate.evaluate)
 app.command("report", rich_help_panel=_WORK)(report.report)
+app.command("convert", rich_help_panel=_WORK)(convert.convert)
 app.add_typer(tokens.app, name="tokens", rich_help_panel=_LOOK)
 app.command("status", rich_help_panel=_LOOK)(status.status)
 

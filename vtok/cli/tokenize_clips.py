@@ -1,4 +1,4 @@
-"""`vtok tokenize`: shards and a tokenizer become a token store."""
+"""`vtok tokenize`: clips and a tokenizer become a token store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vtok.cli.common import (
 def tokenize(
     recipe: RecipeArgument, overrides: Overrides = None, ray_address: RayAddress = None, dry_run: DryRun = False
 ) -> int:
-    """Encode the shards once into a Parquet token store."""
+    """Encode every clip once into a Parquet token store; a store whose clips changed is brought up to date."""
     parsed = with_address(read_recipe(recipe, overrides), ray_address)
     from pipelines.runtime import run_job
     from pipelines.tokenize_clips import tokenize_job

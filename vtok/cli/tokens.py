@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vtok import console
-from vtok.cli.tokens_exchange import export_command, import_command
+from vtok.cli import tokens_at, tokens_check, tokens_exchange, tokens_look, tokens_repair
 
 app = typer.Typer(help="Look into a token store.", no_args_is_help=True)
 
@@ -31,16 +31,10 @@ def info(path: Store, as_json: Annotated[bool, typer.Option("--json", help="For 
     return 0
 
 
-@app.command()
-def check(path: Store) -> int:
-    """Verify every byte of the store against its index and checksums."""
-    from vtok.tokens.store import TokenStore
-
-    store = TokenStore(path)
-    rows = store.check()
-    console.say(f"sound: {console.count(rows, 'clips')} in {console.count(len(store.parts), 'parts')}")
-    return 0
-
-
-app.command("export")(export_command)
-app.command("import")(import_command)
+app.command("stats")(tokens_look.stats)
+app.command("check")(tokens_check.check)
+app.command("diff")(tokens_check.diff)
+app.command("at")(tokens_at.at)
+app.command("repair")(tokens_repair.repair)
+app.command("export")(tokens_exchange.export_command)
+app.command("import")(tokens_exchange.import_command)

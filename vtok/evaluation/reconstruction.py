@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+SSIM_LEAST_SIDE = 11
+"""Pixels that both sides of a frame must have for SSIM's window."""
 
 
 def psnr(recon_bcthw: Float[Tensor, "b c t h w"], video_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, " b"]:
@@ -16,6 +19,23 @@ def psnr(recon_bcthw: Float[Tensor, "b c t h w"], video_bcthw: Float[Tensor, "b 
     recon = recon_bcthw.clamp(-0.5, 0.5)
     pairs = zip(recon, video_bcthw, strict=True)
     return torch.stack([peak_signal_noise_ratio(a, b, data_range=1.0) for a, b in pairs])
+
+
+def ssim(recon_bcthw: Float[Tensor, "b c t h w"], video_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, " b"]:
+    """Structural similarity (https://doi.org/10.1109/TIP.2003.819861) of each clip, at most 1: the mean of its frames.
+
+    Gaussian window of 11 pixels and sigma 1.5, values in [-0.5, 0.5]; the reconstruction is clamped to them first. Both
+    sides must have `SSIM_LEAST_SIDE` pixels or more.
+    """
+    recon = recon_bcthw.clamp(-0.5, 0.5)
+    clips = zip(recon.movedim(2, 1), video_bcthw.movedim(2, 1), strict=True)
+    return torch.stack([_ssim_of_frames(a, b) for a, b in clips])
+
+
+def _ssim_of_frames(a_tchw: Tensor, b_tchw: Tensor) -> Tensor:
+    value = structural_similarity_index_measure(a_tchw, b_tchw, data_range=1.0)
+    assert isinstance(value, Tensor)
+    return value
 
 
 def psnr_of_best_constant_frame(video_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, " b"]:

@@ -60,9 +60,11 @@ def write_shard(
 
 
 def _seal(before: Any, footer: dict[str, Any]) -> bytes:
-    """The footer as JSON; its `sha256` covers all bytes before its own member and the footer without that key."""
+    """The footer as JSON. `samples_sha256` covers all bytes before its own member: what the shard holds, whatever plan
+    it belongs to. `sha256` covers them and the footer without these two keys."""
+    samples = before.hexdigest()
     before.update(_json(footer))
-    return _json({**footer, "sha256": before.hexdigest()})
+    return _json({**footer, "samples_sha256": samples, "sha256": before.hexdigest()})
 
 
 def _json(value: dict[str, Any]) -> bytes:
@@ -84,10 +86,27 @@ def verify_shard(path: Path) -> dict[str, Any]:
             left -= len(block)
         tail = stream.read()
     with tarfile.open(fileobj=member, mode="w:", format=tarfile.USTAR_FORMAT) as tar:
-        _add(tar, FOOTER_MEMBER, _seal(digest, footer))
+        _add(tar, FOOTER_MEMBER, _seal(digest, _described(footer)))
     if tail.rstrip(b"\0") != member.getvalue().rstrip(b"\0"):
         raise IntegrityError("the shard's bytes are not those that were written", at=str(path), hint=_HINT)
-    return footer
+    return _described(footer)
+
+
+def _described(footer: dict[str, Any]) -> dict[str, Any]:
+    """A footer without what sealing added."""
+    return {key: value for key, value in footer.items() if key not in ("samples_sha256", "sha256")}
+
+
+def samples_digest(path: Path) -> str:
+    """sha256 of a shard's samples, from its footer; equal for equal clips, whatever plan the shard belongs to.
+
+    Raises:
+        IntegrityError: the shard is truncated or damaged, or of a vtok that did not note it.
+    """
+    footer = _find_footer(path)[1]
+    if "samples_sha256" not in footer:
+        raise IntegrityError("the shard does not say what it holds: an older vtok made it", at=str(path), hint=_HINT)
+    return str(footer["samples_sha256"])
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -103,7 +122,7 @@ def read_footer(path: Path) -> dict[str, Any]:
     Raises:
         IntegrityError: the shard is truncated or damaged.
     """
-    return _find_footer(path)[1]
+    return _described(_find_footer(path)[1])
 
 
 def _find_footer(path: Path) -> tuple[int, dict[str, Any]]:
@@ -130,7 +149,6 @@ def _find_footer(path: Path) -> tuple[int, dict[str, Any]]:
         header = tarfile.TarInfo.frombuf(tail[start : start + tarfile.BLOCKSIZE], "ascii", "strict")
         body = start + tarfile.BLOCKSIZE
         footer = dict(json.loads(tail[body : body + header.size]))
-        footer.pop("sha256", None)
         return size - length + start, footer
     except (tarfile.TarError, OSError, ValueError) as error:
         raise IntegrityError(f"the shard cannot be read: {error}", at=str(path), hint=_HINT) from error

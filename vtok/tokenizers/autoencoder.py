@@ -18,6 +18,8 @@ from vtok.tokenizers.axial import draw_attention
 from vtok.tokenizers.base import fingerprint_of
 from vtok.tokenizers.codebook import Codebook, CodebookOutput, GeneratorDraws
 from vtok.tokenizers.layers import SamePadConv3d, default_generator, draw_weights
+from vtok.tokenizers.precision import full_precision
+from vtok.tokenizers.quantizers import FSQ, BinaryQuantizer
 from vtok.video.transforms import PIXEL_RANGE, RESIZE_POLICY
 
 
@@ -48,6 +50,31 @@ def strides(downsample: tuple[int, int, int]) -> list[tuple[int, int, int]]:
         t, h, w = (2 if count > level else 1 for count in halvings)
         levels.append((t, h, w))
     return levels
+
+
+def _quantizer(config: VqganConfig | VqvaeConfig, generator: torch.Generator) -> Codebook | FSQ | BinaryQuantizer:
+    """What makes codes; the name of the sub-module is `codebook`, whatever it is."""
+    if config.quantizer == "fsq":
+        return FSQ(config.levels)
+    if config.quantizer != "codebook":
+        return BinaryQuantizer(
+            config.embedding_dim,
+            config.quantizer,
+            commitment_weight=config.commitment_weight,
+            entropy_weight=config.entropy_weight,
+            diversity_weight=config.diversity_weight,
+            temperature=config.entropy_temperature,
+        )
+    return Codebook(
+        config.n_codes,
+        config.embedding_dim,
+        decay=config.ema_decay,
+        commitment_weight=config.commitment_weight,
+        random_restart=config.random_restart,
+        restart_threshold=config.restart_threshold,
+        parity=config.parity,
+        generator=generator,
+    )
 
 
 class VideoAutoencoder(nn.Module):
@@ -81,16 +108,7 @@ class VideoAutoencoder(nn.Module):
         self.post_vq_conv = post_vq_conv
         draw_weights(self, generator)
         draw_attention(self, generator)
-        self.codebook = Codebook(
-            config.n_codes,
-            config.embedding_dim,
-            decay=config.ema_decay,
-            commitment_weight=config.commitment_weight,
-            random_restart=config.random_restart,
-            restart_threshold=config.restart_threshold,
-            parity=config.parity,
-            generator=generator,
-        )
+        self.codebook = _quantizer(config, generator)
 
     @property
     def codebook_size(self) -> int:
@@ -99,6 +117,11 @@ class VideoAutoencoder(nn.Module):
     @property
     def downsample(self) -> tuple[int, int, int]:
         return self.config.downsample
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.pre_vq_conv.conv.weight.device
 
     @property
     def fingerprint(self) -> str:
@@ -126,14 +149,25 @@ class VideoAutoencoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, video_bcthw: Float[Tensor, "b c t h w"]) -> Int[Tensor, "b t2 h2 w2"]:
-        """int64 codes of a video in [-0.5, 0.5].
+        """int64 codes of a video in [-0.5, 0.5], computed in float32.
+
+        On a CPU, clips go through one by one, so that a clip's codes do not depend on its batch: kernels round
+        differently for other shapes. On a GPU they go together, and batches of one shape give a clip the same codes in
+        every slot; pad the last batch.
 
         Raises:
             RuntimeError: in training mode, where batch norm would make the codes depend on the batch.
         """
         if self.training:
             raise RuntimeError("encode() needs eval mode: call tokenizer.eval() first")
-        return self.quantize(video_bcthw).codes_bthw
+        clips = video_bcthw.split(1) if video_bcthw.device.type == "cpu" else (video_bcthw,)
+        return torch.cat([self._encode(clip_bcthw) for clip_bcthw in clips])
+
+    def _encode(self, video_bcthw: Tensor) -> Tensor:
+        with full_precision(video_bcthw.device):
+            z_bcthw = self.latents(video_bcthw).float()
+            codes_bn = self.codebook.nearest(z_bcthw.flatten(2).transpose(1, 2))
+        return codes_bn.unflatten(1, z_bcthw.shape[2:])
 
     def decode(self, codes_bthw: Int[Tensor, "b t h w"]) -> Float[Tensor, "b c t2 h2 w2"]:
         """The video of codes in 0..codebook_size-1: around [-0.5, 0.5], not clamped."""

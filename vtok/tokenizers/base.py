@@ -13,7 +13,19 @@ from torch import Tensor
 from schemas.config.base import Config, canonical
 
 # Fields that steer training only: two tokenizers that differ in them alone give the same codes and videos.
-_TRAINING_FIELDS = frozenset({"random_restart", "restart_threshold", "ema_decay", "commitment_weight", "parity"})
+_TRAINING_FIELDS = frozenset(
+    {
+        "random_restart",
+        "restart_threshold",
+        "ema_decay",
+        "commitment_weight",
+        "parity",
+        "entropy_weight",
+        "diversity_weight",
+        "entropy_temperature",
+    }
+)
+_QUANTIZER_FIELDS = frozenset({"quantizer", "levels", "bits"})
 _DECIDING = ("encoder.", "decoder.", "pre_vq_conv.", "post_vq_conv.", "codebook.embeddings")
 
 
@@ -62,6 +74,8 @@ def fingerprint_of(
         policy: how a frame is brought to its resolution.
     """
     architecture = {name: value for name, value in config.plain().items() if name not in _TRAINING_FIELDS}
+    if architecture.get("quantizer") == "codebook":  # as before there were others: stores keep their fingerprints
+        architecture = {name: value for name, value in architecture.items() if name not in _QUANTIZER_FIELDS}
     facts = {"architecture": architecture, "input_range": list(input_range), "resize": policy}
     digest = hashlib.sha256(canonical(facts))
     for name in sorted(tensors):

@@ -127,7 +127,7 @@ def encode_long(
     tokenizer: VideoAutoencoder, video_bcthw: Float[Tensor, "b c t h w"], chunk: int = CHUNK
 ) -> Int[Tensor, "b t2 h2 w2"]:
     """`tokenizer.encode(video_bcthw)` in chunks; see `encode_chunks`. The video may lie on another device."""
-    device = tokenizer.codebook.embeddings.device
+    device = tokenizer.device
     parts = encode_chunks(
         tokenizer, lambda start, stop: video_bcthw[:, :, start:stop].to(device), video_bcthw.shape[2], chunk
     )

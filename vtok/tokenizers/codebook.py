@@ -22,8 +22,11 @@ from torch import Tensor, nn
 from vtok.tokenizers.collective import from_first_rank, rows_of_all_ranks, sum_over_ranks, world_size
 from vtok.tokenizers.layers import default_generator
 
-# Distances held at once: 2^23 float32 values are 32 MiB.
-_MAX_DISTANCES = 1 << 23
+# Distances held at once. A CPU is fastest while they stay near its caches (2^22 float32 values are 16 MiB), a GPU when
+# there are enough of them to fill it.
+_MAX_DISTANCES = 1 << 22
+_MAX_DISTANCES_GPU = 1 << 26
+_GROUP = 128
 _EPS = 1e-7
 _TILE_STD = 0.01
 
@@ -154,12 +157,16 @@ class Codebook(nn.Module):
         not depend on its neighbours.
         """
         squares_k = self.embeddings.square().sum(1)
-        step = max(1, _MAX_DISTANCES // self.n_codes)
-        clips = []
-        for z_nc in z_bnc:
-            chunks = [torch.addmm(squares_k, part, self.embeddings.T, alpha=-2).argmin(1) for part in z_nc.split(step)]
-            clips.append(torch.cat(chunks))
-        return torch.stack(clips)
+        step = max(1, (_MAX_DISTANCES_GPU if z_bnc.is_cuda else _MAX_DISTANCES) // self.n_codes)
+        room = z_bnc.new_empty(min(step, z_bnc.shape[1]), self.n_codes)
+        codes_bn = torch.empty(z_bnc.shape[:2], dtype=torch.int64, device=z_bnc.device)
+        for z_nc, codes_n in zip(z_bnc, codes_bn, strict=True):
+            for part_nc, out_n in zip(z_nc.split(step), codes_n.split(step), strict=True):
+                # |z - e|^2 less |z|^2, in the same memory every time: fresh pages cost as much as the comparison.
+                distances_nk = room[: len(part_nc)].copy_(squares_k)
+                torch.addmm(distances_nk, part_nc, self.embeddings.T, alpha=-2, out=distances_nk)
+                out_n.copy_(_argmin(distances_nk))
+        return codes_bn
 
     def lookup(self, codes_bthw: Int[Tensor, "b t h w"]) -> Float[Tensor, "b c t h w"]:
         """The vectors of codes."""
@@ -218,6 +225,21 @@ class Codebook(nn.Module):
         state_dict.setdefault(prefix + "initialized", torch.ones((), dtype=torch.bool))
         self._seen_initialized = False
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _argmin(values_nk: Float[Tensor, "n k"]) -> Int[Tensor, " n"]:
+    """`values_nk.argmin(1)`, the first where several are least.
+
+    On a CPU a minimum runs three times as fast as its position: so first the least of every group of columns, then the
+    position in the group that has it.
+    """
+    rows, columns = values_nk.shape
+    if values_nk.is_cuda or columns % _GROUP or columns <= _GROUP:
+        return values_nk.argmin(1)
+    groups_ngk = values_nk.unflatten(1, (-1, _GROUP))
+    group_n = groups_ngk.amin(2).argmin(1)
+    inside_n = groups_ngk[torch.arange(rows), group_n].argmin(1)
+    return group_n * _GROUP + inside_n
 
 
 def _sum_by_code(rows_nc: Tensor, codes_n: Tensor, n_codes: int) -> Float[Tensor, "k c"]:

@@ -9,8 +9,8 @@ from pydantic import TypeAdapter
 
 from schemas.config.tokenizer import TokenizerModelConfig, VqganConfig, VqvaeConfig
 from schemas.errors import IntegrityError
-from schemas.paths import as_path
 from vtok import artefacts
+from vtok.convert.published import located
 from vtok.tokenizers.autoencoder import VideoAutoencoder
 from vtok.tokenizers.vqgan import VQGAN
 from vtok.tokenizers.vqvae import VQVAE
@@ -27,18 +27,19 @@ def build_tokenizer(config: VqganConfig | VqvaeConfig, generator: torch.Generato
     return VQVAE(config, generator) if isinstance(config, VqvaeConfig) else VQGAN(config, generator)
 
 
-def load_tokenizer(folder: str | Path, device: str | torch.device = "cpu") -> VideoAutoencoder:
-    """The tokenizer of a finished run, in eval mode, without gradients.
+def load_tokenizer(path_or_name: str | Path, device: str | torch.device = "cpu") -> VideoAutoencoder:
+    """The tokenizer of a finished run or of a published checkpoint, in eval mode, without gradients.
 
     Args:
-        folder: the artefact's folder (holds tokenizer.safetensors, tokenizer.yaml and the card).
+        path_or_name: the artefact's folder (holds tokenizer.safetensors, tokenizer.yaml and the card), the run's, or a
+            published name (`vtok.convert.published.PUBLISHED`), whose file is converted when it is first used.
         device: where to put it.
 
     Raises:
-        UsageError: no finished tokenizer is there.
+        UsageError: no finished tokenizer is there; for a published name, which file is wanted and where.
         IntegrityError: the weights are not those that the card seals.
     """
-    folder = as_path(folder)
+    folder = located(path_or_name, "tokenizer")
     card = artefacts.load(folder, "tokenizer")
     tensors, description = read_weights(folder, "tokenizer", card.index_sha256)
     model: VqganConfig | VqvaeConfig = TypeAdapter(TokenizerModelConfig).validate_python(description["model"])

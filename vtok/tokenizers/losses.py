@@ -5,7 +5,8 @@ VideoGPT's VQ-VAE has its squared error and the commitment loss only: no discrim
 Pure functions: the caller makes the reconstruction once, chooses the frames and owns the optimisers. The terms, their
 weights and the order in which the discriminators see batches are TATS's. Deviation on purpose: passes through a
 discriminator that cannot change a loss (before `discriminator_start`, or with weight 0) are left out;
-`always_run=True` makes them, for the sake of the running statistics.
+`always_run=True` makes them, for the sake of the running statistics. Options that TATS does not have: `adaptive_weight`
+is VQGAN's (https://arxiv.org/abs/2012.09841, section 3.2); `discriminator_warmup` lets the adversarial losses grow.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from schemas.config.tokenizer import LossConfig
 from vtok.tokenizers.autoencoder import Reconstruction
+from vtok.tokenizers.collective import sum_over_ranks, world_size
 from vtok.tokenizers.discriminators import Discriminators
 from vtok.tokenizers.lpips import LPIPS
 
@@ -30,12 +32,12 @@ def l1(a: Float[Tensor, "*shape"], b: Float[Tensor, "*shape"]) -> Float[Tensor, 
 
 def hinge_d_loss(real_logits: Float[Tensor, "*real"], fake_logits: Float[Tensor, "*fake"]) -> Float[Tensor, ""]:
     """0.5 (mean relu(1 - real) + mean relu(1 + fake)) (https://arxiv.org/abs/1705.02894)."""
-    return 0.5 * (F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean())
+    return 0.5 * (F.relu(1 - real_logits.float()).mean() + F.relu(1 + fake_logits.float()).mean())
 
 
 def vanilla_d_loss(real_logits: Float[Tensor, "*real"], fake_logits: Float[Tensor, "*fake"]) -> Float[Tensor, ""]:
     """0.5 (mean softplus(-real) + mean softplus(fake)) (https://arxiv.org/abs/1406.2661)."""
-    return 0.5 * (F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean())
+    return 0.5 * (F.softplus(-real_logits.float()).mean() + F.softplus(fake_logits.float()).mean())
 
 
 DISCRIMINATOR_LOSSES = {"hinge": hinge_d_loss, "vanilla": vanilla_d_loss}
@@ -43,18 +45,48 @@ DISCRIMINATOR_LOSSES = {"hinge": hinge_d_loss, "vanilla": vanilla_d_loss}
 
 def generator_adversarial(fake_logits: Float[Tensor, "*fake"]) -> Float[Tensor, ""]:
     """-mean(fake)."""
-    return -fake_logits.mean()
+    return -fake_logits.float().mean()
 
 
 def feature_matching(fake_features: list[Tensor], real_features: list[Tensor]) -> Float[Tensor, ""]:
     """Sum over all maps but the logits of L1(fake, real); gradients reach the fakes only."""
     pairs = list(zip(fake_features, real_features, strict=True))[:-1]
-    return torch.stack([l1(fake, real.detach()) for fake, real in pairs]).sum()
+    return torch.stack([l1(fake.float(), real.detach().float()) for fake, real in pairs]).sum()
 
 
 def discriminator_factor(config: LossConfig, batch: int) -> float:
-    """0.0 for the first `discriminator_start` batches of the run (counted from 0), 1.0 from then on."""
+    """What the discriminators' own losses are multiplied with: 0.0 for the first `discriminator_start` batches of the
+    run (counted from 0), 1.0 from then on."""
     return 0.0 if batch < config.discriminator_start else 1.0
+
+
+def adversarial_factor(config: LossConfig, batch: int) -> float:
+    """What the generator's adversarial and feature losses are multiplied with: as `discriminator_factor`, but growing
+    linearly to 1.0 over the first `discriminator_warmup` batches."""
+    since = batch - config.discriminator_start
+    return min(1.0, (since + 1) / (config.discriminator_warmup + 1)) if since >= 0 else 0.0
+
+
+_LARGEST_ADAPTIVE_WEIGHT = 1e4
+_ADAPTIVE_EPS = 1e-4
+
+
+def adaptive_weight(
+    recon_loss: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_layer: Float[Tensor, "*shape"]
+) -> Float[Tensor, ""]:
+    """VQGAN's lambda: |gradient of the reconstruction losses| / (|gradient of the adversarial loss| + 1e-4), at most
+    1e4, without a graph of its own. The gradients are those of the batch of all ranks.
+
+    Args:
+        recon_loss: the weighted reconstruction losses, perceptual ones included.
+        adversarial: the weighted adversarial loss.
+        last_layer: the weights that both gradients are taken for, usually the decoder's last convolution.
+    """
+    norms = []
+    for loss in (recon_loss, adversarial):
+        (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True)
+        norms.append((sum_over_ranks(gradient.float()) / world_size()).norm())
+    return (norms[0] / (norms[1] + _ADAPTIVE_EPS)).clamp(max=_LARGEST_ADAPTIVE_WEIGHT)
 
 
 def uses_discriminators(config: LossConfig) -> bool:
@@ -77,6 +109,8 @@ def generator_loss(
     factor: float,
     lpips: LPIPS | None = None,
     always_run: bool = False,
+    last_layer: Tensor | None = None,
+    generator: torch.Generator | None = None,
 ) -> tuple[Float[Tensor, ""], Scalars]:
     """Loss of encoder, decoder and codebook convolutions.
 
@@ -86,15 +120,18 @@ def generator_loss(
         frame_index_b: the frame of each clip, 0..t-1, that the image losses see.
         discriminators: may have `requires_grad` off: gradients pass through them to the reconstruction all the same.
             None: losses without them, which `always_run` cannot change.
-        factor: see `discriminator_factor`.
+        factor: see `adversarial_factor`.
         lpips: needed when `perceptual_weight` > 0.
         always_run: make also those discriminator passes that cannot change the loss.
+        last_layer: weights for `adaptive_weight`; needed with `gan_balance: adaptive`.
+        generator: draws LPIPS's dropout; needed with `lpips_dropout`.
 
     Returns:
-        The loss, and detached scalars by TATS's names. `aeloss` is the weighted adversarial term.
+        The loss, and detached scalars by TATS's names. `aeloss` is the weighted adversarial term, `gan_lambda` the
+        adaptive weight in it (1 where it is fixed).
 
     Raises:
-        ValueError: `perceptual_weight` > 0 without `lpips`.
+        ValueError: `perceptual_weight` > 0 without `lpips`, or what an option needs is missing.
     """
     recon_bcthw = output.recon_bcthw
     frames_bchw = pick_frames(video_bcthw, frame_index_b)
@@ -108,7 +145,10 @@ def generator_loss(
     if config.perceptual_weight > 0:
         if lpips is None:
             raise ValueError("perceptual_weight > 0 needs LPIPS")
-        perceptual_loss = config.perceptual_weight * lpips(frames_bchw, recon_frames_bchw).mean()
+        if config.lpips_dropout and generator is None:
+            raise ValueError("lpips_dropout needs a generator")
+        dropout = generator if config.lpips_dropout else None
+        perceptual_loss = config.perceptual_weight * lpips(frames_bchw, recon_frames_bchw, dropout).mean()
 
     image_d = discriminators.image_discriminator if discriminators else None
     video_d = discriminators.video_discriminator if discriminators else None
@@ -126,7 +166,14 @@ def generator_loss(
     if video_d and video_fake and match and config.video_gan_weight > 0:
         video_features = feature_matching(video_fake[1], video_d(video_bcthw)[1])
 
-    adversarial = factor * (config.image_gan_weight * g_image_loss + config.video_gan_weight * g_video_loss)
+    adversarial = config.image_gan_weight * g_image_loss + config.video_gan_weight * g_video_loss
+    gan_lambda = torch.ones_like(zero)
+    if config.gan_balance == "adaptive" and factor > 0 and adversarial.requires_grad:
+        if last_layer is None:
+            raise ValueError("an adaptive weight needs the decoder's last layer")
+        gan_lambda = adaptive_weight(recon_loss + perceptual_loss, adversarial, last_layer)
+        adversarial = gan_lambda * adversarial
+    adversarial = factor * adversarial
     gan_feature_loss = factor * config.gan_feature_weight * (image_features + video_features)
     loss = recon_loss + output.commitment_loss + adversarial + perceptual_loss + gan_feature_loss
     scalars = {
@@ -139,6 +186,7 @@ def generator_loss(
         "image_gan_feat_loss": image_features,
         "video_gan_feat_loss": video_features,
         "aeloss": adversarial,
+        "gan_lambda": gan_lambda,
         "gan_feat_loss": gan_feature_loss,
         "total_loss": loss,
     }

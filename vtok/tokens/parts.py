@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +55,7 @@ def write_tokens(
     point: str,
     mode: Mode = "exact",
     audio_codebook_size: int = 0,
+    made_by: Mapping[str, Any] | None = None,
 ) -> Part:
     """Writes one part.
 
@@ -68,13 +69,14 @@ def write_tokens(
         tokenizer: fingerprint, 64 hex characters.
         codebook_size: codes are below this.
         grid: (t, h, w) of every row; none: every row has its own.
-        plan: fingerprint of the artefact's plan.
+        plan: fingerprint of what the part is made from, or of the artefact's plan.
         split: of every row.
         rejects: rows of `schemas.clips.REJECTS`.
         row_group_rows: rows in a row group.
         point: prefix of the crash points.
         mode: how the codes were made.
         audio_codebook_size: audio codes are below this.
+        made_by: what else the footer says about how the codes were made, JSON-compatible.
 
     Raises:
         ValueError: a row does not keep the contract.
@@ -101,6 +103,7 @@ def write_tokens(
         "perplexity": facts.perplexity,
         "entropy_bits": facts.entropy_bits,
         "dead_codes": facts.dead,
+        "made_by": dict(made_by or {}),
     }
     schema = tokens_schema(codebook_size, audio_codebook_size)
     columns = [_column(rows, field) for field in schema]

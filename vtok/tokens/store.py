@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Integer
 
+from schemas.card import CARD_NAME
 from schemas.errors import IntegrityError, UsageError
 from schemas.paths import as_path
 from schemas.tokens import code_type, tokens_schema
@@ -64,11 +65,19 @@ class TokenStore:
         self.card = artefacts.load(self.folder, "tokens")
         self.parts = artefacts.load_index(self.folder).to_pylist()
         facts = self.card.facts
-        self.tokenizer: str = facts["tokenizer"]
-        self.codebook_size: int = facts["codebook_size"]
-        self.ragged: bool = facts["grid"] is None
-        self.classes: list[str] = facts["classes"]
-        self.schema = tokens_schema(self.codebook_size, facts.get("audio_codebook_size", 0))
+        try:
+            self.tokenizer: str = facts["tokenizer"]
+            self.codebook_size: int = facts["codebook_size"]
+            self._grid = None if facts["grid"] is None else tuple(facts["grid"])
+            self.classes: list[str] = facts["classes"]
+            self.schema = tokens_schema(self.codebook_size, facts.get("audio_codebook_size", 0))
+        except (KeyError, TypeError) as error:
+            raise IntegrityError(
+                f"the card is damaged: {error}",
+                at=str(self.folder / CARD_NAME),
+                hint="delete the card and run the same command again: it is rebuilt",
+            ) from None
+        self.ragged = self._grid is None
         self._sha256 = {part["path"]: part["sha256"] for part in self.parts}
         self._verified: set[Path] = set()
 
@@ -79,13 +88,13 @@ class TokenStore:
         Raises:
             UsageError: the rows have grids of their own.
         """
-        if self.ragged:
+        if self._grid is None:
             raise UsageError(
                 "the rows of this store have different grids",
                 at=str(self.folder),
                 hint="read the grid of each row, or load crops of one size",
             )
-        t, h, w = self.card.facts["grid"]
+        t, h, w = self._grid
         return t, h, w
 
     def splits(self) -> dict[str, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 from schemas.errors import VtokError
@@ -49,3 +51,15 @@ def ffmpeg_binary() -> str:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError):
         raise VtokError("there is no ffmpeg program", at="PATH", hint=_HINT) from None
+
+
+def decoder_version(decoder: str) -> str:
+    """`pyav` or `ffmpeg` with its version, for example `pyav 18.1.0`.
+
+    Raises:
+        VtokError: there is no ffmpeg program.
+    """
+    if decoder == "pyav":
+        return f"pyav {importlib.metadata.version('av')}"
+    said = subprocess.run([ffmpeg_binary(), "-version"], capture_output=True, text=True, check=False).stdout.split()
+    return f"ffmpeg {said[2]}" if said[:2] == ["ffmpeg", "version"] else "ffmpeg"

@@ -1,0 +1,177 @@
+"""What `vtok tokenize` encodes: the clips of finished shards, or those of the manifest, decoded on the spot.
+
+Either way clips come in the parts that `pipelines.plan_shards` planned, and each part has a digest of what it holds, by
+which a later run knows whether its tokens are still those of these clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from pipelines.decode_clips import ClipDecoder
+from pipelines.manifest import Manifest, ManifestPart
+from pipelines.plan_shards import plan_shards
+from schemas.card import Card
+from schemas.clips import reject_row
+from schemas.config import Recipe
+from schemas.config.base import fingerprint
+from schemas.config.data import DataConfig, ShardsConfig
+from schemas.errors import IntegrityError
+from schemas.paths import as_path
+from vtok import artefacts
+from vtok.shards.reader import Clip, read_shard
+from vtok.shards.writer import samples_digest
+from vtok.stopwatch import Stopwatch
+from vtok.video.errors import VideoError
+from vtok.video.ffmpeg import decoder_version, ffmpeg_binary
+
+_FOOTERS_AT_ONCE = 16
+
+
+class InputPart(NamedTuple):
+    """The clips that become one part for each view.
+
+    Attributes:
+        stem: name of the part, without a suffix.
+        split: of its clips.
+        clips: how many are planned.
+        payload: where they are, for the worker's `ClipSource`.
+        digest: of what they are; other clips or other labels have another one.
+        frames: source frames to decode; 0: none.
+    """
+
+    stem: str
+    split: str
+    clips: int
+    payload: Any
+    digest: str
+    frames: int
+
+
+class ClipSource(Protocol):
+    """Gives a worker its clips."""
+
+    @property
+    def decoder(self) -> str:
+        """What decoded them, with its version if that is known."""
+        ...
+
+    def clips(self, payload: Any, rejects: list[dict[str, Any]]) -> Iterator[Clip]:
+        """The clips of one part, in order; adds to `rejects` those that cannot be had."""
+        ...
+
+
+class Inputs(NamedTuple):
+    """Everything that the job has to know.
+
+    Attributes:
+        card: of the shards or of the clips.
+        parts: in order of their names.
+        num_frames, resolution: of every clip.
+        decoding: what decides the frames of a clip.
+        make: makes a worker's source of clips.
+    """
+
+    card: Card
+    parts: list[InputPart]
+    num_frames: int
+    resolution: int
+    decoding: dict[str, Any]
+    make: Callable[[], ClipSource]
+
+
+def shard_inputs(recipe: Recipe) -> Inputs:
+    """The run's shards.
+
+    Raises:
+        UsageError: there are none, or they are not finished.
+    """
+    folder = recipe.folder("shards")
+    card = artefacts.load(folder, "shards")
+    index = artefacts.load_index(folder).to_pylist()
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+        digests = list(pool.map(partial(_digest_of_shard, folder), index))
+    parts = [
+        InputPart(Path(row["path"]).stem, row["split"], row["rows"], row, digest, 0)
+        for row, digest in zip(index, digests, strict=True)
+    ]
+    decoder = card.config.get("shards", {}).get("decoder", "")
+    make = partial(ShardSource, str(folder), decoder)
+    return Inputs(card, parts, card.config["num_frames"], card.config["resolution"], {"decoder": decoder}, make)
+
+
+def _digest_of_shard(folder: Path, row: dict[str, Any]) -> str:
+    try:
+        return samples_digest(folder / row["path"])
+    except IntegrityError:  # of an older vtok, or damaged: its worker will say so
+        return str(row["sha256"])
+
+
+class ShardSource:
+    """Clips of shards, whose bytes are verified first."""
+
+    def __init__(self, folder: str, decoder: str) -> None:
+        self.folder, self.decoder = as_path(folder), decoder
+
+    def clips(self, payload: dict[str, Any], rejects: list[dict[str, Any]]) -> Iterator[Clip]:
+        """See `ClipSource`; what could not be decoded is the shards' reject, not the tokens'."""
+        yield from read_shard(artefacts.verify_part(self.folder, payload["path"], payload["sha256"]))
+
+
+def clip_inputs(recipe: Recipe) -> Inputs:
+    """The videos that the run's clip manifest names, planned as the shard job plans them.
+
+    Raises:
+        UsageError: there is no manifest, or it is not finished.
+        VtokError: the ffmpeg program is needed and not there.
+    """
+    folder = recipe.folder("clips")
+    if recipe.shards.decoder == "ffmpeg":
+        ffmpeg_binary()  # fails now rather than in a worker
+    card = artefacts.load(folder, "clips")
+    manifest = Manifest.load(folder)
+    digests = _digests_of_rows(manifest)
+    parts = []
+    for unit in plan_shards(manifest.columns(), recipe.data, recipe.shards, recipe.seed):
+        digest = fingerprint(digests[unit.payload].tobytes().hex())
+        stem = Path(unit.name).stem
+        parts.append(InputPart(stem, stem.rpartition("-")[0], unit.items, unit.payload, digest, unit.frames))
+    shards = recipe.shards.plain()
+    decoding = {name: shards[name] for name in ("decoder", "policy", "hwaccel", "max_pixels", "max_frames")}
+    make = partial(VideoSource, str(folder), manifest.parts, recipe.data.plain(), shards)
+    return Inputs(card, parts, recipe.data.num_frames, recipe.data.resolution, decoding, make)
+
+
+def _digests_of_rows(manifest: Manifest) -> np.ndarray:
+    """sha256 of every row of the manifest: uint8 (n, 32)."""
+    digests = np.zeros((len(manifest), 32), np.uint8)
+    for number in range(len(manifest.parts)):
+        rows = [bytes.fromhex(fingerprint(row)) for row in manifest.part(number).to_pylist()]
+        digests[manifest.starts[number] : manifest.starts[number + 1]] = np.frombuffer(
+            b"".join(rows), np.uint8
+        ).reshape(-1, 32)
+    return digests
+
+
+class VideoSource:
+    """Clips of the manifest, decoded in a child process."""
+
+    def __init__(self, folder: str, parts: list[ManifestPart], data: dict[str, Any], shards: dict[str, Any]) -> None:
+        self.manifest = Manifest(as_path(folder), parts)
+        config = ShardsConfig.model_validate(shards)
+        self.decoder = decoder_version(config.decoder)
+        self._clips = ClipDecoder(DataConfig.model_validate(data), config, Stopwatch())
+
+    def clips(self, payload: np.ndarray, rejects: list[dict[str, Any]]) -> Iterator[Clip]:
+        """See `ClipSource`; `payload` is row numbers of the manifest."""
+        for row, result in self._clips.clips(self.manifest.take(payload)):
+            if isinstance(result, VideoError):
+                rejects.append(reject_row("tokens", row["source"], row["clip_id"], result.reason, result.detail))
+            else:
+                yield Clip(row["clip_id"], result.frames_thwc, row["label"], row["class_name"], row, {})

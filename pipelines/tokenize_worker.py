@@ -1,0 +1,191 @@
+"""What encodes clips, inside an actor: a thread decodes ahead while the tokenizer works.
+
+A clip's codes do not depend on its neighbours: on the CPU clips go through one by one (kernels round differently for
+other shapes, and a batch is no faster there); on a GPU in batches of a fixed shape, of which the last one is padded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from pipelines.decode_clips import clip_fps
+from pipelines.token_inputs import ClipSource
+from schemas.config.tokens import TokensConfig, ViewConfig
+from schemas.paths import as_path
+from vtok.artefacts import Part
+from vtok.readahead import read_ahead
+from vtok.stopwatch import Stopwatch
+from vtok.tokenizers.chunked import encode_chunks
+from vtok.tokenizers.load import load_tokenizer
+from vtok.tokens.parts import write_tokens
+from vtok.tokens.views import cut_view, view_span
+from vtok.video.ranges import to_model_range
+
+
+class TokenPart(NamedTuple):
+    """One part to be made; what a unit's payload is.
+
+    Attributes:
+        view: number of its view.
+        split: of its clips.
+        shard: name of the shard that holds them; "" if none does.
+        clips: for the worker's `ClipSource`.
+        grid: codes (t, h, w) of a row.
+        content: fingerprint of everything that decides its bytes.
+    """
+
+    view: int
+    split: str
+    shard: str
+    clips: Any
+    grid: tuple[int, int, int]
+    content: str
+
+
+class Framed(NamedTuple):
+    """A clip that waits for the tokenizer.
+
+    Attributes:
+        meta: the clip's row of the manifest.
+        video_thwc: the frames of a view.
+    """
+
+    meta: dict[str, Any]
+    video_thwc: UInt8[np.ndarray, "t h w 3"]
+
+
+class TokenizeWorker:
+    """Holds the tokenizer and makes parts.
+
+    Args:
+        folder: of the token store.
+        tokenizer: folder of the tokenizer.
+        config: `TokensConfig` as plain values.
+        device: `cpu` or `cuda`.
+        source: makes what gives the clips.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        tokenizer: str,
+        config: dict[str, Any],
+        device: str,
+        source: Callable[[], ClipSource],
+    ) -> None:
+        self.folder, self.device = as_path(folder), device
+        self.config = TokensConfig.model_validate(config)
+        self.source = source()
+        torch.set_num_threads(self.config.threads)
+        self.tokenizer = load_tokenizer(tokenizer, device=device)
+        self.fingerprint = self.tokenizer.fingerprint
+        self.clock = Stopwatch()
+
+    def make(self, name: str, payload: TokenPart) -> Part:
+        """Encodes a view of some clips into one part. The phase `decode` is the time spent waiting for frames."""
+        view = self.config.views[payload.view]
+        rejects: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
+        ahead = read_ahead(self._framed(payload, view, rejects), _size, self.config.prefetch_mb << 20)
+        with contextlib.closing(ahead):
+            for batch in self._batches(self.clock.each("decode", ahead)):
+                with self.clock.phase("encode"):
+                    codes = self.encode([clip.video_thwc for clip in batch])
+                rows += [
+                    self._row(clip, code_thw, view, payload.shard) for clip, code_thw in zip(batch, codes, strict=True)
+                ]
+        with self.clock.phase("write"):
+            return write_tokens(
+                self.folder / name,
+                rows,
+                tokenizer=self.fingerprint,
+                codebook_size=self.tokenizer.codebook_size,
+                grid=payload.grid,
+                plan=payload.content,
+                split=payload.split,
+                rejects=rejects,
+                row_group_rows=self.config.row_group_rows,
+                point=f"tokens:{name}",
+                mode=self.config.mode,
+                made_by={"view": view.plain(), "device": self.device, "chunk_frames": self.config.chunk_frames},
+            )
+
+    def encode(self, videos: list[UInt8[np.ndarray, "t h w 3"]]) -> list[np.ndarray]:
+        """Codes (t, h, w) of each of some clips of one shape, at most `batch_size`."""
+        if self._is_long(videos[0]):
+            return [self._encode_long(video) for video in videos]
+        if self.device == "cpu":
+            return [self._encode_batch(video[None])[0] for video in videos]
+        padding = self.config.batch_size - len(videos)
+        return list(self._encode_batch(np.pad(np.stack(videos), ((0, padding), *((0, 0),) * 4)))[: len(videos)])
+
+    def _encode_batch(self, videos_bthwc: UInt8[np.ndarray, "b t h w 3"]) -> np.ndarray:
+        with torch.inference_mode():
+            video_bcthw = torch.from_numpy(to_model_range(videos_bthwc)).to(self.device)
+            return self.tokenizer.encode(video_bcthw).cpu().numpy()
+
+    def _is_long(self, video_thwc: UInt8[np.ndarray, "t h w 3"]) -> bool:
+        return self.config.chunk_frames is not None and len(video_thwc) > self.config.chunk_frames
+
+    def _encode_long(self, video_thwc: UInt8[np.ndarray, "t h w 3"]) -> np.ndarray:
+        def read(start: int, stop: int) -> torch.Tensor:
+            return torch.from_numpy(to_model_range(video_thwc[None, start:stop])).to(self.device)
+
+        assert self.config.chunk_frames is not None
+        chunk = self.config.chunk_frames // self.tokenizer.downsample[0]
+        with torch.inference_mode():
+            parts = [codes.cpu().numpy() for codes in encode_chunks(self.tokenizer, read, len(video_thwc), chunk)]
+        return np.concatenate(parts, axis=1)[0]
+
+    def _framed(self, payload: TokenPart, view: ViewConfig, rejects: list[dict[str, Any]]) -> Iterator[Framed]:
+        with contextlib.closing(self.source.clips(payload.clips, rejects)) as clips:
+            for clip in clips:
+                yield Framed(clip.meta, cut_view(clip.video_thwc, view))
+
+    def _batches(self, clips: Iterator[Framed]) -> Iterator[list[Framed]]:
+        """Successive clips of one shape, at most `batch_size` of them; a long one by itself."""
+        batch: list[Framed] = []
+        for clip in clips:
+            if batch and (batch[0].video_thwc.shape != clip.video_thwc.shape or self._is_long(clip.video_thwc)):
+                yield batch
+                batch = []
+            batch.append(clip)
+            if len(batch) == self.config.batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _row(self, clip: Framed, codes_thw: np.ndarray, view: ViewConfig, shard: str) -> dict[str, Any]:
+        kept = codes_thw[:: view.latent_stride]
+        height, width = clip.video_thwc.shape[1:3]
+        cond = clip.video_thwc[: self.config.cond_frames].tobytes() if self.config.cond_frames else None
+        return {
+            **{key: clip.meta[key] for key in _COPIED},
+            **view_span(view, clip.meta, clip_fps(clip.meta)),
+            "view_id": view.name,
+            "flip": view.flip,
+            "codes": kept.reshape(-1),
+            "grid_t": kept.shape[0],
+            "grid_h": kept.shape[1],
+            "grid_w": kept.shape[2],
+            "height": height,
+            "width": width,
+            "decoder": self.source.decoder,
+            "shard": shard,
+            "windowed_from": None,
+            "cond_frames": cond,
+        }
+
+
+def _size(clip: Framed) -> int:
+    return clip.video_thwc.nbytes
+
+
+_COPIED = ("clip_id", "split", "label", "class_name", "caption", "source", "source_sha256")

@@ -1,0 +1,198 @@
+"""What changed is encoded again, and only that; the store is then the one that a new run makes. Without Ray."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.dry_run import preview
+from pipelines.ingest import ingest
+from pipelines.shard import shard
+from pipelines.tokenize_clips import tokenize, tokenize_job
+from schemas.config import Recipe
+from schemas.errors import UsageError
+from tests import tiny_run
+from tests.pipelines import here
+from tests.pipelines.here import PoolHere
+from tests.pipelines.making import digests, flip, make_tokenizer, recipe
+from tests.pipelines.test_tokenize_views import changed
+from vtok import artefacts
+from vtok.tokens.store import TokenStore
+
+Copy = Callable[[str], Recipe]
+STAGES = ("clips", "shards", "tokenizer")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    here.use(monkeypatch)
+    settings = tiny_run.make_run(tmp_path / "run", ("clips", "shards"))
+    make_tokenizer(settings)
+    tokenize(settings)
+    PoolHere.made.clear()
+    return settings
+
+
+def anew(run: Recipe, folder: Path) -> dict[str, str]:
+    """What a new store of the same inputs holds."""
+    fresh = run.model_copy(update={"out": str(folder)})
+    for stage in STAGES:
+        shutil.copytree(run.folder(stage), fresh.folder(stage))
+    tokenize(fresh)
+    PoolHere.made.clear()
+    return digests(fresh.folder("tokens"))
+
+
+def other_shards(run: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces the shards: one clip of `train` gets other pixels, `test` the same ones under another plan."""
+    calls = []
+    draw = tiny_run._video
+
+    def video(label: int, random: np.random.Generator) -> np.ndarray:
+        calls.append(label)
+        return 255 - draw(label, random) if len(calls) == 9 else draw(label, random)  # `test`, with 6 clips, is first
+
+    shutil.rmtree(run.folder("shards"))
+    monkeypatch.setattr(tiny_run, "_video", video)
+    seed = run.model_copy(update={"shards": run.shards.model_copy(update={"jpeg_quality": 94})})
+    tiny_run._MAKERS["shards"](seed)
+
+
+def test_only_parts_with_other_clips_are_made_again(
+    run: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = digests(run.folder("tokens"))
+    other_shards(run, monkeypatch)
+    expected = anew(run, tmp_path / "new")
+    assert "1 of 2 parts, of an earlier version" in "\n".join(preview(tokenize_job(run), run.cluster))
+    assert digests(run.folder("tokens")) == before, "a preview writes nothing"
+    tokenize(run)
+    assert PoolHere.made == ["train-00000.parquet"]
+    assert digests(run.folder("tokens")) == expected
+    assert expected["test-00000.parquet"] == before["test-00000.parquet"]
+    assert expected["train-00000.parquet"] != before["train-00000.parquet"]
+    assert "1 of 2 parts fit and stay" in capfd.readouterr().err
+    tokenize(run)
+    assert PoolHere.made == ["train-00000.parquet"], "a third run has nothing to do"
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_an_update_that_is_cut_short_goes_on(
+    run: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Ended when the seal and the first `after` of the outdated parts are gone, and before the new plan is there."""
+    other_shards(run, monkeypatch)
+    settings = changed(run, cond_frames=1)  # no part stays
+    expected = anew(settings, tmp_path / "new")
+    with monkeypatch.context() as patch:
+        unlinked = []
+        unlink = Path.unlink
+
+        def stops(self: Path, missing_ok: bool = False) -> None:
+            if self.name.endswith("00000.parquet"):
+                if len(unlinked) == after:
+                    raise KeyboardInterrupt
+                unlinked.append(self)
+            unlink(self, missing_ok)
+
+        def writes_nothing(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(Path, "unlink", stops)
+        patch.setattr(artefacts, "write_json", writes_nothing)
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(settings)
+    with pytest.raises(UsageError, match="not finished"):
+        TokenStore(settings.folder("tokens"))
+    tokenize(settings)
+    assert digests(settings.folder("tokens")) == expected
+
+
+def test_a_new_view_leaves_the_others_alone(run: Recipe, tmp_path: Path) -> None:
+    settings = changed(run, views=[{"name": "whole"}, {"name": "small", "resolution": 8}])
+    expected = anew(settings, tmp_path / "new")
+    tokenize(settings)
+    assert PoolHere.made == ["test-00000.small.parquet", "train-00000.small.parquet"]
+    assert digests(settings.folder("tokens")) == expected
+    PoolHere.made.clear()
+    tokenize(run)
+    assert PoolHere.made == [] and "small" not in "".join(digests(run.folder("tokens")))
+
+
+def test_a_damaged_part_does_not_stay(run: Recipe, tmp_path: Path) -> None:
+    settings = changed(run, views=[{"name": "whole"}, {"name": "small", "resolution": 8}])
+    expected = anew(settings, tmp_path / "new")
+    flip(run.folder("tokens") / "test-00000.parquet", 0.3)
+    tokenize(settings)
+    assert "test-00000.parquet" in PoolHere.made and "train-00000.parquet" not in PoolHere.made
+    assert digests(settings.folder("tokens")) == expected
+
+
+def test_another_tokenizer_is_refused(run: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digests(run.folder("tokens"))
+    shutil.rmtree(run.folder("tokenizer"))
+    tree = run.plain()
+    tree["tokenizer"]["model"]["n_codes"] = 32
+    other = Recipe.model_validate(tree)
+    make_tokenizer(other)
+    with pytest.raises(UsageError, match="made from something else") as caught:
+        tokenize(other)
+    assert "codebook_size: 16 there, 32 now" in caught.value.what
+    assert digests(run.folder("tokens")) == before
+
+
+@pytest.fixture
+def videos(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """A run with clips, shards (encoding raw) and a tokenizer, of a corpus of its own."""
+    here.use(monkeypatch)
+    shutil.copytree(corpus, tmp_path / "videos")
+    settings = recipe(tmp_path / "videos", tmp_path / "run")
+    ingest(settings)
+    shard(settings)
+    make_tokenizer(settings)
+    return settings
+
+
+def test_videos_give_the_codes_of_their_raw_shards(videos: Recipe, tmp_path: Path) -> None:
+    tokenize(videos)
+    direct = changed(videos, source="clips", cond_frames=1).model_copy(update={"out": str(tmp_path / "direct")})
+    for stage in ("clips", "tokenizer"):
+        shutil.copytree(videos.folder(stage), direct.folder(stage))
+    tokenize(direct)
+    assert not direct.folder("shards").exists()
+    stores = [TokenStore(settings.folder("tokens")) for settings in (videos, direct)]
+    assert [part["path"] for part in stores[0].parts] == [part["path"] for part in stores[1].parts]
+    for split in ("train", "test"):
+        for ours, theirs in zip(stores[0].rows(split), stores[1].rows(split), strict=True):
+            assert ours.pop("codes").tobytes() == theirs.pop("codes").tobytes()
+            assert ours.pop("shard").startswith(f"{ours['split']}-") and theirs.pop("shard") == ""
+            assert theirs.pop("cond_frames") and ours.pop("cond_frames") is None
+            assert theirs.pop("decoder").startswith("pyav ") and ours.pop("decoder") == "pyav"
+            assert ours == theirs
+    rejects = [
+        artefacts.load_rejects(settings.folder(kind)) for settings, kind in ((videos, "shards"), (direct, "tokens"))
+    ]
+    assert rejects[0].drop_columns("stage") == rejects[1].drop_columns("stage") and rejects[0].num_rows == 2
+    assert stores[1].card.counts["rejects"] == 2 and stores[1].card.counts["clips"] == 25
+
+    source = Path(videos.data.root) / "Ball/1.avi"  # as long as before, other frames: only its hash tells
+    data = bytearray(source.read_bytes())
+    start = data.index(b"movi")
+    data[start + 200 : start + 260] = bytes(60)
+    source.write_bytes(data)
+    wider = changed(direct, cond_frames=1, views=[{"name": "whole"}, {"name": "mirrored", "flip": True}])
+    PoolHere.made.clear()
+    tokenize(wider)
+    again = {name for name in PoolHere.made if "mirrored" not in name}
+    holding = {
+        path.name
+        for path in (direct.folder("tokens")).glob("*-?????.parquet")
+        if "Ball/1.avi" in artefacts.read_table(path, columns=["source"])["source"].to_pylist()
+    }
+    with_rejects = {row["path"] for row in stores[1].parts if row["rejects"]}
+    assert again == holding | with_rejects and len(again) < len(stores[1].parts)

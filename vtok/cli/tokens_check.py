@@ -1,0 +1,144 @@
+"""`vtok tokens check|diff`: all that is damaged in a store, and all in which two stores differ."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import EXIT_DONE, EXIT_FAILED
+from vtok import console
+from vtok.cli.tokens_look import AsJson, Store, store_folder
+
+if TYPE_CHECKING:
+    from vtok.tokens.check import Findings
+    from vtok.tokens.diff import Difference, Group
+
+
+def check(path: Store, as_json: AsJson = False) -> int:
+    """Verify every byte and every row offline; say all that is damaged and how to mend it."""
+    from vtok.inspect_folder import planned_items
+    from vtok.tokens.check import check_store
+
+    folder = store_folder(path)
+    with console.Progress("check", planned_items(folder), "rows") as bar:
+        found = check_store(folder, advance=bar.advance)
+    if as_json:
+        console.say(json.dumps(_plain(found), indent=2, ensure_ascii=False))
+    else:
+        _show(found)
+    return EXIT_FAILED if found.damages else EXIT_DONE
+
+
+def _plain(found: Findings) -> dict[str, Any]:
+    damages = [damage._asdict() for damage in found.damages]
+    return {**found._asdict(), "path": str(found.path), "sound": not damages, "damages": damages}
+
+
+def _show(found: Findings) -> None:
+    if not found.damages:
+        console.say(
+            f"sound: {console.count(found.rows, 'rows')} in {console.count(found.parts, 'parts')}, "
+            f"{console.count(found.row_groups, 'row groups')} (every byte and every row)"
+        )
+    else:
+        console.say(
+            f"damaged: {found.damaged_parts} of {console.count(found.parts, 'parts')}, {found.damaged_row_groups} of "
+            f"{console.count(found.row_groups, 'row groups')}; {found.read_rows:,} of "
+            f"{console.count(found.rows, 'rows')} can still be read and look right"
+        )
+    place = hint = ""
+    for damage in found.damages:
+        if damage.at != place:
+            console.say(f"  {damage.at}")
+        group = "" if damage.row_group is None else f"row group {damage.row_group}: "
+        rows = f" ({console.count(damage.rows, 'rows')})" if damage.rows else ""
+        console.say(f"    {group}{damage.what}{rows}")
+        if (damage.at, damage.hint) != (place, hint):
+            console.say(f"    hint: {damage.hint}")
+        place, hint = damage.at, damage.hint
+    for note in found.notes:
+        console.say(f"  note: {note}")
+    if not found.damages:
+        console.say(f"next: vtok tokens stats {found.path}")
+
+
+def diff(
+    a: Annotated[Path, typer.Argument(help="A token store, or a run that has one.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
+    out: Annotated[Path | None, typer.Option("--out", help="FILE.parquet for all rows that differ.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Rows that are named.")] = 20,
+    as_json: AsJson = False,
+) -> int:
+    """Compare two stores clip by clip: equal, changed, only in one; exit code 1 where they differ."""
+    from vtok.files import write_table
+    from vtok.tokens.diff import diff_stores
+    from vtok.tokens.store import TokenStore
+
+    stores = [TokenStore(store_folder(path)) for path in (a, b)]
+    rows = sum(sum(store.splits().values()) for store in stores)
+    with console.Progress("diff", rows, "rows") as bar:
+        found = diff_stores(*stores, advance=bar.advance, **({} if out else {"most": limit}))
+    if out is not None:
+        write_table(out, found.rows)
+    if as_json:
+        console.say(json.dumps(_plain_difference(found, limit), indent=2, ensure_ascii=False))
+    else:
+        _show_difference(found, limit)
+    return EXIT_DONE if found.total.same else EXIT_FAILED
+
+
+def _plain_difference(found: Difference, limit: int) -> dict[str, Any]:
+    return {
+        "same": found.total.same,
+        "reasons": found.reasons,
+        "total": found.total._asdict(),
+        "splits": {name: group._asdict() for name, group in found.splits.items()},
+        "classes": [{"class_name": name, **group._asdict()} for name, group in found.classes.items()],
+        "rows": found.rows.slice(0, limit).to_pylist(),
+        "more": found.more + max(0, found.rows.num_rows - limit),
+    }
+
+
+def _show_difference(found: Difference, limit: int) -> None:
+    from vtok.shards.query import text_table
+
+    for reason in found.reasons:
+        console.say(f"note: {reason}")
+    if found.total.same:
+        console.say(f"the same: {console.count(found.total.equal, 'rows')}, {found.total.codes:,} codes")
+        return
+    columns = ["", "equal", "changed", "codes changed", "other grid", "only in A", "only in B", "other facts"]
+    lines = [("all", found.total), *found.splits.items()]
+    lines += [(f"class {name}", group) for name, group in found.classes.items()]
+    console.say(text_table(columns, [_cells(name, group) for name, group in lines]))
+    for row in found.rows.slice(0, limit).to_pylist():
+        facts = f"; differs in {', '.join(row['changed_facts'])}" if row["changed_facts"] else ""
+        what = {
+            "changed": f"{row['changed_codes']} of {row['codes']} codes changed",
+            "other_grid": "another grid",
+            "only_a": "only in A",
+            "only_b": "only in B",
+            "equal": "same codes",
+        }[row["state"]]
+        view = "" if row["view_id"] == "whole" else f" ({row['view_id']})"
+        console.say(f"  {row['clip_id']}{view}: {what}{facts}")
+    more = found.more + max(0, found.rows.num_rows - limit)
+    if more:
+        console.say(f"  and {more:,} more (--limit, or --out FILE.parquet)")
+
+
+def _cells(name: str, group: Group) -> tuple[Any, ...]:
+    share = f"{100 * group.changed_codes / group.codes:.2f}%" if group.codes else ""
+    return (
+        name,
+        group.equal,
+        group.changed,
+        share,
+        group.other_grid,
+        group.only_a,
+        group.only_b,
+        group.facts_changed,
+    )

@@ -1,0 +1,48 @@
+"""What a store's card says, from its plan and parts alone, so that a lost card can be made again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from schemas.card import Plan
+from schemas.config.base import fingerprint
+from vtok.artefacts import Part
+
+
+def contents_fingerprint(contents: Mapping[str, str]) -> str:
+    """sha256 over what every part is made from.
+
+    Args:
+        contents: name of each part, and the fingerprint of everything that decides its bytes.
+    """
+    return fingerprint(dict(contents))
+
+
+def view_of(plan: Plan, part: str) -> dict[str, Any]:
+    """The plan's entry for the view that a part holds, by the part's name."""
+    name = part.removesuffix(".parquet").partition(".")[2] or "whole"
+    return next(dict(view) for view in plan.config["views"] if view["name"] == name)
+
+
+def store_facts(plan: Plan, parts: list[Part]) -> tuple[dict[str, int], dict[str, Any]]:
+    """Counts and facts of a card.
+
+    Args:
+        plan: of `vtok tokenize`.
+        parts: all of them.
+    """
+    config = plan.config
+    grids = [view["grid"] for view in config["views"]]
+    tokens = sum(part.rows * math.prod(view_of(plan, part.path)["grid"]) for part in parts)
+    counts = {"clips": sum(part.rows for part in parts), "tokens": tokens, "parts": len(parts)}
+    facts = {
+        "tokenizer": config["tokenizer"],
+        "codebook_size": config["codebook_size"],
+        "grid": grids[0] if all(grid == grids[0] for grid in grids) else None,
+        "mode": config["mode"],
+        "classes": config["classes"],
+        "views": config["views"],
+    }
+    return counts, facts
