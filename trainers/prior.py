@@ -31,6 +31,7 @@ from vtok.files import write_bytes
 from vtok.priors.base import Batch, Draws
 from vtok.priors.build import Facts, build_prior, describe
 from vtok.priors.collate import Collate, check_columns, columns_of
+from vtok.priors.flops import flops_per_token
 from vtok.priors.tats import CLIP_VOCABULARY
 from vtok.seeds import generator
 from vtok.tokenizers.load import load_tokenizer
@@ -223,3 +224,14 @@ class PriorTask(Task):
             "position_entropy": self.position_entropy,
             "seconds": time.perf_counter() - start,
         }
+
+    def flops_per_unit(self) -> float:
+        """Floating-point operations of a training step a code."""
+        embedding = self.facts.codebook().shape[1] if self.model.kind == "videogpt" and self.facts.codebook else 0
+        return flops_per_token(
+            self.model,
+            self.store.codebook_size,
+            self.grid,
+            embedding_dim=embedding,
+            resolution=self.facts.resolution,
+        )
