@@ -47,7 +47,8 @@ def _gpt(config: GptConfig, n_codes: int, grid: Shape) -> float:
     codes = math.ceil(grid[0] / config.latent_stride) * grid[1] * grid[2]
     inputs = config.tokens_before - 1 + codes
     predicted = codes - 2 * grid[1] * grid[2] if config.interpolation == "prefix" else codes
-    return config.n_layer * _block(inputs, config.n_embd, inputs) + 2 * predicted * config.n_embd * n_codes
+    columns = n_codes + (config.condition_vocabulary or 0 if config.parity else 0)
+    return config.n_layer * _block(inputs, config.n_embd, inputs) + 2 * predicted * config.n_embd * columns
 
 
 def _videogpt(config: VideoGptConfig, n_codes: int, grid: Shape, embedding_dim: int, resolution: int) -> float:
