@@ -27,6 +27,7 @@ from vtok.tokenizers.layers import default_generator
 _MAX_DISTANCES = 1 << 22
 _MAX_DISTANCES_GPU = 1 << 26
 _GROUP = 128
+_ALIGNED = 8
 _EPS = 1e-7
 _TILE_STD = 0.01
 
@@ -156,18 +157,31 @@ class Codebook(nn.Module):
         Every clip of the batch is compared by itself, in chunks of rows whose bounds depend on n alone: its codes do
         not depend on its neighbours.
         """
-        # Part by part, so that the squares stay in the cache.
-        squares_k = torch.cat([part_kc.square().sum(1) for part_kc in self.embeddings.split(1024)])
+        n, dim = z_bnc.shape[1:]
         step = max(1, (_MAX_DISTANCES_GPU if z_bnc.is_cuda else _MAX_DISTANCES) // self.n_codes)
-        room = z_bnc.new_empty(min(step, z_bnc.shape[1]), self.n_codes)
+        room_nk = z_bnc.new_empty(min(step, n), self.n_codes)
+        room_nc = z_bnc.new_zeros(len(room_nk), -(-(dim + 1) // _ALIGNED) * _ALIGNED)
+        room_nc[:, dim] = 1
         codes_bn = torch.empty(z_bnc.shape[:2], dtype=torch.int64, device=z_bnc.device)
+        factors_kc = self._factors(room_nc.shape[1])
         for z_nc, codes_n in zip(z_bnc, codes_bn, strict=True):
             for part_nc, out_n in zip(z_nc.split(step), codes_n.split(step), strict=True):
-                # |z - e|^2 less |z|^2, in the same memory every time: fresh pages cost as much as the comparison.
-                distances_nk = room[: len(part_nc)].copy_(squares_k)
-                torch.addmm(distances_nk, part_nc, self.embeddings.T, alpha=-2, out=distances_nk)
+                # In the same memory every time: fresh pages cost as much as the comparison.
+                rows_nc, distances_nk = room_nc[: len(part_nc)], room_nk[: len(part_nc)]
+                rows_nc[:, :dim] = part_nc
+                torch.mm(rows_nc, factors_kc.T, out=distances_nk)
                 out_n.copy_(_argmin(distances_nk))
         return codes_bn
+
+    def _factors(self, width: int) -> Float[Tensor, "k c"]:
+        """-2 e, |e|^2, and zeros up to `width`: the product of (z, 1, 0, ...) with it is |z - e|^2 less |z|^2."""
+        dim = self.embeddings.shape[1]
+        factors_kc = self.embeddings.new_zeros(self.n_codes, width)
+        torch.mul(self.embeddings, -2, out=factors_kc[:, :dim])
+        # Part by part, so that the squares stay in the cache.
+        for part_kc, out_k in zip(self.embeddings.split(1024), factors_kc[:, dim].split(1024), strict=True):
+            torch.sum(part_kc.square(), 1, out=out_k)
+        return factors_kc
 
     def lookup(self, codes_bthw: Int[Tensor, "b t h w"]) -> Float[Tensor, "b c t h w"]:
         """The vectors of codes."""
