@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -161,3 +165,39 @@ def test_mistakes() -> None:
         encode_long(model, torch.zeros(1, 3, 32, 8, 8), 0)
     with pytest.raises(RuntimeError, match="eval"):
         decode_long(model.train(), torch.zeros(1, 8, 2, 2, dtype=torch.int64))
+
+
+_PEAK = """
+import sys, torch
+from pathlib import Path
+from schemas.config.tokenizer import VqganConfig
+from vtok.tokenizers.chunked import encode_chunks
+from vtok.tokenizers.vqgan import VQGAN
+
+def peak():
+    return next(int(x.split()[1]) for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+
+torch.set_num_threads(1)
+model = VQGAN(VqganConfig(embedding_dim=4, n_codes=64, n_hiddens=8, downsample=(2, 4, 4))).eval()
+for frames in (96, 192, 768):
+    for part in encode_chunks(model, lambda a, b: torch.zeros(1, 3, b - a, 64, 64), frames, 16):
+        pass
+    print(peak())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of resident memory from Linux")
+def test_resident_memory_does_not_grow_with_the_length() -> None:
+    done = subprocess.run([sys.executable, "-c", _PEAK], capture_output=True, text=True, check=True)
+    warm, short, long = (int(line) for line in done.stdout.split())
+    # The longest clip alone would be 36 MiB of pixels, and 96 MiB behind the first convolution.
+    assert long - short < 8 << 10
+    assert short - warm < 32 << 10
+
+
+def test_chunks_in_fast_mode() -> None:
+    model = _tokenizer(downsample=(4, 4, 4))
+    video = _video(48, model)
+    codes = encode_long(model, video, 4, mode="fast")
+    assert codes.shape == model.encode(video).shape
+    assert (codes == model.encode(video)).float().mean() > 0.5

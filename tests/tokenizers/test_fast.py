@@ -104,6 +104,12 @@ def test_the_error_bounds_what_it_was_measured_on() -> None:
     assert latent_error(model, video) == pytest.approx(float(off.max()), rel=1e-3)
 
 
+def test_codes_depend_on_the_clip_alone() -> None:
+    model, video = _case()
+    codes = encode_fast(model, video).codes_bthw
+    assert torch.equal(encode_fast(model, video[[4, 4, 1]]).codes_bthw, codes[[4, 4, 1]])
+
+
 def test_attention_too() -> None:
     config = VqvaeConfig(n_hiddens=16, embedding_dim=8, n_codes=32, n_res_layers=1)
     video = clips(2, size=16, num_frames=8)

@@ -7,6 +7,7 @@ their state dicts load by name.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -50,6 +51,11 @@ def strides(downsample: tuple[int, int, int]) -> list[tuple[int, int, int]]:
         t, h, w = (2 if count > level else 1 for count in halvings)
         levels.append((t, h, w))
     return levels
+
+
+def clips_of(video_bcthw: Tensor) -> Sequence[Tensor]:
+    """What goes through an encoder at once: on a CPU one clip, whose result must not depend on others; else all."""
+    return video_bcthw.split(1) if video_bcthw.device.type == "cpu" else (video_bcthw,)
 
 
 def _quantizer(config: VqganConfig | VqvaeConfig, generator: torch.Generator) -> Codebook | FSQ | BinaryQuantizer:
@@ -168,9 +174,8 @@ class VideoAutoencoder(nn.Module):
             return encode_fast(self, video_bcthw).codes_bthw
         if self.training:
             raise RuntimeError("encode() needs eval mode: call tokenizer.eval() first")
-        clips = video_bcthw.split(1) if video_bcthw.device.type == "cpu" else (video_bcthw,)
         with full_precision(video_bcthw.device):
-            z_bcthw = torch.cat([self.latents(clip_bcthw).float() for clip_bcthw in clips])
+            z_bcthw = torch.cat([self.latents(clips_bcthw).float() for clips_bcthw in clips_of(video_bcthw)])
             codes_bn = self.codebook.nearest(z_bcthw.flatten(2).transpose(1, 2))
         return codes_bn.unflatten(1, z_bcthw.shape[2:])
 

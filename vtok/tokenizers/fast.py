@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from schemas.errors import UsageError
-from vtok.tokenizers.autoencoder import VideoAutoencoder
+from vtok.tokenizers.autoencoder import VideoAutoencoder, clips_of
 from vtok.tokenizers.codebook import Codebook
 from vtok.tokenizers.precision import full_precision
 
@@ -62,7 +62,7 @@ def fast_latents(
     """The vectors that are quantised, float32, from `tokenizer.latents` computed in `dtype` (None: `fast_type`)."""
     dtype = dtype or fast_type(video_bcthw.device)
     with torch.autocast(video_bcthw.device.type, dtype=dtype):
-        return latents(video_bcthw).float()
+        return torch.cat([latents(clips_bcthw).float() for clips_bcthw in clips_of(video_bcthw)])
 
 
 @torch.no_grad()
@@ -82,7 +82,7 @@ def latent_error(
     _check(tokenizer)
     fast_bcthw = fast_latents(tokenizer.latents, video_bcthw, dtype)
     with full_precision(video_bcthw.device):
-        exact_bcthw = tokenizer.latents(video_bcthw).float()
+        exact_bcthw = torch.cat([tokenizer.latents(clips_bcthw).float() for clips_bcthw in clips_of(video_bcthw)])
     return float((fast_bcthw - exact_bcthw).norm(dim=1).max())
 
 
@@ -123,10 +123,10 @@ def encode_fast(
     z_bcthw = fast_latents(latents or tokenizer.latents, video_bcthw, dtype)
     radius = 0.0 if error is None else safety * error
     with full_precision(video_bcthw.device):
-        rows_nc = z_bcthw.flatten(2).transpose(1, 2).flatten(0, 1)
         found = [
             search(part_nc, codebook.embeddings, radius, dtype or fast_type(video_bcthw.device))
-            for part_nc in rows_nc.split(_ROWS_GPU if rows_nc.is_cuda else _ROWS)
+            for z_nc in z_bcthw.flatten(2).transpose(1, 2)
+            for part_nc in z_nc.split(_ROWS_GPU if z_nc.is_cuda else _ROWS)
         ]
     shape = (len(video_bcthw), *z_bcthw.shape[2:])
     codes_bthw = torch.cat([codes_n for codes_n, _ in found]).view(shape)
