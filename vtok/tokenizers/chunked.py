@@ -33,7 +33,7 @@ class Halo(NamedTuple):
     after: int
 
 
-def encoder_halo(config: VqganConfig) -> Halo:
+def encoder_halo(config: VqganConfig | VqvaeConfig) -> Halo:
     """What the codes of a chunk depend on besides its own frames, in codes (of `downsample[0]` frames each).
 
     Raises:
@@ -50,7 +50,7 @@ def encoder_halo(config: VqganConfig) -> Halo:
     return Halo(math.ceil(-first / frames), math.ceil((last - frames + 1) / frames))
 
 
-def decoder_halo(config: VqganConfig) -> Halo:
+def decoder_halo(config: VqganConfig | VqvaeConfig) -> Halo:
     """What the frames of a chunk depend on besides its own codes, in codes.
 
     Raises:
