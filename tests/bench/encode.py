@@ -156,7 +156,10 @@ def works(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
 
 
 def agreement(options: argparse.Namespace) -> dict[str, float]:
-    """Shares of codes: ours and the plain encoder's that are equal; fast ones that are certified, equal, and both."""
+    """Shares of codes: ours and the plain encoder's that are equal; fast ones that are certified, and that are equal.
+
+    Weights and codes are drawn, not trained: a trained tokenizer certifies another share.
+    """
     model, video = build(options)
     with torch.no_grad():
         exact = model.encode(video)

@@ -107,6 +107,15 @@ def test_the_path_without_gradients_computes_the_same(kind: str) -> None:
     torch.testing.assert_close(z, expected.detach(), rtol=0, atol=2e-5 * float(z.abs().max()))
 
 
+def test_double_precision_works_too() -> None:
+    video = clips(1, size=32, num_frames=8)
+    model = seasoned(MODELS["vqgan"], video)
+    with torch.no_grad():
+        z = model.latents(video)
+        exact = model.double().latents(video.double())
+    torch.testing.assert_close(z.double(), exact, rtol=0, atol=2e-5 * float(z.abs().max()))
+
+
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_a_block_leaves_its_input_alone(norm: Norm) -> None:
     """The activation works in place, on the result of a normalisation: never on the skip connection."""

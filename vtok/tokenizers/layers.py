@@ -69,7 +69,8 @@ def _convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
     torch gives small convolutions of stride 1 to a slower kernel, but only on one thread: the same clip would get other
     roundings on two. (First convolution of the VQGAN, 16 x 128 x 128, one thread: 42 ms of CPU time instead of 160.)
     """
-    if torch.is_grad_enabled() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or not _ONEDNN:
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if torch.is_grad_enabled() or not plain or not _ONEDNN:
         return conv(x)
     return torch.mkldnn_convolution(x, conv.weight, conv.bias, [0, 0, 0], conv.stride, conv.dilation, conv.groups)
 
