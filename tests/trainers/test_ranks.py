@@ -62,9 +62,7 @@ def test_ctrl_c_saves_on_both_ranks_and_one_process_goes_on(inputs: Path, tmp_pa
     path.write_text(yaml.safe_dump(tree))
     done = vtok("train", "prior", path, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert (
-        "the checkpoint was of ZeRO stage 1 on 2 ranks; it was shared out anew for ZeRO stage 1 on 1" in done.stdout
-    )
+    assert "the checkpoint was of ZeRO stage 1 on 2 ranks; it was shared out anew for ZeRO stage 1 on 1" in done.stdout
     assert max(losses(folder)) == step + 3
 
 
