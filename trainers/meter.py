@@ -56,7 +56,9 @@ class Meter:
         self._start = self._last_time
         self._validation = 0.0
         self._rate = 0.0
-        self._peak = peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+        peak = peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+        flops = task.flops_per_unit() if peak is not None else None
+        self._utilisation = None if flops is None or peak is None else flops / (peak * world_size())
 
     def validated(self, values: dict[str, float]) -> None:
         """Validation time does not count towards the rate."""
@@ -79,19 +81,12 @@ class Meter:
             **values,
             "rate": rate,
             "unit": self.task.unit,
-            **self._mfu(rate),
+            **({} if self._utilisation is None else {"mfu": rate * self._utilisation}),
             "mem_gb": memory_gb(),
             "data_fraction": waited,
             "eta": left,
             "seconds": now - self._start,
         }
-
-    def _mfu(self, rate: float) -> dict[str, float]:
-        """Model FLOPs utilisation, where the GPU's peak and the model's FLOPs are known."""
-        flops = self.task.flops_per_unit()
-        if flops is None or self._peak is None:
-            return {}
-        return {"mfu": rate * flops / (self._peak * world_size())}
 
 
 def memory_gb() -> float:

@@ -184,6 +184,13 @@ class PriorTask(Task):
         for tokens in self.loader.batches(start_step):
             yield self.collate.of_tokens(tokens, str(self.store.folder))
 
+    def state(self) -> dict[str, Any]:
+        return {"loader": self.loader.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        if "loader" in state:
+            self.loader.load_state_dict(state["loader"])
+
     def _arguments(self, batch: Batch, step: int, part: int = 0) -> tuple[Any, ...]:
         """What the prior takes of a part of this rank's share; draws are keyed by a clip's place in the whole batch."""
         share = self.batch_size // (world_size() * self.config.train.accumulate)

@@ -114,6 +114,7 @@ class TokenizerTask(Task):
         self.shards = recipe.folder("shards")
         self.batch_size = self.config.train.batch_size
         self.units_per_batch = self.batch_size
+        self.loader_state: dict[str, Any] | None = None
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.lpips = self._load_lpips()
 
@@ -157,11 +158,19 @@ class TokenizerTask(Task):
     def batches(self, start_step: int) -> Iterator[TrainBatch]:
         reader = ShardReader(self.shards, "train", seed=self.seed, rank=rank(), world=world_size())
         batches = ClipBatches(reader, self.batch_size, augment=self.config.train.augment)
-        loader = ClipLoader(batches, workers=self._workers())
-        loader.seek(start_step)
-        for batch in loader.forever():
+        self.loader = ClipLoader(batches, workers=self._workers())
+        if self.loader_state is not None:
+            self.loader.load_state_dict(self.loader_state)
+        self.loader.seek(start_step)
+        for batch in self.loader.forever():
             video = torch.from_numpy(to_model_range(batch.video_bthwc)).to(self.device)
             yield TrainBatch(video, batch.clip_ids)
+
+    def state(self) -> dict[str, Any]:
+        return {"loader": self.loader.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.loader_state = state.get("loader")
 
     def _workers(self) -> int:
         """Decoding processes of this rank: a CPU that trains has no time left for them."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from schemas.config import Recipe
 from schemas.errors import UsageError, VtokError
 from tests.pipelines.making import REPOSITORY, digests, vtok
 from tests.trainers.making import losses, prepare, same_weights, weights
@@ -174,6 +175,37 @@ def test_a_damaged_checkpoint_costs_steps_not_the_run(
     assert "step-00000010 is skipped" in output.err and "resumed at step 8" in output.out
     assert losses(folder) == losses(undisturbed)
     assert same_weights(folder, undisturbed)
+
+
+def test_a_checkpoint_holds_the_loaders_place(inputs: Path, undisturbed: Path, tmp_path: Path) -> None:
+    name = undisturbed.name
+    state = json.loads((undisturbed / "checkpoints" / "step-00000008" / "state.json").read_text())
+    assert state["task"]["loader"]["step"] == 8
+    recipe = prepare(inputs, tmp_path / "run", name)
+    TRAIN[name](recipe)
+    folder = recipe.folder(name)
+    (folder / "_vtok.json").unlink()
+    path = folder / "checkpoints" / "step-00000010" / "state.json"
+    state = json.loads(path.read_text())
+    state["task"]["loader"]["seed"] += 1
+    path.write_text(json.dumps(state))
+    (folder / "checkpoints" / "step-00000008").rename(folder / "elsewhere")
+    longer = prepare_longer(recipe, name, folder)
+    with pytest.raises(UsageError, match="seed is 0 here and 1 in the state"):
+        TRAIN[name](longer)
+
+
+def prepare_longer(recipe: Recipe, name: str, folder: Path) -> Recipe:
+    """The same run with one more step, as if it had been planned so."""
+    tree = recipe.plain()
+    tree[name]["train"]["steps"] += 1
+    plan = json.loads((folder / "_plan.json").read_text())
+    plan["config"]["train"]["steps"] += 1
+    (folder / "_plan.json").write_text(json.dumps(plan))
+    path = folder / "checkpoints" / "step-00000010" / "state.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({**state, "plan": artefacts.load_plan(folder).fingerprint}))
+    return Recipe.model_validate(tree)
 
 
 def test_never_starts_anew(inputs: Path, undisturbed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
