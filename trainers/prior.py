@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from schemas.card import CARD_NAME, Card
 from schemas.config import Recipe
@@ -31,6 +31,7 @@ from vtok.files import write_bytes
 from vtok.priors.base import Batch, Draws
 from vtok.priors.build import Facts, build_prior, describe
 from vtok.priors.collate import Collate, check_columns, columns_of
+from vtok.priors.flops import flops_per_token
 from vtok.priors.tats import CLIP_VOCABULARY
 from vtok.seeds import generator
 from vtok.tokenizers.load import load_tokenizer
@@ -145,11 +146,9 @@ class PriorTask(Task):
         if isinstance(self.model, GptConfig) and self.model.boxes and self.model.box_grid is None:
             self.model = self.model.model_copy(update={"box_grid": self.store.grid})
         self.facts = self._facts()
-        prior = build_prior(self.model, self.facts, generator(self.seed, "prior"))
-        assert isinstance(prior, nn.Module)
-        self.prior: nn.Module = prior.to(self.device)
+        self.prior = build_prior(self.model, self.facts, generator(self.seed, "prior")).to(self.device)
         optim = self.config.train.optim
-        groups = prior.optim_groups(optim.weight_decay)
+        groups = self.prior.optim_groups(optim.weight_decay)
         self.engine = make_engine(engine, self.prior, groups, optim, self.config.train)
         return {"prior": self.engine}
 
@@ -225,3 +224,14 @@ class PriorTask(Task):
             "position_entropy": self.position_entropy,
             "seconds": time.perf_counter() - start,
         }
+
+    def flops_per_unit(self) -> float:
+        """Floating-point operations of a training step a code."""
+        embedding = self.facts.codebook().shape[1] if self.model.kind == "videogpt" and self.facts.codebook else 0
+        return flops_per_token(
+            self.model,
+            self.store.codebook_size,
+            self.grid,
+            embedding_dim=embedding,
+            resolution=self.facts.resolution,
+        )

@@ -219,8 +219,8 @@ class PriorTrainConfig(TrainConfig):
     )
     crop: tuple[int, int, int] | None = Field(
         None,
-        description="Train on random crops of this many codes (t, h, w) instead of whole clips; null: whole clips. Clips "
-        "of different sizes need it, and prior.model.boxes tells the prior where a crop lies.",
+        description="Train on random crops of this many codes (t, h, w) instead of whole clips; null: whole clips. "
+        "Clips of different sizes need it, and prior.model.boxes tells the prior where a crop lies.",
     )
 
 

@@ -100,7 +100,7 @@ def test_a_larger_error_certifies_less_and_recomputing_certifies_all() -> None:
 def test_the_error_bounds_what_it_was_measured_on() -> None:
     model, video = _case()
     with torch.no_grad():
-        off = (fast_latents(model, video) - model.latents(video)).norm(dim=1)
+        off = (fast_latents(model.latents, video) - model.latents(video)).norm(dim=1)
     assert latent_error(model, video) == pytest.approx(float(off.max()), rel=1e-3)
 
 

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from schemas.config.prior import GptConfig, MebtConfig, PriorModelConfig, VideoGptConfig
 from schemas.errors import VtokError
-from vtok.priors.base import ModelConfig, Prior, Shape
+from vtok.priors.base import ModelConfig, Shape
 from vtok.priors.mebt import MebtPrior
 from vtok.priors.tats import GptPrior
 from vtok.priors.videogpt import VideoGptPrior
+
+AnyPrior = GptPrior | VideoGptPrior | MebtPrior
 
 
 class Facts(NamedTuple):
@@ -35,7 +37,7 @@ class Facts(NamedTuple):
     codebook: Callable[[], Tensor] | None = None
 
 
-def build_prior(config: ModelConfig, facts: Facts, generator: torch.Generator | None = None) -> Prior:
+def build_prior(config: ModelConfig, facts: Facts, generator: torch.Generator | None = None) -> AnyPrior:
     """A new prior of the config's kind.
 
     Args:
@@ -49,11 +51,11 @@ def build_prior(config: ModelConfig, facts: Facts, generator: torch.Generator | 
     return BUILDERS[config.kind](config, facts, generator)
 
 
-def _gpt(config: GptConfig, facts: Facts, generator: torch.Generator | None) -> Prior:
+def _gpt(config: GptConfig, facts: Facts, generator: torch.Generator | None) -> AnyPrior:
     return GptPrior(config, facts.n_codes, facts.grid, facts.n_classes, generator=generator)
 
 
-def _videogpt(config: VideoGptConfig, facts: Facts, generator: torch.Generator | None) -> Prior:
+def _videogpt(config: VideoGptConfig, facts: Facts, generator: torch.Generator | None) -> AnyPrior:
     if facts.codebook is None:
         raise VtokError(
             "VideoGPT's prior reads the tokenizer's codebook, and there is no tokenizer",
@@ -65,11 +67,11 @@ def _videogpt(config: VideoGptConfig, facts: Facts, generator: torch.Generator |
     return VideoGptPrior(config, facts.codebook(), facts.grid, facts.n_classes, facts.resolution, generator)
 
 
-def _mebt(config: MebtConfig, facts: Facts, generator: torch.Generator | None) -> Prior:
+def _mebt(config: MebtConfig, facts: Facts, generator: torch.Generator | None) -> AnyPrior:
     return MebtPrior(config, facts.n_codes, facts.grid, generator, facts.n_classes)
 
 
-BUILDERS: dict[str, Callable[[Any, Facts, torch.Generator | None], Prior]] = {
+BUILDERS: dict[str, Callable[[Any, Facts, torch.Generator | None], AnyPrior]] = {
     "gpt": _gpt,
     "videogpt": _videogpt,
     "mebt": _mebt,
@@ -91,7 +93,7 @@ def describe(
     }
 
 
-def rebuild(description: dict[str, Any], tensors: dict[str, Tensor]) -> Prior:
+def rebuild(description: dict[str, Any], tensors: dict[str, Tensor]) -> AnyPrior:
     """The prior that `describe` described, with its weights."""
     model = dict(description["model"])
     config: ModelConfig = TypeAdapter(PriorModelConfig).validate_python(model)
@@ -104,6 +106,5 @@ def rebuild(description: dict[str, Any], tensors: dict[str, Tensor]) -> Prior:
         lambda: tensors["codebook_kc"],
     )
     prior = build_prior(config, facts)
-    assert isinstance(prior, torch.nn.Module)
     prior.load_state_dict(tensors)
     return prior

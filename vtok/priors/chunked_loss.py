@@ -44,17 +44,17 @@ class Summed(NamedTuple):
         loss: cross-entropies, nats, with a graph.
         top1: targets that were the most likely.
         top5: targets among the five most likely.
-        count: targets.
+        targets: how many there are.
     """
 
     loss: Float[Tensor, ""]
     top1: Float[Tensor, ""]
     top5: Float[Tensor, ""]
-    count: Float[Tensor, ""]
+    targets: Float[Tensor, ""]
 
     def mean(self) -> PriorOutput:
         """The means."""
-        count = self.count.clamp_min(1)
+        count = self.targets.clamp_min(1)
         return PriorOutput(self.loss / count, 100 * self.top1 / count, 100 * self.top5 / count)
 
 

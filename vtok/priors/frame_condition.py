@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_WIDTHS, _BLOCKS, _STRIDES = (64, 128, 256), (3, 4, 6, 3), (1, 2, 2, 1)
+WIDTHS, BLOCKS, STRIDES = (64, 128, 256), (3, 4, 6, 3), (1, 2, 2, 1)
 
 
 class _ChannelNorm(nn.Module):
@@ -80,12 +80,12 @@ class FrameEncoder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        widths = (*_WIDTHS, width)
+        widths = (*WIDTHS, width)
         self.stem = nn.Sequential(nn.Conv3d(3, widths[0], 3, padding=1, bias=False), _NormRelu(widths[0]))
-        self.group1 = _Group(widths[0], widths[0], _BLOCKS[0], _STRIDES[0])
-        self.group2 = _Group(widths[0], widths[1], _BLOCKS[1], _STRIDES[1])
-        self.group3 = _Group(widths[1], widths[2], _BLOCKS[2], _STRIDES[2])
-        self.group4 = _Group(widths[2], widths[3], _BLOCKS[3], _STRIDES[3])
+        self.group1 = _Group(widths[0], widths[0], BLOCKS[0], STRIDES[0])
+        self.group2 = _Group(widths[0], widths[1], BLOCKS[1], STRIDES[1])
+        self.group3 = _Group(widths[1], widths[2], BLOCKS[2], STRIDES[2])
+        self.group4 = _Group(widths[2], widths[3], BLOCKS[3], STRIDES[3])
 
     @staticmethod
     def side(resolution: int) -> int:

@@ -8,14 +8,11 @@ import torch
 
 from vtok import artefacts
 from vtok.convert.published import located
-from vtok.priors.build import rebuild
-from vtok.priors.mebt import MebtPrior
-from vtok.priors.tats import GptPrior
-from vtok.priors.videogpt import VideoGptPrior
+from vtok.priors.build import AnyPrior, rebuild
 from vtok.weights import read_weights
 
 
-def load_prior(path_or_name: str | Path, device: str | torch.device = "cpu") -> GptPrior | VideoGptPrior | MebtPrior:
+def load_prior(path_or_name: str | Path, device: str | torch.device = "cpu") -> AnyPrior:
     """The prior of a finished run or of a published checkpoint, of whatever kind, in eval mode, without gradients.
 
     Args:
@@ -31,5 +28,4 @@ def load_prior(path_or_name: str | Path, device: str | torch.device = "cpu") -> 
     card = artefacts.load(folder, "prior")
     tensors, description = read_weights(folder, "prior", card.index_sha256)
     prior = rebuild(description, tensors)
-    assert isinstance(prior, GptPrior | VideoGptPrior | MebtPrior)
     return prior.requires_grad_(False).eval().to(device)

@@ -245,7 +245,7 @@ class MebtPrior(nn.Module):
         targets_bm = targets_bm.masked_fill(targets_bm < 0, IGNORED)
         summed = self.transformer.head(features_bme, targets_bm, label_smoothing=smoothing)
         ratio = (division.length - division.contexts_bn.shape[1]) / division.length
-        clips = summed.count.clamp_min(1) / targets_bm.shape[1]
+        clips = summed.targets.clamp_min(1) / targets_bm.shape[1]
         loss = summed.loss / (clips * division.length * ratio**self.config.avg_loss)
         return summed.mean()._replace(loss=loss)
 

@@ -77,5 +77,10 @@ def dense_mask(
         ValueError: blocks do not tile the codes.
     """
     layout = block_layout(shape, block=block, local_blocks=local_blocks, causal=causal)
-    mask = layout.repeat_interleave(block, 0).repeat_interleave(block, 1)
+    return mask_of(layout, block=block, causal=causal)
+
+
+def mask_of(layout_rc: Bool[Tensor, "r c"], *, block: int = BLOCK, causal: bool = True) -> Bool[Tensor, "q k"]:
+    """A block layout code by code."""
+    mask = layout_rc.repeat_interleave(block, 0).repeat_interleave(block, 1)
     return mask.tril() if causal else mask

@@ -69,14 +69,12 @@ class TextTokenizer:
 
 def train_text_tokenizer(captions: Iterable[str], vocabulary: int) -> TextTokenizer:
     """A byte-pair encoding of at most about `vocabulary` tokens, learnt from captions and by nothing else decided."""
-    tokenizer = _clip_shaped(models.BPE(end_of_word_suffix=_WORD_END))
-    trainer = BpeTrainer(
-        vocab_size=vocabulary,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        special_tokens=[],
-        end_of_word_suffix=_WORD_END,
-        show_progress=False,
-    )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = _cleaning()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # a space begins a word: no byte is lost
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, special_tokens=[], show_progress=False)
     tokenizer.train_from_iterator(sorted(captions), trainer)
     tokenizer.add_special_tokens([START, END])
     return TextTokenizer(tokenizer.to_str().encode())
@@ -116,6 +114,12 @@ def _from_merges(text: str, at: str) -> bytes:
     return bytes(tokenizer.to_str().encode())
 
 
+def _cleaning() -> normalizers.Normalizer:
+    return normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(), normalizers.Lowercase()]
+    )
+
+
 def _byte_letters() -> list[str]:
     """A printable letter a byte, in CLIP's order: printable bytes first, then the rest from code point 256 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -126,9 +130,7 @@ def _byte_letters() -> list[str]:
 def _clip_shaped(model: models.BPE) -> Tokenizer:
     """A tokenizer that cleans and cuts text as CLIP does: lower case, single spaces, words by CLIP's pattern."""
     tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
+    tokenizer.normalizer = _cleaning()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),

@@ -5,7 +5,7 @@ has its own position table. A class scales and shifts every normalisation; condi
 and attended to in every block. Attention is full or strided (`vtok.priors.sparse`). Parameter names are the original's.
 
 Deviations on purpose: fused attention; a normalisation that gives 0 for a constant row, where the original gives NaN; a
-strided pattern that runs on any device.
+strided pattern that runs on any device, through FlexAttention on CUDA where attention has no dropout, else as a mask.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
 from schemas.config.prior import VideoGptConfig
 from schemas.errors import VtokError
 from vtok.priors.attention import Linear
 from vtok.priors.base import Batch, Draws
 from vtok.priors.chunked_loss import IGNORED, Head, PriorOutput
+from vtok.priors.flex import attend, kernel_mask
 from vtok.priors.frame_condition import FrameEncoder
-from vtok.priors.sparse import dense_mask
+from vtok.priors.sparse import BLOCK, block_layout, mask_of
 
 Shape = tuple[int, int, int]
+Mask = Tensor | BlockMask | None
+"""Which codes see which: True in a tensor, a kernel's mask, or (None) the past."""
 _SMALLEST = 1e-30  # of a variance: far below what float32 activations have unless they are constant
 
 
@@ -72,9 +76,11 @@ class MultiHeadAttention(nn.Module):
         return key, value
 
     def forward(
-        self, x_bne: Tensor, key_bhnd: Tensor, value_bhnd: Tensor, mask_nk: Tensor | None, *, causal: bool
+        self, x_bne: Tensor, key_bhnd: Tensor, value_bhnd: Tensor, mask_nk: Mask, *, causal: bool
     ) -> Float[Tensor, "b n e"]:
         query = self.w_qs(x_bne).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        if isinstance(mask_nk, BlockMask):
+            return self.fc(attend(query, key_bhnd, value_bhnd, mask_nk).transpose(1, 2).flatten(2))
         out = F.scaled_dot_product_attention(
             query,
             key_bhnd,
@@ -113,7 +119,7 @@ class Block(nn.Module):
         self.fc_block = nn.Sequential(Linear(width, 4 * width), FastGelu(), Linear(4 * width, width))
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x_bne: Tensor, context: Context, mask_nn: Tensor | None, past: Past | None) -> Tensor:
+    def forward(self, x_bne: Tensor, context: Context, mask_nn: Mask, past: Past | None) -> Tensor:
         normal = self.pre_attn_norm(x_bne, context.labels_b)
         key, value = self.attn.keys_values(normal)
         if past is None:
@@ -121,8 +127,7 @@ class Block(nn.Module):
         else:
             end = past.position + 1
             past.keys[:, :, past.position : end], past.values[:, :, past.position : end] = key, value
-            seen = None if mask_nn is None else mask_nn[past.position : end, :end]
-            mixed = self.attn(normal, past.keys[:, :, :end], past.values[:, :, :end], seen, causal=False)
+            mixed = self.attn(normal, past.keys[:, :, :end], past.values[:, :, :end], mask_nn, causal=False)
         x_bne = x_bne + self.drop(mixed)
         if self.reads_frames:
             assert context.frames_bnc is not None
@@ -205,7 +210,7 @@ class VideoGptPrior(nn.Module):
     """
 
     codebook_kc: Tensor
-    mask_nn: Tensor | None
+    layout_rc: Tensor | None
 
     def __init__(
         self,
@@ -235,16 +240,28 @@ class VideoGptPrior(nn.Module):
             self.resnet = FrameEncoder(frame_width)
             side = self.resnet.side(resolution)
             self.cond_pos_embd = PositionTables((config.cond_frames, side, side), frame_width)
-        self.register_buffer("mask_nn", self._mask(), persistent=False)
+        self.register_buffer("layout_rc", self._layout(), persistent=False)
+        self._masks: dict[tuple[bool, torch.device], Mask] = {}
         self._draw_weights(torch.Generator().manual_seed(0) if generator is None else generator)
 
-    def _mask(self) -> Bool[Tensor, "n n"] | None:
+    def _layout(self) -> Bool[Tensor, "r c"] | None:
         if self.config.attention == "full":
             return None
         try:
-            return dense_mask(self.grid)
+            return block_layout(self.grid)
         except ValueError as error:
             raise VtokError(str(error), at="prior.model.attention", hint="use attention: full for this grid") from None
+
+    def mask(self) -> Mask:
+        """The mask of a whole pass: of a kernel on CUDA, unless attention has dropout to do, else one by codes."""
+        layout_rc = self.layout_rc
+        if layout_rc is None:
+            return None
+        flex = layout_rc.is_cuda and not (self.training and self.config.attention_dropout)
+        key = (flex, layout_rc.device)
+        if key not in self._masks:
+            self._masks[key] = kernel_mask(layout_rc) if flex else mask_of(layout_rc)
+        return self._masks[key]
 
     @torch.no_grad()
     def _draw_weights(self, generator: torch.Generator) -> None:
@@ -333,8 +350,9 @@ class VideoGptPrior(nn.Module):
         x_bne = self.fc_in(embeddings_bthwc.flatten(1, 3))
         sos = self.attn_stack.right_shift.sos.to(x_bne.dtype).expand(x_bne.shape[0], 1, -1)
         x_bne = torch.cat([sos, x_bne[:, :-1]], dim=1) + self.attn_stack.pos_embd()
+        mask = self.mask()
         for block in self.attn_stack.attn_nets:
-            x_bne = block(x_bne, context, self.mask_nn, None)
+            x_bne = block(x_bne, context, mask, None)
         return self.norm(x_bne, context.labels_b)
 
     def new_cache(self, batch: int) -> Float[Tensor, "l 2 b h n d"]:
@@ -359,8 +377,11 @@ class VideoGptPrior(nn.Module):
         else:
             x_bne = self.fc_in(self.codebook_kc[code_b.long()]).unsqueeze(1)
         x_bne = x_bne + self.attn_stack.pos_embd()[position]
+        seen = None
+        if self.layout_rc is not None:
+            seen = self.layout_rc[position // BLOCK].repeat_interleave(BLOCK)[None, : position + 1]
         for layer, block in enumerate(self.attn_stack.attn_nets):
-            x_bne = block(x_bne, context, self.mask_nn, Past(cache[layer, 0], cache[layer, 1], position))
+            x_bne = block(x_bne, context, seen, Past(cache[layer, 0], cache[layer, 1], position))
         return self.fc_out(self.norm(x_bne, context.labels_b))[:, 0]
 
     def forward(

@@ -75,8 +75,8 @@ def _logits(prior: MebtPrior, labels_b: Tensor | None, guidance: float) -> Logit
     both = torch.cat([labels_b, torch.full_like(labels_b, prior.no_class)])
 
     def guided(codes: Tensor, contexts: Tensor, targets: Tensor) -> Tensor:
-        twice = (torch.cat([part, part]) for part in (codes, contexts, targets))
-        return guide(prior.logits(*twice, both), guidance)
+        codes, contexts, targets = (torch.cat([part, part]) for part in (codes, contexts, targets))
+        return guide(prior.logits(codes, contexts, targets, both), guidance)
 
     return guided
 

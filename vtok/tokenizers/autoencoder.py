@@ -7,7 +7,7 @@ their state dicts load by name.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -15,15 +15,12 @@ from torch import Tensor, nn
 
 from schemas.config.tokenizer import VqganConfig, VqvaeConfig
 from vtok.tokenizers.axial import draw_attention
-from vtok.tokenizers.base import fingerprint_of
+from vtok.tokenizers.base import Mode, fingerprint_of
 from vtok.tokenizers.codebook import Codebook, CodebookOutput, GeneratorDraws
 from vtok.tokenizers.layers import SamePadConv3d, default_generator, draw_weights
 from vtok.tokenizers.precision import full_precision
 from vtok.tokenizers.quantizers import FSQ, BinaryQuantizer
 from vtok.video.transforms import PIXEL_RANGE, RESIZE_POLICY
-
-Mode = Literal["exact", "fast"]
-"""Arithmetic of `encode`."""
 
 
 class Reconstruction(NamedTuple):
@@ -172,11 +169,8 @@ class VideoAutoencoder(nn.Module):
         if self.training:
             raise RuntimeError("encode() needs eval mode: call tokenizer.eval() first")
         clips = video_bcthw.split(1) if video_bcthw.device.type == "cpu" else (video_bcthw,)
-        return torch.cat([self._encode(clip_bcthw) for clip_bcthw in clips])
-
-    def _encode(self, video_bcthw: Tensor) -> Tensor:
         with full_precision(video_bcthw.device):
-            z_bcthw = self.latents(video_bcthw).float()
+            z_bcthw = torch.cat([self.latents(clip_bcthw).float() for clip_bcthw in clips])
             codes_bn = self.codebook.nearest(z_bcthw.flatten(2).transpose(1, 2))
         return codes_bn.unflatten(1, z_bcthw.shape[2:])
 

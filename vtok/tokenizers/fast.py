@@ -14,6 +14,7 @@ the clips measured, times a safety factor. Without a measured r, nothing is cert
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -56,12 +57,12 @@ def fast_type(device: torch.device) -> torch.dtype:
 
 
 def fast_latents(
-    tokenizer: VideoAutoencoder, video_bcthw: Float[Tensor, "b c t h w"], dtype: torch.dtype | None = None
+    latents: Callable[[Tensor], Tensor], video_bcthw: Float[Tensor, "b c t h w"], dtype: torch.dtype | None = None
 ) -> Float[Tensor, "b d t2 h2 w2"]:
-    """The vectors that are quantised, float32, from an encoder that computes in `dtype` (None: `fast_type`)."""
+    """The vectors that are quantised, float32, from `tokenizer.latents` computed in `dtype` (None: `fast_type`)."""
     dtype = dtype or fast_type(video_bcthw.device)
     with torch.autocast(video_bcthw.device.type, dtype=dtype):
-        return tokenizer.latents(video_bcthw).float()
+        return latents(video_bcthw).float()
 
 
 @torch.no_grad()
@@ -79,7 +80,7 @@ def latent_error(
         RuntimeError: the tokenizer is in training mode.
     """
     _check(tokenizer)
-    fast_bcthw = fast_latents(tokenizer, video_bcthw, dtype)
+    fast_bcthw = fast_latents(tokenizer.latents, video_bcthw, dtype)
     with full_precision(video_bcthw.device):
         exact_bcthw = tokenizer.latents(video_bcthw).float()
     return float((fast_bcthw - exact_bcthw).norm(dim=1).max())
@@ -94,6 +95,7 @@ def encode_fast(
     safety: float = SAFETY,
     recompute: bool = False,
     dtype: torch.dtype | None = None,
+    latents: Callable[[Tensor], Tensor] | None = None,
 ) -> FastCodes:
     """Codes from an encoder in a small type, and which of them are surely those of exact mode.
 
@@ -104,6 +106,7 @@ def encode_fast(
         safety: times `error` is the distance that certified codes withstand.
         recompute: encode clips with an uncertified code again, in exact mode; all codes are then certified.
         dtype: of the encoder; None: `fast_type`.
+        latents: what stands for `tokenizer.latents`, such as its `torch.compile`; None: itself.
 
     Raises:
         UsageError: the tokenizer has no codebook; signs and roundings gain nothing from a certificate.
@@ -117,7 +120,7 @@ def encode_fast(
             at="tokenizer.model.quantizer",
             hint="encode in exact mode",
         )
-    z_bcthw = fast_latents(tokenizer, video_bcthw, dtype)
+    z_bcthw = fast_latents(latents or tokenizer.latents, video_bcthw, dtype)
     radius = 0.0 if error is None else safety * error
     with full_precision(video_bcthw.device):
         rows_nc = z_bcthw.flatten(2).transpose(1, 2).flatten(0, 1)
