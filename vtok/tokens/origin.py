@@ -34,6 +34,8 @@ from vtok.video.errors import VideoError
 from vtok.video.media.companions import split_address
 
 GONE = "neither its shard nor its source is there"
+CHANGED = "its source is another file now"
+UNKNOWN = "its shard is not there, and where the videos are is not known (--videos)"
 
 
 class Original(NamedTuple):
@@ -56,7 +58,7 @@ class Origin:
     Args:
         store: the store; `shards/` and `clips/` are looked for beside it.
         shards: the folder of the shards, if it is elsewhere.
-        videos: the folder of the videos, if it is no longer the one that was ingested.
+        videos: the folder that was ingested (artefacts hold no paths); None: only shards are looked at.
 
     Attributes:
         notes: what is worth knowing, e.g. that the shards are other ones.
@@ -69,8 +71,7 @@ class Origin:
         self._shards_card = self._card(self.shards, "shards")
         self._clips = beside / STAGE_FOLDERS["clips"]
         self._clips_card = self._card(self._clips, "clips")
-        root = self._clips_card.config.get("root") if self._clips_card is not None else None
-        self.videos = as_path(videos) if videos is not None else as_path(root) if root else None
+        self.videos = as_path(videos) if videos is not None else None
         self.views = {WHOLE: ViewConfig()}
         for view in store.card.facts.get("views", []):
             self.views[view["name"]] = ViewConfig.model_validate({k: v for k, v in view.items() if k != "grid"})
@@ -130,7 +131,7 @@ class Origin:
         """Decodes as the shards were made, so that what they lost to compression is lost again."""
         settings = self._settings()
         if settings is None or self.videos is None:
-            yield from (Original(row, None, GONE) for row in rows)
+            yield from (Original(row, None, GONE if settings is None else UNKNOWN) for row in rows)
             return
         config, resolution, encoded = settings
         manifest = self._manifest({row["clip_id"] for row in rows})
@@ -162,10 +163,12 @@ class Origin:
                     for index, result in decoded:
                         wanted = [row for row in mine if row["clip_id"] == clips[index]["clip_id"]]
                         if isinstance(result, VideoError):
-                            why = f"its source cannot be decoded: {result.reason}"
+                            why = (
+                                CHANGED if result.reason == "changed" else f"its source is unreadable: {result.reason}"
+                            )
                             yield from (Original(row, None, why) for row in wanted)
                         elif decoded.sha256 != mine[0]["source_sha256"]:
-                            yield from (Original(row, None, "its source is another file now") for row in wanted)
+                            yield from (Original(row, None, CHANGED) for row in wanted)
                         else:
                             frames = result.frames_thwc
                             if encoded:
