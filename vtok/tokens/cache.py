@@ -18,7 +18,7 @@ from typing import Any
 
 from schemas.errors import IntegrityError, VtokError
 from vtok.files import atomic_file, sweep_temporaries
-from vtok.tokens.flat import VERSION, Damaged, Flags, FlatFile, FlatRow, write_flat
+from vtok.tokens.flat import VERSION, Damaged, Flags, FlatFile, FlatRow, PartFile, write_flat
 from vtok.tokens.parts import open_verified, require_maker
 from vtok.user_cache import user_cache
 

@@ -128,7 +128,8 @@ def write_flat(stream: IO[bytes], source: PartFile, part: pq.ParquetFile, flags:
     head = _HEAD.pack(_MAGIC, VERSION, flags.number, rows, source.origin[:32], source.origin[32:])
     offset = len(head) + 8 * (rows + 1) + 4 * rows + 4
     stream.seek(offset)
-    bounds, crcs = [offset], []
+    bounds = [offset]
+    crcs: list[int] = []
     for group in range(part.num_row_groups):
         try:
             rows_of_group = _rows(part, group, len(crcs), flags)

@@ -140,7 +140,7 @@ def _column(rows: list[dict[str, Any]], field: pa.Field) -> pa.Array:
     lengths = [0 if value is None else len(value) for value in values]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     arrays = [np.asarray(value) for value in values if value is not None and len(value)]
-    flat = np.concatenate(arrays).astype(field.type.value_type.to_pandas_dtype()) if arrays else []
+    flat: Any = np.concatenate(arrays).astype(field.type.value_type.to_pandas_dtype()) if arrays else []
     missing = pa.array([value is None for value in values], pa.bool_())
     return pa.ListArray.from_arrays(
         pa.array(offsets), pa.array(flat, field.type.value_type), type=field.type, mask=missing
