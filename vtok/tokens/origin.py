@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from schemas.card import CARD_NAME, Card
+from schemas.card import CARD_NAME, Card, Kind
 from schemas.clips import CLIPS
 from schemas.config.data import ShardsConfig
 from schemas.config.run import STAGE_FOLDERS
@@ -95,7 +95,7 @@ class Origin:
             inside = shard in self._digests and (self.shards / shard).exists()
             yield from self._from_shard(shard, mine) if inside else self._from_videos(mine)
 
-    def _card(self, folder: Path, kind: str) -> Card | None:
+    def _card(self, folder: Path, kind: Kind) -> Card | None:
         if not (folder / CARD_NAME).exists():
             return None
         try:
@@ -196,7 +196,7 @@ class Origin:
             files = [self.shards / MANIFEST_NAME]
         else:
             files = [self._clips / row["path"] for row in artefacts.load_index(self._clips).to_pylist()]
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for file in files:
             table = read_table(file, schema=CLIPS)
             wanted = table.filter(pc.is_in(table["clip_id"], value_set=pa.array(sorted(clips))))
