@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from schemas.config import Recipe
+from pipelines.ingest import ingest
+from pipelines.shard import shard
+from pipelines.tokenize_clips import tokenize
+from tests.pipelines import here
+from tests.pipelines.making import make_tokenizer, recipe
 from tests.tokens.stores import some_rows, store_of
 from tests.tokens.test_snippets import SNIPPETS
-from vtok.tokens.origin import GONE, Origin
+from vtok.tokens.check import check_store
+from vtok.tokens.origin import GONE, UNKNOWN, Origin
 from vtok.tokens.reencode import reencode, store_tokenizer
 from vtok.tokens.store import TokenStore
 
-pytestmark = pytest.mark.ray
+VIEWS = [{"name": "whole"}, {"name": "mirrored", "flip": True}, {"name": "sparse", "latent_stride": 2}]
 
 
-def test_codes_come_out_again_from_the_videos(copy_of: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_codes_come_out_again_from_the_videos(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shards are gone but for their card: the videos are decoded and compressed as they were."""
-    settings = copy_of("clips", "shards", "tokenizer", "tokens")
-    for shard in settings.folder("shards").glob("*.tar"):
-        shard.unlink()
+    here.use(monkeypatch)
+    settings = recipe(corpus, tmp_path / "run", tokens={"views": VIEWS, "batch_size": 3})
+    ingest(settings)
+    shard(settings)
+    make_tokenizer(settings)
+    tokenize(settings)
+    assert check_store(settings.folder("tokens")).damages == []
+    for tar in settings.folder("shards").glob("*.tar"):
+        tar.unlink()
     store = TokenStore(settings.folder("tokens"))
     rows = sum(store.splits().values())
-    found = reencode(store, Origin(store), store_tokenizer(store), 1.0)
+    found = reencode(store, Origin(store, videos=corpus), store_tokenizer(store), 1.0)
     assert (found.equal, found.rows, found.mismatches, found.skipped) == (rows, rows, [], {})
+    assert reencode(store, Origin(store), store_tokenizer(store), 1.0).skipped == {UNKNOWN: rows}
     moved = reencode(store, Origin(store, videos=tmp_path), store_tokenizer(store), 1.0)
     assert moved.skipped == {GONE: rows}
     videos = Path(shutil.copytree(settings.data.root, tmp_path / "videos"))
@@ -36,6 +47,7 @@ def test_codes_come_out_again_from_the_videos(copy_of: Callable[..., Recipe], tm
     assert other.equal < rows and list(other.skipped) == ["its source is another file now"]
 
 
+@pytest.mark.ray
 @pytest.mark.usefixtures("ray_running")
 def test_ray_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     store_of(tmp_path / "runs" / "demo" / "tokens", some_rows())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vtok.tokens.reencode import Reencoded
 
 _SHOWN = 20
+_MOST_ROWS = 1_000_000
 
 
 def check(
@@ -145,7 +146,7 @@ def diff(
     stores = [TokenStore(store_folder(path)) for path in (a, b)]
     rows = sum(sum(store.splits().values()) for store in stores)
     with console.Progress("diff", rows, "rows") as bar:
-        found = diff_stores(*stores, advance=bar.advance, **({} if out else {"most": limit}))
+        found = diff_stores(stores[0], stores[1], most=_MOST_ROWS if out else limit, advance=bar.advance)
     if out is not None:
         write_table(out, found.rows)
     if as_json:

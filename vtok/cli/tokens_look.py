@@ -21,7 +21,7 @@ Tokenizer = Annotated[
 ]
 Shards = Annotated[Path | None, typer.Option("--shards", help="The shards' folder; default: the one beside the store.")]
 Videos = Annotated[
-    Path | None, typer.Option("--videos", help="Where the videos are, if the shards are gone and they were moved.")
+    Path | None, typer.Option("--videos", help="The folder that was ingested: for clips whose shards are gone.")
 ]
 
 _SHOWN_RUNS = 5

@@ -157,6 +157,7 @@ class _Check:
         try:
             plan = artefacts.load_plan(self.folder)
         except IntegrityError as error:
+            self.repairable = (self.folder / CARD_NAME).exists()
             self._damage(PLAN_NAME, error.what, hint="delete the folder and make it again, or go on without resuming")
             return None
         if plan.kind != "tokens":

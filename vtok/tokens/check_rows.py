@@ -81,8 +81,8 @@ class GroupCheck:
 
     def _codes(self, codebook_size: int) -> None:
         sizes, shapes = lengths(self._table), grids(self._table)
-        self._note((shapes <= 0).any(axis=1), "the grid is not positive")
-        self._note(sizes != shapes.prod(axis=1), "the number of codes is not that of the grid")
+        self._note(np.asarray((shapes <= 0).any(axis=1)), "the grid is not positive")
+        self._note(np.asarray(sizes != shapes.prod(axis=1)), "the number of codes is not that of the grid")
         high = flat_codes(self._table) >= codebook_size
         rows = np.repeat(np.arange(len(sizes)), sizes)
         self._note(np.isin(np.arange(len(sizes)), rows[high]), f"a code is not below {codebook_size:,}")

@@ -193,10 +193,10 @@ class _Diff:
                     else:
                         self._compare(key, *found, mine, place)
                 advance(group.rows)
-        for number in np.unique(np.searchsorted(rows.starts, np.flatnonzero(~rows.seen), side="right") - 1):
-            table = rows.table(int(number))
-            start = int(rows.starts[number])
-            for place in np.flatnonzero(~rows.seen[start : start + len(table.ids)]):
+        missing = np.searchsorted(rows.starts, np.flatnonzero(~rows.seen), side="right") - 1
+        for number in np.unique(missing).tolist():
+            table, start = rows.table(number), int(rows.starts[number])
+            for place in np.flatnonzero(~rows.seen[start : start + len(table.ids)]).tolist():
                 self._note(table.ids[place], table.facts[place], Counter(only_a=1))
         groups = {key: Group(**counted) for key, counted in self.counts.items()}
         return Difference(

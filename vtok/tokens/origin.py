@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from schemas.card import CARD_NAME, Card
+from schemas.card import CARD_NAME, Card, Kind
 from schemas.clips import CLIPS
 from schemas.config.data import ShardsConfig
 from schemas.config.run import STAGE_FOLDERS
@@ -34,6 +34,8 @@ from vtok.video.errors import VideoError
 from vtok.video.media.companions import split_address
 
 GONE = "neither its shard nor its source is there"
+CHANGED = "its source is another file now"
+UNKNOWN = "its shard is not there, and where the videos are is not known (--videos)"
 
 
 class Original(NamedTuple):
@@ -56,7 +58,7 @@ class Origin:
     Args:
         store: the store; `shards/` and `clips/` are looked for beside it.
         shards: the folder of the shards, if it is elsewhere.
-        videos: the folder of the videos, if it is no longer the one that was ingested.
+        videos: the folder that was ingested (artefacts hold no paths); None: only shards are looked at.
 
     Attributes:
         notes: what is worth knowing, e.g. that the shards are other ones.
@@ -69,8 +71,7 @@ class Origin:
         self._shards_card = self._card(self.shards, "shards")
         self._clips = beside / STAGE_FOLDERS["clips"]
         self._clips_card = self._card(self._clips, "clips")
-        root = self._clips_card.config.get("root") if self._clips_card is not None else None
-        self.videos = as_path(videos) if videos is not None else as_path(root) if root else None
+        self.videos = as_path(videos) if videos is not None else None
         self.views = {WHOLE: ViewConfig()}
         for view in store.card.facts.get("views", []):
             self.views[view["name"]] = ViewConfig.model_validate({k: v for k, v in view.items() if k != "grid"})
@@ -94,7 +95,7 @@ class Origin:
             inside = shard in self._digests and (self.shards / shard).exists()
             yield from self._from_shard(shard, mine) if inside else self._from_videos(mine)
 
-    def _card(self, folder: Path, kind: str) -> Card | None:
+    def _card(self, folder: Path, kind: Kind) -> Card | None:
         if not (folder / CARD_NAME).exists():
             return None
         try:
@@ -130,7 +131,7 @@ class Origin:
         """Decodes as the shards were made, so that what they lost to compression is lost again."""
         settings = self._settings()
         if settings is None or self.videos is None:
-            yield from (Original(row, None, GONE) for row in rows)
+            yield from (Original(row, None, GONE if settings is None else UNKNOWN) for row in rows)
             return
         config, resolution, encoded = settings
         manifest = self._manifest({row["clip_id"] for row in rows})
@@ -162,10 +163,12 @@ class Origin:
                     for index, result in decoded:
                         wanted = [row for row in mine if row["clip_id"] == clips[index]["clip_id"]]
                         if isinstance(result, VideoError):
-                            why = f"its source cannot be decoded: {result.reason}"
+                            why = (
+                                CHANGED if result.reason == "changed" else f"its source is unreadable: {result.reason}"
+                            )
                             yield from (Original(row, None, why) for row in wanted)
                         elif decoded.sha256 != mine[0]["source_sha256"]:
-                            yield from (Original(row, None, "its source is another file now") for row in wanted)
+                            yield from (Original(row, None, CHANGED) for row in wanted)
                         else:
                             frames = result.frames_thwc
                             if encoded:
@@ -193,7 +196,7 @@ class Origin:
             files = [self.shards / MANIFEST_NAME]
         else:
             files = [self._clips / row["path"] for row in artefacts.load_index(self._clips).to_pylist()]
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for file in files:
             table = read_table(file, schema=CLIPS)
             wanted = table.filter(pc.is_in(table["clip_id"], value_set=pa.array(sorted(clips))))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from schemas.errors import UsageError
 from vtok.evaluation.reconstruction import psnr
@@ -69,33 +69,42 @@ def choose(
     splits = store.splits()
     if split is not None and split not in splits:
         raise UsageError(f"no split {split!r}", at=str(store.folder), hint=f"there are: {', '.join(splits)}")
-    wanted = set(clips or [])
-    found: list[tuple[RowGroup, int]] = []
-    classes: set[str] = set()
-    seen: set[str] = set()
-    for name in splits if split is None else [split]:
-        for group in store.row_groups(name):
-            table = store.read(group, ["clip_id", "class_name"])
-            rows = zip(table["clip_id"].to_pylist(), table["class_name"].to_pylist(), strict=True)
-            for place, (clip, of) in enumerate(rows):
-                classes |= {of} if of is not None else set()
-                if (not wanted or clip in wanted) and (class_name is None or of == class_name):
-                    found.append((group, place))
-                    seen.add(clip)
+    wanted, classes, seen = set(clips or []), set[str](), set[str]()
+
+    def fitting(group: RowGroup) -> Int64[np.ndarray, " n"]:
+        """Places of the rows that fit."""
+        if not wanted and class_name is None:
+            return np.arange(group.rows)
+        table = store.read(group, ["clip_id", "class_name"])
+        names, of = table["clip_id"].to_pylist(), table["class_name"].to_pylist()
+        classes.update(name for name in of if name is not None)
+        places = [
+            i
+            for i, name in enumerate(names)
+            if (not wanted or name in wanted) and (class_name is None or of[i] == class_name)
+        ]
+        seen.update(names[i] for i in places if wanted)
+        return np.array(places, np.int64)
+
+    groups = [group for name in (splits if split is None else [split]) for group in store.row_groups(name)]
+    ends = np.cumsum([len(fitting(group)) for group in groups])
     if wanted - seen:
         raise UsageError(
             f"no such clip: {', '.join(sorted(wanted - seen)[:3])}",
             at=str(store.folder),
             hint='`vtok tokens sql "select clip_id from tokens limit 10" PATH` lists some',
         )
-    if not found:
+    total = int(ends[-1]) if len(ends) else 0
+    if not total:
         hint = f"there are the classes {', '.join(sorted(classes)[:20])}" if class_name else "the store is empty"
         raise UsageError("no row fits", at=str(store.folder), hint=hint)
-    count = len(found) if wanted else min(num, len(found))
-    picked = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, count).round().astype(int))]
-    groups = dict.fromkeys(group for group, _ in picked)
-    tables = ((group, store.read(group, ORIGIN_COLUMNS)) for group in groups)
-    return [row for group, table in tables for row in rows_of(table, [i for g, i in picked if g == group])]
+    picked = np.unique(np.linspace(0, total - 1, total if wanted else min(num, total)).round().astype(np.int64))
+    rows = []
+    for number in np.unique(np.searchsorted(ends, picked, side="right")):
+        group, start = groups[number], int(ends[number - 1]) if number else 0
+        inside = picked[(picked >= start) & (picked < ends[number])] - start
+        rows += rows_of(store.read(group, ORIGIN_COLUMNS), fitting(group)[inside].tolist())
+    return rows
 
 
 def decode_rows(tokenizer: VideoAutoencoder, origin: Origin, rows: list[dict[str, Any]]) -> list[Decoded]:
