@@ -44,8 +44,9 @@ class Job:
         title, item: for the progress bar.
         seconds: estimate of one core's time for all units; may try a little of the work to find out.
         splits: items by split.
-        keeps: called with the plan of what the folder holds, if that is another one: names of its parts that this job
-            would make again byte for byte, or None if the folder is not this job's to change.
+        keeps: called with the plan of what the folder holds, if that is another one, and whether its other parts are
+            about to be removed: names of its parts that this job would make again byte for byte, or None if the folder
+            is not this job's to change.
         gpus: GPUs that a worker holds, a fraction if several share one.
         device: `cpu` or `cuda`, where the phase `encode` runs on it; "": nowhere in particular.
     """
@@ -61,7 +62,7 @@ class Job:
     item: str
     seconds: Callable[[], float]
     splits: dict[str, int]
-    keeps: Callable[[Plan], set[str] | None] | None = None
+    keeps: Callable[[Plan, bool], set[str] | None] | None = None
     gpus: float = 0.0
     device: str = ""
 
@@ -111,7 +112,7 @@ def _take_over(job: Job) -> None:
     there = artefacts.load_plan(job.folder)
     if there.fingerprint == job.plan.fingerprint:
         return
-    kept = job.keeps(there)
+    kept = job.keeps(there, True)
     if kept is not None:
         artefacts.replan(job.folder, there, job.plan, kept)
 

@@ -6,7 +6,7 @@ which a later run knows whether its tokens are still those of these clips.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,7 @@ class ClipSource(Protocol):
         """What decoded them, with its version if that is known."""
         ...
 
-    def clips(self, payload: Any, rejects: list[dict[str, Any]]) -> Iterator[Clip]:
+    def clips(self, payload: Any, rejects: list[dict[str, Any]]) -> Generator[Clip, None, None]:
         """The clips of one part, in order; adds to `rejects` those that cannot be had."""
         ...
 
@@ -76,6 +76,7 @@ class Inputs(NamedTuple):
         num_frames, resolution: of every clip.
         decoding: what decides the frames of a clip.
         make: makes a worker's source of clips.
+        verify: raises IntegrityError if what a payload names is damaged, as far as that can be told before decoding.
     """
 
     card: Card
@@ -84,6 +85,7 @@ class Inputs(NamedTuple):
     resolution: int
     decoding: dict[str, Any]
     make: Callable[[], ClipSource]
+    verify: Callable[[Any], None]
 
 
 def shard_inputs(recipe: Recipe) -> Inputs:
@@ -103,7 +105,12 @@ def shard_inputs(recipe: Recipe) -> Inputs:
     ]
     decoder = card.config.get("shards", {}).get("decoder", "")
     make = partial(ShardSource, str(folder), decoder)
-    return Inputs(card, parts, card.config["num_frames"], card.config["resolution"], {"decoder": decoder}, make)
+    shape = card.config["num_frames"], card.config["resolution"]
+    return Inputs(card, parts, *shape, {"decoder": decoder}, make, partial(_verify_shard, folder))
+
+
+def _verify_shard(folder: Path, row: dict[str, Any]) -> None:
+    artefacts.verify_part(folder, row["path"], row["sha256"])
 
 
 def _digest_of_shard(folder: Path, row: dict[str, Any]) -> str:
@@ -119,7 +126,7 @@ class ShardSource:
     def __init__(self, folder: str, decoder: str) -> None:
         self.folder, self.decoder = as_path(folder), decoder
 
-    def clips(self, payload: dict[str, Any], rejects: list[dict[str, Any]]) -> Iterator[Clip]:
+    def clips(self, payload: dict[str, Any], rejects: list[dict[str, Any]]) -> Generator[Clip, None, None]:
         """See `ClipSource`; what could not be decoded is the shards' reject, not the tokens'."""
         yield from read_shard(artefacts.verify_part(self.folder, payload["path"], payload["sha256"]))
 
@@ -145,7 +152,7 @@ def clip_inputs(recipe: Recipe) -> Inputs:
     shards = recipe.shards.plain()
     decoding = {name: shards[name] for name in ("decoder", "policy", "hwaccel", "max_pixels", "max_frames")}
     make = partial(VideoSource, str(folder), manifest.parts, recipe.data.plain(), shards)
-    return Inputs(card, parts, recipe.data.num_frames, recipe.data.resolution, decoding, make)
+    return Inputs(card, parts, recipe.data.num_frames, recipe.data.resolution, decoding, make, lambda _: None)
 
 
 def _digests_of_rows(manifest: Manifest) -> np.ndarray:
@@ -168,7 +175,7 @@ class VideoSource:
         self.decoder = decoder_version(config.decoder)
         self._clips = ClipDecoder(DataConfig.model_validate(data), config, Stopwatch())
 
-    def clips(self, payload: np.ndarray, rejects: list[dict[str, Any]]) -> Iterator[Clip]:
+    def clips(self, payload: np.ndarray, rejects: list[dict[str, Any]]) -> Generator[Clip, None, None]:
         """See `ClipSource`; `payload` is row numbers of the manifest."""
         for row, result in self._clips.clips(self.manifest.take(payload)):
             if isinstance(result, VideoError):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,7 +55,6 @@ def tokenize_job(recipe: Recipe) -> Job:
     inputs = shard_inputs(recipe) if config.source == "shards" else clip_inputs(recipe)
     tokenizer_card = artefacts.load(tokenizer_folder, "tokenizer")
     tokenizer = load_tokenizer(tokenizer_folder)
-    _check_mode(config, tokenizer, tokenizer_folder)
     shapes = [view_shape(view, inputs.num_frames, inputs.resolution) for view in config.views]
     grids = [_grid(*pair, config, tokenizer, recipe) for pair in zip(config.views, shapes, strict=True)]
     device = _device(config, remote=recipe.cluster.address is not None)
@@ -74,6 +72,7 @@ def tokenize_job(recipe: Recipe) -> Job:
     }
     units = _units(inputs, config, settings, shapes, grids, tokenizer.codebook_size)
     contents = {unit.name: unit.payload.content for unit in units}
+    clips = {unit.name: unit.payload.clips for unit in units}
     plan = artefacts.make_plan(
         "tokens",
         {
@@ -87,12 +86,14 @@ def tokenize_job(recipe: Recipe) -> Job:
     )
 
     def measure() -> float:
+        where = "cuda" if device == "cuda" and torch.cuda.is_available() else "cpu"
+        tokenizer.to(where)
         torch.set_num_threads(config.threads)
         seconds = 0.0
         for frames, height, width in shapes:
-            batch = torch.zeros(1, 3, min(frames, config.chunk_frames or frames), height, width)
+            batch = torch.zeros(1, 3, min(frames, config.chunk_frames or frames), height, width, device=where)
             started = time.monotonic()
-            tokenizer.encode(batch)
+            tokenizer.encode(batch, mode=config.mode)
             seconds += (time.monotonic() - started) * frames / batch.shape[2]
         return seconds * sum(part.clips for part in inputs.parts)
 
@@ -112,7 +113,7 @@ def tokenize_job(recipe: Recipe) -> Job:
         item="clips",
         seconds=measure,
         splits=splits,
-        keeps=partial(kept_parts, folder, plan, contents, root),
+        keeps=partial(kept_parts, folder, plan, contents, root, lambda name: inputs.verify(clips[name])),
         gpus=1 / config.actors_per_gpu if device == "cuda" else 0.0,
         device=device,
     )
@@ -171,6 +172,8 @@ def _grid(view: ViewConfig, shape: Shape, config: TokensConfig, tokenizer: Video
             hint="lower it",
         )
     if config.chunk_frames is not None and shape[0] > config.chunk_frames:
+        if config.mode == "fast":
+            raise UsageError("chunks are encoded in exact mode only", at="tokens.mode", hint="set it to exact")
         encoder_halo(tokenizer.config)  # refuses tokenizers whose codes depend on the whole clip
         step = tokenizer.downsample[0]
         if config.chunk_frames % step:
@@ -180,11 +183,6 @@ def _grid(view: ViewConfig, shape: Shape, config: TokensConfig, tokenizer: Video
                 hint=f"take a multiple of {step}",
             )
     return -(-t // view.latent_stride), h, w
-
-
-def _check_mode(config: TokensConfig, tokenizer: VideoAutoencoder, folder: Path) -> None:
-    if config.mode == "fast":
-        raise UsageError("this tokenizer has no fast mode", at=str(folder), hint="set tokens.mode: exact")
 
 
 def _device(config: TokensConfig, *, remote: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,15 @@ from vtok.parquet import read_metadata
 _AT_ONCE = 8
 
 
-def kept_parts(folder: Path, plan: Plan, contents: dict[str, str], root: Path | None, there: Plan) -> set[str] | None:
+def kept_parts(
+    folder: Path,
+    plan: Plan,
+    contents: dict[str, str],
+    root: Path | None,
+    verify: Callable[[str], None],
+    there: Plan,
+    final: bool,
+) -> set[str] | None:
     """Names of the parts of the store in `folder` that the new plan would make again byte for byte.
 
     Args:
@@ -25,7 +34,10 @@ def kept_parts(folder: Path, plan: Plan, contents: dict[str, str], root: Path | 
         contents: what each of its parts is made from.
         root: where the videos are, if they are encoded directly: the manifest knows their size only, so the files are
             hashed and compared with what was encoded. None: `contents` says it all.
+        verify: raises IntegrityError if what a part is to be made from is damaged.
         there: the plan that the store was made to.
+        final: whether the other parts are about to be removed: what replaces them is verified first, so that damage to
+            a shard costs no tokens.
 
     Returns:
         None if the store is not this job's to change: another tokenizer made it, or another version of vtok.

@@ -128,7 +128,7 @@ class TokenizeWorker:
     def _encode_batch(self, videos_bthwc: UInt8[np.ndarray, "b t h w 3"]) -> np.ndarray:
         with torch.inference_mode():
             video_bcthw = torch.from_numpy(to_model_range(videos_bthwc)).to(self.device)
-            return self.tokenizer.encode(video_bcthw).cpu().numpy()
+            return self.tokenizer.encode(video_bcthw, mode=self.config.mode).cpu().numpy()
 
     def _is_long(self, video_thwc: UInt8[np.ndarray, "t h w 3"]) -> bool:
         return self.config.chunk_frames is not None and len(video_thwc) > self.config.chunk_frames

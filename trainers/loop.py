@@ -24,7 +24,7 @@ from schemas.card import Plan
 from schemas.config.train import TrainConfig
 from schemas.errors import UsageError, VtokError
 from trainers import checkpoint
-from trainers.engine import Engine, EngineName, Layout, average, barrier, rank, start, world_size
+from trainers.engine import Engine, EngineName, Layout, average, rank, start, world_size
 from trainers.failures import explained, not_finite, save_bad_batch
 from trainers.meter import Meter
 from trainers.metrics import Logs, step_line
@@ -61,15 +61,16 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
     check_batch(task.name, config)
     settings = _read_settings(folder)
     found = checkpoint.find(folder, resume, task.name, plan.fingerprint)
-    barrier()
     if found is None:  # a run that starts anew may take another engine, but not another number of threads
         settings = {key: value for key, value in settings.items() if key == "threads"}
         checkpoint.set_aside(folder)
     engine = _start_engine(settings, config, folder)
-    engines = task.build(engine)
+    engines: dict[str, Engine] = {}
     step = 0
-    if found is not None:
-        step = _restore(task, engines, *found)
+    with explained(engines, config, f"{task.name}.train"):
+        engines.update(task.build(engine))
+        if found is not None:
+            step = _restore(task, engines, *found)
     batches = task.batches(step)
     threads = settings.get("threads", config.threads)
     if threads == "auto":
@@ -191,7 +192,7 @@ def _restore(task: Task, engines: Mapping[str, Engine], path: Path, state: dict[
 def _shown(layout: Layout) -> str:
     if layout["engine"] == "plain":
         return "the plain engine"
-    return f"ZeRO stage {layout['zero_stage']} on {console.count(layout['world'], 'processes')}"
+    return f"ZeRO stage {layout['zero_stage']} on {console.count(layout['world'], 'ranks')}"
 
 
 def _describe(engine: EngineName, config: TrainConfig) -> str:

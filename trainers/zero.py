@@ -69,7 +69,9 @@ class DeepSpeedEngine:
         if self._backwards:
             self._engine.step()  # not the last part yet: DeepSpeed only counts
         self._backwards += 1
-        if self.scale.dynamic:
+        if self.scale.dynamic and self._stage:
+            self._optimizer.override_loss_scale(self.scale.value)  # DeepSpeed multiplies, and divides in its step
+        elif self.scale.dynamic:
             loss = loss * self.scale.value
         self._engine.backward(loss)
 
@@ -78,8 +80,6 @@ class DeepSpeedEngine:
         self._backwards = 0
         set_lr(self._optimizer, lr)
         if self._stage:  # each rank holds a part of the gradients: only DeepSpeed knows the whole norm
-            if self.scale.dynamic:
-                self._optimizer.override_loss_scale(self.scale.value)
             self._engine.step()
             overflow = self.scale.dynamic and bool(self._optimizer.overflow)
             self.scale.update(overflow)

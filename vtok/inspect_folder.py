@@ -37,7 +37,7 @@ def describe(folder: Path) -> dict[str, Any]:
             "path": str(folder),
             "kind": card.kind,
             "state": "complete",
-            "made_by": artefacts.MADE_BY.get(card.kind, ""),
+            "made_by": "vtok convert" if "converted" in card.facts else artefacts.MADE_BY.get(card.kind, ""),
             "next": artefacts.NEXT_COMMAND.get(card.kind, ""),
             "counts": card.counts,
             "facts": card.facts,

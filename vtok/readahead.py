@@ -27,10 +27,10 @@ def read_ahead(items: Iterator[_T], size: Callable[[_T], int], limit: int) -> Ge
     waiting: deque[tuple[_T, int]] = deque()
     changed = threading.Condition()
     held, finished, left = 0, False, False
-    failure: BaseException | None = None
+    failures: list[BaseException] = []
 
     def make() -> None:
-        nonlocal held, finished, failure
+        nonlocal held, finished
         try:
             for item in items:
                 weight = size(item)
@@ -43,7 +43,7 @@ def read_ahead(items: Iterator[_T], size: Callable[[_T], int], limit: int) -> Ge
                     if left:
                         return
         except BaseException as error:  # it belongs to whoever uses the items
-            failure = error
+            failures.append(error)
         finally:
             if isinstance(items, Generator):
                 items.close()
@@ -69,5 +69,5 @@ def read_ahead(items: Iterator[_T], size: Callable[[_T], int], limit: int) -> Ge
             left = True
             changed.notify_all()
         thread.join()
-    if failure is not None:
-        raise failure
+    if failures:
+        raise failures[0]

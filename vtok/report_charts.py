@@ -42,7 +42,7 @@ class _Scale:
 
 
 def line_chart(title: str, caption: str, unit: str, lines: Sequence[Series], across: str = "step") -> Html:
-    """Lines over training steps or something else, with a legend that carries the last values; nothing if there are no points.
+    """Lines over training steps (or else), with a legend that carries the last values; nothing if there are no points.
 
     Args:
         title: what is shown, for the heading and for screen readers.

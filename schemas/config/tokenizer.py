@@ -33,7 +33,7 @@ class _ModelConfig(Config):
         description="What makes codes of vectors: a learnt codebook; or, without one, rounding (FSQ, needs `levels`), "
         "signs (LFQ, needs `bits`), signs on the unit sphere (BSQ, needs `bits`).",
     )
-    levels: tuple[Annotated[int, Field(ge=2, le=256)], ...] = Field(
+    levels: tuple[Annotated[int, Field(ge=3, le=256)], ...] = Field(
         (), description="Levels of every channel of FSQ; n_codes is their product, embedding_dim their number."
     )
     bits: int | None = Field(

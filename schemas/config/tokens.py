@@ -45,7 +45,8 @@ class TokensConfig(Config):
     )
     cond_frames: int = Field(0, ge=0, description="Keep the first n frames of each view as pixels beside its codes.")
     mode: Literal["exact", "fast"] = Field(
-        "exact", description="`exact`: fp32, codes are the same in any batch; `fast`: the tokenizer's fast mode."
+        "exact",
+        description="`exact`: the codes of float32; `fast`: the encoder computes in bfloat16, and some codes differ.",
     )
     chunk_frames: int | None = Field(
         None,

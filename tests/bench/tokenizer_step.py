@@ -1,6 +1,6 @@
 """A training step of the VQGAN against a plain implementation of how TATS trains it (`seed_vqgan.py`).
 
-    python tests/bench/tokenizer_step.py [--threads 1] [--out tokenizer_step.json]
+    python -m tests.bench.tokenizer_step [--threads 1] [--out tokenizer_step.json]
 
 The same weights, the same clips, the same threads, fp32 on the CPU. Contenders: vtok as it is, vtok with `parity`
 (two passes of the generator a batch, as the seed) and the seed's method (one-hot codes, two passes). Rounds are

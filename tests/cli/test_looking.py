@@ -117,7 +117,7 @@ def test_tokens_info_and_check(capfd: pytest.CaptureFixture[str], finished: Path
     found = json.loads(said(capfd, "tokens", "info", finished / "tokens", "--json"))
     assert (found["clips"], found["tokens"], found["codebook_size"]) == (17, 17 * 32, 16)
     assert "perplexity" in said(capfd, "tokens", "info", finished / "tokens")
-    assert said(capfd, "tokens", "check", finished / "tokens").startswith("sound: 17 clips in 2 parts")
+    assert said(capfd, "tokens", "check", finished / "tokens").startswith("sound: 17 rows in 2 parts")
 
 
 def test_recipes(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

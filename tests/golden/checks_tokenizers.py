@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from schemas.config.tokenizer import DiscriminatorConfig, LossConfig, TokenizerConfig, VqganConfig, VqvaeConfig
+from schemas.config.tokenizer import DiscriminatorConfig, LossConfig, TokenizerConfig
 from tests.golden.cases import Case
+from vtok.convert import tats, videogpt
+from vtok.convert.models import Models
+from vtok.convert.settings import Settings
 from vtok.tokenizers import losses
 from vtok.tokenizers.codebook import Codebook
 from vtok.tokenizers.discriminators import Discriminators
+from vtok.tokenizers.load import build_tokenizer
 from vtok.tokenizers.vqgan import VQGAN
 from vtok.tokenizers.vqvae import VQVAE
 
@@ -19,21 +23,16 @@ NOT_THE_TOKENIZER = ("image_discriminator.", "video_discriminator.", "perceptual
 
 
 def vqgan_from(config: dict[str, Any], state: dict[str, Tensor]) -> VQGAN:
-    """Our VQGAN with the original's options and weights, in eval mode."""
-    model = VQGAN(
-        VqganConfig(
-            embedding_dim=config["embedding_dim"],
-            n_codes=config["n_codes"],
-            n_hiddens=config["n_hiddens"],
-            downsample=tuple(config["downsample"]),
-            image_channels=config["image_channels"],
-            norm=config["norm_type"],
-            padding=config["padding_type"],
-            random_restart=not config["no_random_restart"],
-            restart_threshold=config["restart_thres"],
-        )
-    )
-    model.load_state_dict(state)
+    """Our VQGAN with the original's options and weights, as the import makes it, in eval mode."""
+    model = _imported(tats.vqgan(state, Settings({}, config, "")))
+    assert isinstance(model, VQGAN)
+    return model
+
+
+def _imported(models: Models) -> nn.Module:
+    found = models.tokenizers["tokenizer"]
+    model = build_tokenizer(found.config)
+    model.load_state_dict(found.tensors)
     return model.eval()
 
 
@@ -58,11 +57,10 @@ def check_vqgan(case: Case) -> None:
 
 
 def vqvae_from(config: dict[str, Any], state: dict[str, Tensor]) -> VQVAE:
-    """Our VQ-VAE with the original's options and weights, in eval mode."""
-    same = ("embedding_dim", "n_codes", "n_hiddens", "n_res_layers", "downsample")
-    model = VQVAE(VqvaeConfig(**{name: config[name] for name in same}))
-    model.load_state_dict(state)
-    return model.eval()
+    """Our VQ-VAE with the original's options and weights, as the import makes it, in eval mode."""
+    model = _imported(videogpt.vqvae(state, Settings({}, config, "")))
+    assert isinstance(model, VQVAE)
+    return model
 
 
 def check_vqvae(case: Case) -> None:

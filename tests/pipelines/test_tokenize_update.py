@@ -15,7 +15,7 @@ from pipelines.ingest import ingest
 from pipelines.shard import shard
 from pipelines.tokenize_clips import tokenize, tokenize_job
 from schemas.config import Recipe
-from schemas.errors import UsageError
+from schemas.errors import IntegrityError, UsageError
 from tests import tiny_run
 from tests.pipelines import here
 from tests.pipelines.here import PoolHere
@@ -131,6 +131,17 @@ def test_a_damaged_part_does_not_stay(run: Recipe, tmp_path: Path) -> None:
     tokenize(settings)
     assert "test-00000.parquet" in PoolHere.made and "train-00000.parquet" not in PoolHere.made
     assert digests(settings.folder("tokens")) == expected
+
+
+def test_damage_to_a_shard_costs_no_tokens(run: Recipe) -> None:
+    before = digests(run.folder("tokens"))
+    path = run.folder("shards") / "train-00000.tar"
+    data = path.read_bytes()
+    at = data.rindex(b'"samples_sha256":"') + 20
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with pytest.raises(IntegrityError, match="sha256 differs from the index"):
+        tokenize(run)
+    assert digests(run.folder("tokens")) == before
 
 
 def test_another_tokenizer_is_refused(run: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,18 @@ def test_codes_do_not_depend_on_neighbours_places_or_threads(run: Recipe) -> Non
     torch.set_num_threads(1)
 
 
+def test_fast_mode_says_so(run: Recipe) -> None:
+    settings = changed(run, mode="fast")
+    tokenize(settings)
+    store, tokenizer = TokenStore(settings.folder("tokens")), load_tokenizer(settings.folder("tokenizer"))
+    assert (
+        store.card.facts["mode"] == "fast" == read_metadata(settings.folder("tokens") / "train-00000.parquet")["mode"]
+    )
+    first = next(ShardReader(settings.folder("shards"), "train", shuffle=False).clips(0)).video_thwc
+    codes = tokenizer.encode(torch.from_numpy(to_model_range(first[None])), mode="fast")
+    assert np.array_equal(store.codes("train")[0], codes.reshape(-1).numpy())
+
+
 def test_long_views_are_encoded_in_chunks(run: Recipe) -> None:
     tokenize(run)
     whole = TokenStore(run.folder("tokens")).codes("train")
@@ -121,6 +133,7 @@ def test_chunks_are_refused_where_codes_depend_on_the_whole_clip(
         ({"device": "cuda"}, "no GPU"),
         ({"cond_frames": 5}, "has no 5 first ones"),
         ({"views": [{"first_frame": 1, "num_frames": 4}]}, "clips of 4 frames have no 4 frames from 1 on"),
+        ({"mode": "fast", "chunk_frames": 2}, "exact mode only"),
         ({"views": [{"num_frames": 3}]}, "not divisible by the downsampling factor"),
     ],
 )

@@ -51,7 +51,7 @@ TOKENIZERS: dict[str, VqganConfig | VqvaeConfig] = {
     "vqvae": VqvaeConfig(embedding_dim=4, n_codes=100, n_hiddens=8, n_res_layers=1, downsample=(2, 4, 4)),
 }
 LOSSES = {
-    "vqgan": LossConfig(l1_weight=1.0, gan_feature_weight=1.0, discriminator_start=0),
+    "vqgan": LossConfig(l1_weight=1.0, gan_feature_weight=1.0, discriminator_start=0, gan_balance="adaptive"),
     "vqvae": TokenizerConfig.model_validate({"model": {"kind": "vqvae"}}).loss,
 }
 STEPS = 4
@@ -73,7 +73,8 @@ def _train(name: str, ranks: int, rank: int) -> dict[str, torch.Tensor]:
         frames = torch.randint(0, 4, (2 * RANKS,), generator=draws)[share]
         output = model(video, generator(0, "codebook", step))
         discriminators.requires_grad_(False)
-        loss, scalars = generator_loss(video, output, frames, discriminators, weights, factor=1.0)
+        last = {"last_layer": [p for p in model.decoder.parameters() if p.ndim > 1][-1]}
+        loss, scalars = generator_loss(video, output, frames, discriminators, weights, factor=1.0, **last)
         loss.backward()
         discriminators.requires_grad_(True)
         d_loss, _ = discriminator_loss(video, output.recon_bcthw, frames, discriminators, weights, factor=1.0)

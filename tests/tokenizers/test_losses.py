@@ -69,6 +69,46 @@ def test_the_start_counts_batches() -> None:
     assert [losses.discriminator_factor(config, i) for i in range(4)] == [0.0, 0.0, 1.0, 1.0]
 
 
+def test_the_adversarial_losses_grow_after_the_start() -> None:
+    config = LossConfig(discriminator_start=2, discriminator_warmup=3)
+    assert [losses.adversarial_factor(config, i) for i in range(7)] == [0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    assert losses.discriminator_factor(config, 2) == 1.0
+    at_once = LossConfig(discriminator_start=2)
+    assert [losses.adversarial_factor(at_once, i) for i in range(4)] == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_the_adaptive_weight_by_hand() -> None:
+    layer = torch.tensor([1.0, 2.0], requires_grad=True)
+    recon, adversarial = (layer * torch.tensor([3.0, 4.0])).sum(), -0.5 * layer[0]
+    weight = losses.adaptive_weight(recon, adversarial, layer)
+    assert float(weight) == pytest.approx(5.0 / (0.5 + 1e-4))
+    assert not weight.requires_grad and layer.grad is None
+    assert float(losses.adaptive_weight(recon, 0.0 * adversarial, layer)) == 1e4
+    (recon + weight * adversarial).backward()  # the graph is still there
+    torch.testing.assert_close(layer.grad, torch.tensor([3.0 - 0.5 * float(weight), 4.0]))
+
+
+def test_the_adaptive_weight_scales_the_adversarial_loss_alone() -> None:
+    scalars = {}
+    for balance in ("fixed", "adaptive"):
+        model = VQGAN(VqganConfig(embedding_dim=4, n_codes=16, n_hiddens=2, downsample=(2, 4, 4))).train()
+        output = model(_video(), torch.Generator().manual_seed(0))
+        last = {"last_layer": model.decoder.conv_last.conv.weight}
+        config = LossConfig(gan_balance=balance)
+        _, scalars[balance] = losses.generator_loss(
+            _video(), output, FRAMES, _discriminators(), config, factor=0.5, **last
+        )
+    fixed, adaptive = scalars["fixed"], scalars["adaptive"]
+    weight = float(adaptive["gan_lambda"])
+    assert fixed["gan_lambda"] == 1 and weight not in (0.0, 1.0)
+    assert float(adaptive["aeloss"]) == pytest.approx(weight * float(fixed["aeloss"]), rel=1e-5)
+    assert adaptive["gan_feat_loss"] == fixed["gan_feat_loss"]
+    with pytest.raises(ValueError, match="last layer"):
+        losses.generator_loss(
+            _video(), output, FRAMES, _discriminators(), LossConfig(gan_balance="adaptive"), factor=1.0
+        )
+
+
 def test_before_the_start_the_discriminators_do_not_matter() -> None:
     video, recon = _video(), _video(1).requires_grad_()
     models = _discriminators().train()

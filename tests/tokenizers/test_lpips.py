@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from schemas.errors import VtokError
+from vtok.files import sha256_of
 from vtok.tokenizers.lpips import LPIPS
 
 
@@ -42,6 +43,44 @@ def test_scale_frozen_and_no_dropout(weights: Path) -> None:
     assert torch.equal(model(a, a), torch.zeros(2, 1, 1, 1))
     torch.testing.assert_close(distance, quirk(2 * a, 2 * b))
     assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_the_originals_dropout(weights: Path) -> None:
+    """Half of the differences, doubled: the same on average, and drawn from the given generator alone."""
+    model = LPIPS.load(weights)
+    a, b = _image(0), _image(1)
+    draws = [model(a, b, torch.Generator().manual_seed(seed)) for seed in (*range(40), 0)]
+    assert torch.equal(draws[0], draws[-1])
+    assert not torch.equal(draws[0], draws[1])
+    torch.testing.assert_close(torch.stack(draws).mean(0), model(a, b), rtol=0.1, atol=0)
+
+
+def test_one_channel_counts_as_three(weights: Path) -> None:
+    model = LPIPS.load(weights)
+    a, b = _image(0)[:, :1], _image(1)[:, :1]
+    torch.testing.assert_close(model(a, b), model(a.expand(-1, 3, -1, -1), b.expand(-1, 3, -1, -1)))
+
+
+def test_vgg_by_torchvisions_names_with_the_heads_of_torchmetrics(weights: Path, tmp_path: Path) -> None:
+    state = {}
+    for name, value in LPIPS.load(weights).state_dict().items():
+        if name.startswith("net.slice"):
+            state["features." + name.split(".", 2)[2]] = value
+    whole = {**state, "classifier.0.weight": torch.zeros(1)}
+    save_file(whole, tmp_path / "vgg16.safetensors")
+    model = LPIPS.load(tmp_path / "vgg16.safetensors")
+    for name, value in LPIPS.load(weights).net.state_dict().items():
+        assert torch.equal(value, model.net.state_dict()[name])
+    assert all((model.get_submodule(f"lin{i}.model.1").weight >= 0).all() for i in range(5)), "published heads"
+
+    torch.save(whole, tmp_path / "vgg16-397923af.pth")
+    with pytest.raises(VtokError, match="not 397923af"):
+        LPIPS.load(tmp_path / "vgg16-397923af.pth")
+    digest = sha256_of(tmp_path / "vgg16-397923af.pth")
+    same = LPIPS.load(tmp_path / "vgg16-397923af.pth", sha256=digest)
+    assert all(torch.equal(value, same.state_dict()[name]) for name, value in model.state_dict().items())
+    with pytest.raises(VtokError, match="not 0000"):
+        LPIPS.load(tmp_path / "vgg16.safetensors", sha256="0" * 64)
 
 
 def test_gradients_are_finite_even_where_features_vanish(weights: Path) -> None:

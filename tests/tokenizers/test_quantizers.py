@@ -17,7 +17,7 @@ from vtok.tokenizers.codebook import Codebook
 from vtok.tokenizers.load import build_tokenizer
 from vtok.tokenizers.quantizers import FSQ, BinaryQuantizer, Quantizer
 
-LEVELS = [(8, 5, 5), (3, 4), (2, 7, 2, 2)]
+LEVELS = [(8, 5, 5), (3, 4), (6, 7, 3)]
 
 
 def _z(channels: int, rows: int = 300, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -32,7 +32,7 @@ def test_fsq_rounds_the_squashed_channels(levels: tuple[int, ...]) -> None:
     rows = z.double().numpy()
     number, weight, values = np.zeros_like(rows[:, 0]), 1, []
     for channel, count in enumerate(levels):
-        half, offset = (count - 1) * (1 + 1e-3) / 2, 0.0 if count % 2 else 0.5
+        half, offset = (count - 1) * (1 - 1e-3) / 2, 0.0 if count % 2 else 0.5
         bounded = half * np.tanh(rows[:, channel] + np.arctanh(offset / half)) - offset
         rounded = np.round(bounded)
         values.append(rounded / (count // 2))
@@ -158,10 +158,10 @@ def test_the_kind_is_in_the_fingerprint() -> None:
     ("options", "message"),
     [
         ({"quantizer": "fsq"}, "needs `levels`"),
-        ({"quantizer": "lfq", "levels": [2, 2]}, "has no `levels`"),
+        ({"quantizer": "lfq", "levels": [4, 4]}, "has no `levels`"),
         ({"levels": [8, 8]}, "has no `levels`"),
         ({"quantizer": "fsq", "levels": [8, 8], "n_codes": 65}, "make n_codes 64"),
-        ({"quantizer": "fsq", "levels": [8, 1]}, "greater than or equal to 2"),
+        ({"quantizer": "fsq", "levels": [8, 2]}, "greater than or equal to 3"),
         ({"quantizer": "bsq", "bits": 40}, "less than or equal to 20"),
     ],
 )

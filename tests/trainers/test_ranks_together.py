@@ -40,6 +40,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "recomputed-3": {"zero_stage": 3, "checkpoint_activations": True},
     "bf16-1": {"zero_stage": 1, "precision": "bf16"},
     "bf16-3": {"zero_stage": 3, "precision": "bf16"},
+    "fp16-0": {"zero_stage": 0, "precision": "fp16"},
+    "fp16-1": {"zero_stage": 1, "precision": "fp16"},
+    "fp16-2": {"zero_stage": 2, "precision": "fp16", "accumulate": 2},
 }
 
 

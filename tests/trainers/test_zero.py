@@ -88,7 +88,7 @@ def test_two_ranks_under_zero_match_one(one: Path, two: tuple[Path, str], stage:
 @pytest.mark.parametrize("stage", [1, 3])
 def test_one_process_goes_on_as_two_under_zero(one: Path, two: tuple[Path, str], stage: int) -> None:
     out, said = two
-    assert f"the checkpoint was of the plain engine; it was shared out anew for ZeRO stage {stage} on 2 proc" in said
+    assert f"the checkpoint was of the plain engine; it was shared out anew for ZeRO stage {stage} on 2 ranks" in said
     assert_same(out / f"continued-{stage}", one)
 
 
@@ -101,7 +101,7 @@ def test_two_ranks_under_zero_go_on_as_one(
     train(folder, **RUN)
     said = capfd.readouterr().out
     assert f"resumed at step {HALF}" in said
-    assert f"the checkpoint was of ZeRO stage {stage} on 2 processes; it was shared out anew for the plain" in said
+    assert f"the checkpoint was of ZeRO stage {stage} on 2 ranks; it was shared out anew for the plain" in said
     assert not list(folder.rglob(".vtok-tmp-*")), "no conversion is left behind"
     assert_same(folder, one)
 

@@ -13,6 +13,7 @@ from vtok import console
 
 if TYPE_CHECKING:
     from vtok.shards.check import Findings
+    from vtok.shards.query import Answer
 
 DataPath = Annotated[Path, typer.Argument(help="A run's folder, or its clips or shards.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -96,9 +97,15 @@ def sql(
     as_json: AsJson = False,
 ) -> int:
     """Ask the manifest in SQL (DuckDB): `vtok data sql "select split, count(*) from clips group by 1" runs/mine`."""
-    from vtok.shards.query import run_query, text_table
+    from vtok.shards.query import run_query
 
-    answer = run_query(query, path, limit)
+    return show_answer(run_query(query, path, limit), limit, as_json=as_json)
+
+
+def show_answer(answer: Answer, limit: int, *, as_json: bool) -> int:
+    """Prints the rows of a query."""
+    from vtok.shards.query import text_table
+
     if as_json:
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
         console.say(json.dumps(rows, indent=2, ensure_ascii=False, default=str))

@@ -34,6 +34,8 @@ def info(path: Store, as_json: Annotated[bool, typer.Option("--json", help="For 
 app.command("stats")(tokens_look.stats)
 app.command("check")(tokens_check.check)
 app.command("diff")(tokens_check.diff)
+app.command("preview")(tokens_look.preview)
+app.command("sql")(tokens_look.sql)
 app.command("at")(tokens_at.at)
 app.command("repair")(tokens_repair.repair)
 app.command("export")(tokens_exchange.export_command)

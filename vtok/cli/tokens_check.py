@@ -10,26 +10,93 @@ import typer
 
 from schemas.errors import EXIT_DONE, EXIT_FAILED
 from vtok import console
-from vtok.cli.tokens_look import AsJson, Store, store_folder
+from vtok.cli.tokens_look import AsJson, Shards, Store, Tokenizer, Videos, store_folder
 
 if TYPE_CHECKING:
     from vtok.tokens.check import Findings
     from vtok.tokens.diff import Difference, Group
+    from vtok.tokens.reencode import Reencoded
+
+_SHOWN = 20
 
 
-def check(path: Store, as_json: AsJson = False) -> int:
+def check(
+    path: Store,
+    again: Annotated[
+        str | None,
+        typer.Option("--reencode", help="Encode this share of the rows again and compare, e.g. 1% or 0.01."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Which rows --reencode takes.")] = 0,
+    tokenizer: Tokenizer = None,
+    shards: Shards = None,
+    videos: Videos = None,
+    as_json: AsJson = False,
+) -> int:
     """Verify every byte and every row offline; say all that is damaged and how to mend it."""
     from vtok.inspect_folder import planned_items
     from vtok.tokens.check import check_store
 
-    folder = store_folder(path)
+    folder, share = store_folder(path), _share(again) if again is not None else None
     with console.Progress("check", planned_items(folder), "rows") as bar:
         found = check_store(folder, advance=bar.advance)
+    compared = None
+    if share is not None and not found.damages:
+        from vtok.tokens.origin import Origin
+        from vtok.tokens.reencode import device_of, reencode, store_tokenizer
+        from vtok.tokens.store import TokenStore
+
+        store = TokenStore(folder)
+        origin, device = Origin(store, shards=shards, videos=videos), device_of(store)
+        made_by = store_tokenizer(store, tokenizer, device)
+        with console.Progress("reencode", round(share * found.rows), "rows") as bar:
+            compared = reencode(store, origin, made_by, share, seed=seed, device=device, advance=bar.advance)
     if as_json:
-        console.say(json.dumps(_plain(found), indent=2, ensure_ascii=False))
+        shown = _plain(found) if compared is None else {**_plain(found), "reencode": _plain_reencode(compared)}
+        console.say(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
         _show(found)
-    return EXIT_FAILED if found.damages else EXIT_DONE
+        if compared is not None:
+            _show_reencode(compared)
+        elif share is not None:
+            console.say("nothing was encoded again: mend the store first")
+        if not found.damages:
+            console.say(f"next: vtok tokens stats {found.path}")
+    good = not found.damages and (compared is None or (not compared.mismatches and compared.equal > 0))
+    return EXIT_DONE if good or (compared is not None and not compared.rows) else EXIT_FAILED
+
+
+def _share(text: str) -> float:
+    """`1%` or `0.01`."""
+    from schemas.errors import UsageError
+
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        raise UsageError(f"{text!r} is no share", at="--reencode", hint="give a percentage over 0%, e.g. 1%, or 100%")
+    return value
+
+
+def _plain_reencode(compared: Reencoded) -> dict[str, Any]:
+    return {**compared._asdict(), "mismatches": [each._asdict() for each in compared.mismatches]}
+
+
+def _show_reencode(compared: Reencoded) -> None:
+    done = compared.equal + len(compared.mismatches)
+    console.say(
+        f"encoded again: {done:,} of {console.count(compared.rows, 'rows')} in the sample; {compared.equal:,} with the "
+        f"same codes, {len(compared.mismatches):,} with others ({compared.changed_codes:,} of {compared.codes:,} codes)"
+    )
+    for each in compared.mismatches[:_SHOWN]:
+        view = "" if each.view_id == "whole" else f" ({each.view_id})"
+        console.say(f"  {each.part}: {each.clip_id}{view}: {each.changed_codes} of {each.codes} codes differ")
+    if len(compared.mismatches) > _SHOWN:
+        console.say(f"  and {len(compared.mismatches) - _SHOWN} more (--json lists all)")
+    for reason, number in compared.skipped.items():
+        console.say(f"  {console.count(number, 'rows')} could not be compared: {reason}")
+    for note in compared.notes:
+        console.say(f"  note: {note}")
 
 
 def _plain(found: Findings) -> dict[str, Any]:
@@ -61,8 +128,6 @@ def _show(found: Findings) -> None:
         place, hint = damage.at, damage.hint
     for note in found.notes:
         console.say(f"  note: {note}")
-    if not found.damages:
-        console.say(f"next: vtok tokens stats {found.path}")
 
 
 def diff(

@@ -1,4 +1,4 @@
-"""`vtok tokens stats`: what a store's codes are like, as a table on the terminal, Parquet, JSON and a page."""
+"""`vtok tokens stats|preview|sql`: what a store's codes are like, what they look like, and questions in SQL."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 Store = Annotated[Path, typer.Argument(help="A token store, or a run that has one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+Tokenizer = Annotated[
+    Path | None, typer.Option("--tokenizer", help="The tokenizer's folder; default: the one beside the store.")
+]
+Shards = Annotated[Path | None, typer.Option("--shards", help="The shards' folder; default: the one beside the store.")]
+Videos = Annotated[
+    Path | None, typer.Option("--videos", help="Where the videos are, if the shards are gone and they were moved.")
+]
 
 _SHOWN_RUNS = 5
 
@@ -57,6 +64,63 @@ def stats(
     if not out:
         console.say(f"next: vtok tokens stats {path} --out stats.html")
     return EXIT_DONE
+
+
+def preview(
+    path: Store,
+    out: Annotated[Path, typer.Option("--out", help="FILE.png (contact sheet); a GIF is written beside it.")] = Path(
+        "preview.png"
+    ),
+    num: Annotated[int, typer.Option("--num", min=1, max=64, help="Rows, spread over those that fit.")] = 8,
+    clip: Annotated[list[str] | None, typer.Option("--clip", help="This clip; may be given several times.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Only this split.")] = None,
+    class_name: Annotated[str | None, typer.Option("--class", help="Only this class.")] = None,
+    tokenizer: Tokenizer = None,
+    shards: Shards = None,
+    videos: Videos = None,
+    as_json: AsJson = False,
+) -> int:
+    """Decode rows back to pictures, below the frames that were encoded, with the PSNR of each."""
+    from vtok.tokens.origin import Origin
+    from vtok.tokens.preview import choose, decode_rows, write_pictures
+    from vtok.tokens.reencode import store_tokenizer
+    from vtok.tokens.store import TokenStore
+
+    store = TokenStore(store_folder(path))
+    rows = choose(store, num, clips=clip, split=split, class_name=class_name)
+    origin = Origin(store, shards=shards, videos=videos)
+    decoded = decode_rows(store_tokenizer(store, tokenizer), origin, rows)
+    written = write_pictures(out, decoded)
+    if as_json:
+        listed = [
+            {key: each.row[key] for key in ("clip_id", "view_id", "split", "class_name")}
+            | {"psnr_db": each.psnr_db, "problem": each.problem}
+            for each in decoded
+        ]
+        console.say(json.dumps({"rows": listed, "files": [str(file) for file in written], "notes": origin.notes}))
+        return EXIT_DONE
+    for each in decoded:
+        quality = f"{each.psnr_db:6.2f} dB" if each.psnr_db is not None else f"no PSNR: {each.problem}"
+        view = "" if each.row["view_id"] == "whole" else f" ({each.row['view_id']})"
+        console.say(f"  {quality}  {each.row['clip_id']}{view}")
+    for note in origin.notes:
+        console.note(f"note: {note}")
+    for file in written:
+        console.say(f"written: {file} ({console.size(file.stat().st_size)})")
+    return EXIT_DONE
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help="A SELECT over the views tokens, parts and rejects.")],
+    path: Store,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Rows that are shown at most.")] = 100,
+    as_json: AsJson = False,
+) -> int:
+    """Ask the store in SQL (DuckDB): `vtok tokens sql "select split, count(*) from tokens group by 1" runs/mine`."""
+    from vtok.cli.data_look import show_answer
+    from vtok.tokens.query import run_query
+
+    return show_answer(run_query(query, store_folder(path), limit), limit, as_json=as_json)
 
 
 def store_folder(path: Path) -> Path:

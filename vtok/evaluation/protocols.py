@@ -36,7 +36,7 @@ from vtok.priors.load import load_prior
 from vtok.shards.reader import Clip, ShardReader
 from vtok.tokenizers.base import Tokenizer
 from vtok.tokenizers.load import load_tokenizer
-from vtok.tokens.stats import health
+from vtok.tokens.stats import health, position_entropy
 from vtok.tokens.store import TokenStore
 from vtok.video.decode import read_video
 from vtok.video.ranges import to_model_range
@@ -139,7 +139,9 @@ def prior(run: Path) -> Measured:
     """
     model, store = load_prior(run / "prior", _device()), TokenStore(run / "tokens")
     facts = artefacts.load(run / "prior", "prior").facts
-    entropy = float(facts["position_entropy"])
+    entropy = facts.get("position_entropy")
+    if entropy is None:  # an imported prior: its card knows nothing of this store
+        entropy = float(position_entropy(store.codes("train"), store.codebook_size).mean())
     split = "test" if store.splits().get("test") else "train"
     ids, sources, losses = [], [], []
     collate = Collate(model.config, _device(), text_tokenizer_of(run / "prior", model.config))

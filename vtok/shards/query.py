@@ -6,6 +6,7 @@ off, and only one SELECT is run. DuckDB is optional: `pip install 'vtok[sql]'`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,12 +60,21 @@ def views(path: Path) -> dict[str, pa.Table]:
 
 
 def run_query(query: str, path: Path, limit: int) -> Answer:
-    """Runs one SELECT.
+    """Runs one SELECT over the `views` of a run, clips or shards. Raises what `query_tables` raises."""
+    return query_tables(query, lambda: views(path), limit, describe="clips")
+
+
+def query_tables(
+    query: str, tables_of: Callable[[], Mapping[str, Any]], limit: int, *, describe: str, prepare: str = ""
+) -> Answer:
+    """Runs one SELECT over Arrow tables or datasets.
 
     Args:
-        query: SQL over the `views`.
-        path: a run, clips or shards.
+        query: SQL.
+        tables_of: gives the tables (or pyarrow datasets, which are read as far as the query needs) by their name.
         limit: rows to return at most.
+        describe: the table that the hint of an error names.
+        prepare: a trusted statement that is run before, e.g. to make a view.
 
     Raises:
         UsageError: it is no SELECT, or DuckDB does not understand it.
@@ -73,12 +83,15 @@ def run_query(query: str, path: Path, limit: int) -> Answer:
     try:
         import duckdb
     except ImportError:
-        raise VtokError("DuckDB is not installed", at="vtok data sql", hint="pip install 'vtok[sql]'") from None
-    tables = views(path)
-    hint = f"the views are {', '.join(tables)}; `describe clips` lists the columns"
+        raise VtokError("DuckDB is not installed", at="import duckdb", hint="pip install 'vtok[sql]'") from None
+    tables = tables_of()
+    names = ", ".join(name for name in dict.fromkeys([describe, *tables]) if not name.startswith("_"))
+    hint = f"the views are {names}; `describe {describe}` lists the columns"
     with duckdb.connect(":memory:") as connection:
         for name, table in tables.items():
             connection.register(name, table)
+        if prepare:
+            connection.execute(prepare)
         for setting in _SHUT:
             connection.execute(setting)
         try:

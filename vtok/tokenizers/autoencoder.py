@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from schemas.config.tokenizer import VqganConfig, VqvaeConfig
 from vtok.tokenizers.axial import draw_attention
-from vtok.tokenizers.base import fingerprint_of
+from vtok.tokenizers.base import Mode, fingerprint_of
 from vtok.tokenizers.codebook import Codebook, CodebookOutput, GeneratorDraws
 from vtok.tokenizers.layers import SamePadConv3d, default_generator, draw_weights
 from vtok.tokenizers.precision import full_precision
@@ -148,8 +148,12 @@ class VideoAutoencoder(nn.Module):
         return self.codebook(self.latents(video_bcthw), draws)
 
     @torch.no_grad()
-    def encode(self, video_bcthw: Float[Tensor, "b c t h w"]) -> Int[Tensor, "b t2 h2 w2"]:
-        """int64 codes of a video in [-0.5, 0.5], computed in float32.
+    def encode(self, video_bcthw: Float[Tensor, "b c t h w"], mode: Mode = "exact") -> Int[Tensor, "b t2 h2 w2"]:
+        """int64 codes of a video in [-0.5, 0.5].
+
+        Args:
+            mode: `exact` computes in float32; `fast` has the encoder in bfloat16, and some codes are others (see
+                `fast.encode_fast`, which also tells which ones are surely the same).
 
         On a CPU, clips go through one by one, so that a clip's codes do not depend on its batch: kernels round
         differently for other shapes. On a GPU they go together, and batches of one shape give a clip the same codes in
@@ -158,14 +162,15 @@ class VideoAutoencoder(nn.Module):
         Raises:
             RuntimeError: in training mode, where batch norm would make the codes depend on the batch.
         """
+        if mode == "fast":
+            from vtok.tokenizers.fast import encode_fast  # which needs this class
+
+            return encode_fast(self, video_bcthw).codes_bthw
         if self.training:
             raise RuntimeError("encode() needs eval mode: call tokenizer.eval() first")
         clips = video_bcthw.split(1) if video_bcthw.device.type == "cpu" else (video_bcthw,)
-        return torch.cat([self._encode(clip_bcthw) for clip_bcthw in clips])
-
-    def _encode(self, video_bcthw: Tensor) -> Tensor:
         with full_precision(video_bcthw.device):
-            z_bcthw = self.latents(video_bcthw).float()
+            z_bcthw = torch.cat([self.latents(clip_bcthw).float() for clip_bcthw in clips])
             codes_bn = self.codebook.nearest(z_bcthw.flatten(2).transpose(1, 2))
         return codes_bn.unflatten(1, z_bcthw.shape[2:])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +27,10 @@ _TRAINING_FIELDS = frozenset(
 )
 _QUANTIZER_FIELDS = frozenset({"quantizer", "levels", "bits"})
 _DECIDING = ("encoder.", "decoder.", "pre_vq_conv.", "post_vq_conv.", "codebook.embeddings")
+
+
+Mode = Literal["exact", "fast"]
+"""Arithmetic of `encode`: float32, or an encoder in a small type, whose codes are not all the same."""
 
 
 @runtime_checkable
@@ -52,7 +56,7 @@ class Tokenizer(Protocol):
         """Codes (t, h, w) of a clip of that many frames and pixels."""
         ...
 
-    def encode(self, video_bcthw: Float[Tensor, "b c t h w"]) -> Int[Tensor, "b t2 h2 w2"]:
+    def encode(self, video_bcthw: Float[Tensor, "b c t h w"], mode: Mode = "exact") -> Int[Tensor, "b t2 h2 w2"]:
         """int64 codes of a video in [-0.5, 0.5]."""
         ...
 

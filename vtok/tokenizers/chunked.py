@@ -19,6 +19,7 @@ from torch import Tensor
 from schemas.config.tokenizer import VqganConfig, VqvaeConfig
 from schemas.errors import UsageError
 from vtok.tokenizers.autoencoder import VideoAutoencoder, strides
+from vtok.tokenizers.base import Mode
 from vtok.tokenizers.layers import same_padding
 
 CHUNK = 16
@@ -70,6 +71,7 @@ def encode_chunks(
     read: Callable[[int, int], Float[Tensor, "b c t h w"]],
     num_frames: int,
     chunk: int = CHUNK,
+    mode: Mode = "exact",
 ) -> Iterator[Int[Tensor, "b t h w"]]:
     """The codes of a clip, `chunk` time steps at a time; memory does not depend on the clip's length.
 
@@ -78,6 +80,7 @@ def encode_chunks(
         read: `read(start, stop)` gives these frames in [-0.5, 0.5], on the tokenizer's device. Starts never decrease.
         num_frames: of the clip; divisible by the downsampling of time.
         chunk: codes along time that come at once, besides their halo.
+        mode: of `tokenizer.encode`; codes are those of the whole clip in exact mode alone.
 
     Yields:
         int64 codes, in order; together they are `tokenizer.encode` of the whole clip.
@@ -94,7 +97,7 @@ def encode_chunks(
             hint=f"cut the clip to {num_frames // frames * frames} frames",
         )
     for start, stop, left, right in _chunks(num_frames // frames, chunk, halo):
-        codes_bthw = tokenizer.encode(read(left * frames, right * frames))
+        codes_bthw = tokenizer.encode(read(left * frames, right * frames), mode)
         yield codes_bthw[:, start - left : stop - left]
 
 
@@ -124,12 +127,15 @@ def decode_chunks(
 
 
 def encode_long(
-    tokenizer: VideoAutoencoder, video_bcthw: Float[Tensor, "b c t h w"], chunk: int = CHUNK
+    tokenizer: VideoAutoencoder,
+    video_bcthw: Float[Tensor, "b c t h w"],
+    chunk: int = CHUNK,
+    mode: Mode = "exact",
 ) -> Int[Tensor, "b t2 h2 w2"]:
     """`tokenizer.encode(video_bcthw)` in chunks; see `encode_chunks`. The video may lie on another device."""
     device = tokenizer.device
     parts = encode_chunks(
-        tokenizer, lambda start, stop: video_bcthw[:, :, start:stop].to(device), video_bcthw.shape[2], chunk
+        tokenizer, lambda start, stop: video_bcthw[:, :, start:stop].to(device), video_bcthw.shape[2], chunk, mode
     )
     return torch.cat(list(parts), 1)
 

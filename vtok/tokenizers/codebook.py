@@ -156,7 +156,8 @@ class Codebook(nn.Module):
         Every clip of the batch is compared by itself, in chunks of rows whose bounds depend on n alone: its codes do
         not depend on its neighbours.
         """
-        squares_k = self.embeddings.square().sum(1)
+        # Part by part, so that the squares stay in the cache.
+        squares_k = torch.cat([part_kc.square().sum(1) for part_kc in self.embeddings.split(1024)])
         step = max(1, (_MAX_DISTANCES_GPU if z_bnc.is_cuda else _MAX_DISTANCES) // self.n_codes)
         room = z_bnc.new_empty(min(step, z_bnc.shape[1]), self.n_codes)
         codes_bn = torch.empty(z_bnc.shape[:2], dtype=torch.int64, device=z_bnc.device)

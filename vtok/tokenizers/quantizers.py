@@ -2,7 +2,7 @@
 
 - `FSQ`, finite scalar quantisation (https://arxiv.org/abs/2309.15505): every channel is squashed and rounded to one of
   a few levels. The asymmetric channels (even numbers of levels) are shifted by artanh, so that 0 stays 0; the paper's
-  listing has tan, which only comes close. The range is a thousandth wider, not narrower, so that 2 levels work.
+  listing has tan, which only comes close.
 - `LFQ`, lookup-free quantisation of MAGVIT-v2 (https://arxiv.org/abs/2310.05737): the signs of the channels. An entropy
   loss makes every vector sure of its code and all vectors together use all codes. The softmax over 2^bits codes falls
   apart into one sigmoid a bit; the entropy of the mean over vectors is exact all the same, by one product of the
@@ -131,7 +131,8 @@ class FSQ(_DigitQuantizer):
     """Rounds channel i to `levels[i]` values in [-1, 1]; no loss.
 
     Args:
-        levels: of every channel, each at least 2. The paper's (8, 8, 8, 6, 5) make 15,360 codes.
+        levels: of every channel, each at least 3 (two would split far from 0). The paper's (8, 8, 8, 6, 5) make
+            15,360 codes.
     """
 
     def __init__(self, levels: tuple[int, ...]) -> None:
@@ -141,7 +142,7 @@ class FSQ(_DigitQuantizer):
     def _sizes(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Half of the range of the squashed channels, the offset of those with even levels, levels // 2."""
         levels = torch.tensor(self._levels, device=like.device)
-        return (levels - 1) * (1 + _EPS) / 2, (1 - levels % 2) * 0.5, levels // 2
+        return (levels - 1) * (1 - _EPS) / 2, (1 - levels % 2) * 0.5, levels // 2
 
     def _smooth(self, z_bnc: Tensor) -> Tensor:
         half, offset, width = self._sizes(z_bnc)

@@ -31,22 +31,27 @@ def collapse_warnings(
     found = []
     possible = min(model.n_codes, positions)
     if perplexity < train.warn_usage_below * possible:
-        advice = (
-            "set tokenizer.model.random_restart to true"
-            if not model.random_restart
-            else "lower tokenizer.model.n_codes or tokenizer.model.embedding_dim, or tokenizer.train.generator.lr"
-        )
         found.append(
             f"the codebook collapses: perplexity {perplexity:.1f} where {possible:,} codes could occur "
-            f"(below {train.warn_usage_below:.0%}); {advice}"
+            f"(below {train.warn_usage_below:.0%}); {_advice(model)}"
         )
-    if model.random_restart and restarted > train.warn_restarts_above:
+    if model.quantizer == "codebook" and model.random_restart and restarted > train.warn_restarts_above:
         found.append(
             f"{restarted:.0%} of the {model.n_codes:,} codes are restarted in every batch, because a batch has too few "
             "vectors for them; lower tokenizer.model.n_codes or tokenizer.model.restart_threshold, raise "
             "tokenizer.train.batch_size, or set tokenizer.model.random_restart to false"
         )
     return found
+
+
+def _advice(model: VqganConfig | VqvaeConfig) -> str:
+    if model.quantizer == "fsq":
+        return "take fewer or smaller tokenizer.model.levels, or lower tokenizer.train.generator.lr"
+    if model.quantizer != "codebook":
+        return "raise tokenizer.model.diversity_weight, or lower tokenizer.model.bits"
+    if not model.random_restart:
+        return "set tokenizer.model.random_restart to true"
+    return "lower tokenizer.model.n_codes or tokenizer.model.embedding_dim, or tokenizer.train.generator.lr"
 
 
 def usage_picture(counts_k: Int64[np.ndarray, " k"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -195,17 +195,7 @@ class TokenBatches:
         inside = rows - self._starts[parts]
         read = self.cache.row
         found = [read(part, number) for part, number in zip(parts.tolist(), inside.tolist(), strict=True)]
-        codes = np.empty((share, *self.shape), np.int64)
-        boxes = np.empty((share, 6), np.int64)
-        if self.crop.partial:
-            self._cut(found, rows, epochs, codes, boxes)
-        else:
-            t, h, w = self.shape
-            boxes[:] = (0, t, 0, h, 0, w)
-            for index, row in enumerate(found):
-                if row.codes_thw.shape != self.shape:
-                    raise _misfit(row, f"has codes of {row.codes_thw.shape}, not {self.shape}", "crop the rows")
-                codes[index] = row.codes_thw
+        codes, boxes = self._cut(found, rows, epochs) if self.crop.partial else self._whole(found)
         return TokenBatch(
             codes,
             np.array([row.label for row in found], np.int64),
@@ -219,24 +209,35 @@ class TokenBatches:
             rows,
         )
 
-    def _cut(
-        self, found: list[FlatRow], rows: np.ndarray, epochs: np.ndarray, codes: np.ndarray, boxes: np.ndarray
-    ) -> None:
+    def _whole(self, found: list[FlatRow]) -> tuple[np.ndarray, np.ndarray]:
+        """Codes and boxes of whole rows."""
+        for row in found:
+            if row.grid != self.shape:
+                raise _misfit(row, f"has codes of {row.grid}, not {self.shape}", "crop the rows")
+        flat = np.frombuffer(b"".join([row.codes for row in found]), found[0].code)
+        t, h, w = self.shape
+        boxes = np.empty((len(found), 6), np.int64)
+        boxes[:] = (0, t, 0, h, 0, w)
+        return flat.reshape(len(found), t, h, w).astype(np.int64), boxes
+
+    def _cut(self, found: list[FlatRow], rows: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Codes and boxes of crops."""
+        codes, boxes = np.empty((len(found), *self.shape), np.int64), np.empty((len(found), 6), np.int64)
         draws: dict[int, int] = {}
         for epoch in np.unique(epochs).tolist():
             chosen = np.flatnonzero(epochs == epoch)
             here = crop_draws(self.seed, epoch if self.shuffle else 0, rows[chosen])
             draws.update(zip(chosen.tolist(), here, strict=True))
         for index, row in enumerate(found):
-            t, h, w = row.codes_thw.shape
             try:
-                box = self.crop.box((t, h, w), draws[index])
+                box = self.crop.box(row.grid, draws[index])
             except UsageError as error:
                 raise _misfit(row, error.what, error.hint) from None
             cut = row.codes_thw[box[0] : box[1] : self.crop.stride, box[2] : box[3], box[4] : box[5]]
             if cut.shape != self.shape:
                 raise _misfit(row, f"gives codes of {cut.shape}, not {self.shape}", "crop every side")
             codes[index], boxes[index] = cut, box
+        return codes, boxes
 
     def _common(self) -> tuple[int, int, int]:
         """The shape of the codes, after making sure that the stores go together."""

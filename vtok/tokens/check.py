@@ -6,7 +6,6 @@ time, and 8 bytes for every row, to see ids that occur twice.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,14 +23,16 @@ from schemas.paths import as_path
 from vtok import artefacts
 from vtok.files import open_parquet, sha256_of
 from vtok.parquet import read_metadata, recover_made_to
+from vtok.tokens.check_ids import SeenIds
 from vtok.tokens.check_rows import GroupCheck
 from vtok.tokens.pages import has_page_checksums
 from vtok.tokens.parts import unpack_usage
-from vtok.tokens.ragged import flat_codes, row_hashes, row_ids
+from vtok.tokens.ragged import flat_codes
 from vtok.tokens.stats import health, usage
 
-_AGAIN = "delete the part and _vtok.json, then run `vtok tokenize` again; only this part is made anew"
-_SEAL = "delete _vtok.json and run `vtok tokenize` again: card and index are rebuilt from the parts"
+_AGAIN = "`vtok tokens repair` puts the part aside, then `vtok tokenize` makes this part anew and no other"
+_SEAL = "`vtok tokens repair` makes card and index again from the parts"
+_OLD = "delete the damaged file and _vtok.json, then run `vtok tokenize` again: what is missing is made anew"
 _FOOTER_FACTS = ("tokenizer", "codebook_size", "mode", "schema_version")
 _READ_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError)
 
@@ -99,10 +100,10 @@ class _Check:
         self.notes: list[str] = []
         self.row_groups = self.read_rows = self.rows = 0
         self.damaged_groups: set[tuple[str, int]] = set()
-        self.hashes: list[np.ndarray] = []  # of the ids
-        self.hashed: dict[tuple[str, int], None] = {}  # parts and row groups that they are of
+        self.ids = SeenIds(folder)
         self.rejects: list[dict[str, Any]] = []
         self.contents: dict[str, str] = {}  # what each part says it was made from
+        self.repairable = True  # by this vtok
         self.tokens = 0
         self.facts: dict[str, Any] = {}  # tokenizer, codebook_size, ... that all parts must share
 
@@ -124,7 +125,8 @@ class _Check:
         if index:
             self.rows = sum(row["rows"] for row in index)
         sound = not any(damage.at in names for damage in self.damages)
-        self._twice()
+        for twice in self.ids.twice():
+            self._damage(twice.part, twice.what, rows=twice.rows)
         self._totals(index, sound)
         self._strays(names)
         self._neighbours()
@@ -142,6 +144,8 @@ class _Check:
         )
 
     def _damage(self, at: str, what: str, *, hint: str = _AGAIN, group: int | None = None, rows: int = 0) -> None:
+        if hint in (_AGAIN, _SEAL) and not self.repairable:
+            hint = _OLD
         self.damages.append(Damage(at, group, rows, what, hint))
         if group is not None:
             self.damaged_groups.add((at, group))
@@ -157,11 +161,12 @@ class _Check:
             return None
         if plan.kind != "tokens":
             raise UsageError(f"this is a {plan.kind} folder, not tokens", at=str(self.folder))
+        self.repairable = "contents" in plan.config
         return plan
 
     def _card(self) -> Card | None:
         if not (self.folder / CARD_NAME).exists():
-            self._damage(CARD_NAME, "the card is missing", hint=_SEAL.removeprefix("delete _vtok.json and "))
+            self._damage(CARD_NAME, "the card is missing", hint=_SEAL)
             return None
         try:
             return artefacts.load(self.folder, "tokens")
@@ -202,15 +207,25 @@ class _Check:
         except IntegrityError as error:
             self._damage(name, f"{error.what}: none of its rows can be read", rows=rows)
             return
+        try:
+            self._content(name, row, footer)
+        except (*_READ_ERRORS, TypeError, KeyError, OverflowError) as error:  # a damaged footer may say anything
+            self._damage(name, f"its footer or its rows make no sense: {error}", rows=rows)
+
+    def _content(self, name: str, row: dict[str, Any] | None, footer: dict[str, Any]) -> None:
+        """Footer and rows of a part that can be opened."""
         self._footer(name, row, footer)
-        counted = np.zeros(footer["codebook_size"], np.int64)
+        size = footer["codebook_size"]
+        if not 0 < size <= 2**32:
+            raise ValueError(f"a codebook of {size} codes")
+        counted = np.zeros(size, np.int64)
         before, found = len(self.damaged_groups), 0
-        for group, table in self._groups(path):
+        for group, table in self._groups(self.folder / name):
             found += table.num_rows
             self._rows(name, group, table, footer, counted)
         if len(self.damaged_groups) == before:
-            if row is not None and found != rows:
-                self._damage(name, f"{found} rows where the index has {rows}", rows=abs(found - rows))
+            if row is not None and found != row["rows"]:
+                self._damage(name, f"{found} rows where the index has {row['rows']}", rows=abs(found - row["rows"]))
             self._health(name, footer, counted)
         self.rows += found
         self.tokens += int(counted.sum())
@@ -227,7 +242,8 @@ class _Check:
         except IntegrityError:
             sealed = False
         if actual in self.digests:
-            self._damage(path.name, f"these are the bytes of {self.digests[actual]}: the files were swapped or copied")
+            what = f"these are the bytes of {self.digests[actual]}: the files were swapped or copied"
+            self._damage(path.name, what, hint=f"give {self.digests[actual]} its name back")
         elif row is not None:
             whole = "whole in itself, but " if sealed else ""
             cut = f"; it has {size} bytes, not {row['bytes']}" if size != row["bytes"] else ""
@@ -275,8 +291,7 @@ class _Check:
             self._damage(name, fault.what, group=group, rows=fault.rows)
         if not wrong.readable:
             return
-        self.hashes.append(row_hashes(table))
-        self.hashed[name, group] = None
+        self.ids.add(name, group, table)
         codes = flat_codes(table)
         counted += usage(codes[codes < len(counted)], len(counted))
         self.read_rows += table.num_rows - wrong.bad_rows
@@ -295,35 +310,6 @@ class _Check:
         for key, value in wanted.items():
             if not np.isclose(footer.get(key, np.nan), value, rtol=1e-9, atol=1e-12):
                 self._damage(name, f"{key} in its footer is {footer.get(key)}, of its codes {value}")
-
-    def _twice(self) -> None:
-        """Rows of the same (clip_id, view_id). The hashes say which could be; the ids themselves decide."""
-        hashes = np.sort(np.concatenate(self.hashes)) if self.hashes else np.zeros(0, np.uint64)
-        suspects = hashes[1:][hashes[1:] == hashes[:-1]]
-        if not len(suspects):
-            return
-        seen: Counter[tuple[str, str]] = Counter()
-        where: dict[tuple[str, str], str] = {}
-        for name in dict.fromkeys(name for name, _ in self.hashed):
-            for table in self._ids(self.folder / name):
-                ids = row_ids(table)
-                for place in np.flatnonzero(np.isin(row_hashes(table), suspects)):
-                    seen[ids[place]] += 1
-                    where.setdefault(ids[place], name)
-        doubled = {key: number for key, number in seen.items() if number > 1}
-        for name in dict.fromkeys(where[key] for key in doubled):
-            mine = [key for key in doubled if where[key] == name]
-            extra = sum(doubled[key] - 1 for key in mine)
-            like = f", like {len(mine) - 1} others" if len(mine) > 1 else ""
-            self._damage(name, f"row {mine[0]} (clip, view) occurs {doubled[mine[0]]} times{like}", rows=extra)
-
-    def _ids(self, path: Path) -> Iterator[pa.Table]:
-        """clip_id and view_id of the row groups that could be read."""
-        with open_parquet(path, page_checksum_verification=True) as file:
-            columns = [name for name in ("clip_id", "view_id") if name in file.schema_arrow.names]
-            for group in range(file.metadata.num_row_groups):
-                if (path.name, group) in self.hashed:
-                    yield file.read_row_group(group, columns=columns)
 
     def _totals(self, index: list[dict[str, Any]] | None, sound: bool) -> None:
         """The card's counts, the plan and the table of rejects against the parts."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from schemas.errors import UsageError
 from vtok.tokens.order import keyed
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _WORD = 1 << 64
 _CHUNK = 1 << 20
+_TOGETHER = 256
 
 
 def digest_of(rows: Int64[np.ndarray, " n"]) -> int:
@@ -38,26 +39,59 @@ class Coverage:
 
     Attributes:
         next_step: the first step that is not.
-        clips: rows that were handed out.
-        digest: `digest_of` them.
-        repeated: rows that were handed out more than once, at most 1,000 of them.
     """
 
     def __init__(self, epoch: int, first_step: int, batches: TokenBatches) -> None:
         self.epoch, self.first_step, self.next_step = epoch, first_step, first_step
         self.total, self.dropped, self.per_epoch = batches.clips, batches.dropped, batches.per_epoch
-        self.clips = self.digest = 0
-        self.repeated: list[int] = []
-        self.seen = np.zeros(batches.clips, np.bool_)
+        self._clips = self._digest = 0
+        self._repeated: list[int] = []
+        self._seen = np.zeros(batches.clips, np.bool_)
+        self._later: list[Int64[np.ndarray, " n"]] = []
 
     def add(self, rows: Int64[np.ndarray, " n"]) -> None:
         """Counts the rows of the next step."""
         self.next_step += 1
-        again = rows[self.seen[rows]]
-        self.repeated += [int(row) for row in again[: 1000 - len(self.repeated)]]
-        self.seen[rows] = True
-        self.clips += len(rows)
-        self.digest = (self.digest + digest_of(rows)) % _WORD
+        self._later.append(rows)
+        if len(self._later) == _TOGETHER:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Counts many steps at once: numpy's cost a call is shared by them."""
+        if not self._later:
+            return
+        rows = np.concatenate(self._later)
+        self._later = []
+        once, counts = np.unique(rows, return_counts=True)
+        again = once[(counts > 1) | self._seen[once]]
+        self._repeated += again[: 1000 - len(self._repeated)].tolist()
+        self._seen[rows] = True
+        self._clips += len(rows)
+        self._digest = (self._digest + digest_of(rows)) % _WORD
+
+    @property
+    def clips(self) -> int:
+        """Rows that were handed out."""
+        self._settle()
+        return self._clips
+
+    @property
+    def digest(self) -> int:
+        """`digest_of` them."""
+        self._settle()
+        return self._digest
+
+    @property
+    def repeated(self) -> list[int]:
+        """Rows that were handed out more than once, at most 1,000 of them."""
+        self._settle()
+        return self._repeated
+
+    @property
+    def seen(self) -> Bool[np.ndarray, " n"]:
+        """Whether each row was handed out."""
+        self._settle()
+        return self._seen
 
     def receipt(self) -> dict[str, Any]:
         """A few integers for a log."""

@@ -21,7 +21,7 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int64, Integer, UInt8
+from jaxtyping import Integer, UInt8
 
 from schemas.errors import IntegrityError
 from schemas.tokens import tokens_schema
@@ -86,7 +86,9 @@ class FlatRow(NamedTuple):
 
     Attributes:
         row: its number in the part.
-        codes_thw: its codes.
+        grid: (t, h, w).
+        codes: its codes in raster order, little-endian.
+        code: their type.
         label: class; -1: none.
         clip_id, view_id, caption: its names and text.
         audio_codes: none where there are none.
@@ -94,13 +96,20 @@ class FlatRow(NamedTuple):
     """
 
     row: int
-    codes_thw: Integer[np.ndarray, "t h w"]
+    grid: tuple[int, int, int]
+    codes: bytes
+    code: np.dtype[Any]
     label: int
     clip_id: str
     view_id: str
     caption: str | None
     audio_codes: Integer[np.ndarray, " n"] | None
     cond_frames_thwc: UInt8[np.ndarray, "n height width 3"] | None
+
+    @property
+    def codes_thw(self) -> Integer[np.ndarray, "t h w"]:
+        """Its codes."""
+        return np.frombuffer(self.codes, self.code).reshape(self.grid)
 
 
 def write_flat(stream: IO[bytes], source: PartFile, part: pq.ParquetFile, flags: Flags) -> None:
@@ -196,9 +205,10 @@ class FlatFile:
         if verify and google_crc32c.value(head + rest[:-4]) != int.from_bytes(rest[-4:], "little"):
             raise Damaged("the head")
         self.rows = int(rows)
-        self._bounds: Int64[np.ndarray, " n"] = np.frombuffer(rest, "<i8", self.rows + 1)
-        self._crcs = np.frombuffer(rest, "<u4", self.rows, offset=8 * (self.rows + 1))
-        if verify and int(self._bounds[-1]) != size:
+        split = 8 * (self.rows + 1)
+        self._bounds = memoryview(rest)[:split].cast("q")
+        self._crcs = memoryview(rest)[split:-4].cast("I")
+        if verify and self._bounds[-1] != size:
             raise Damaged("cut off")
 
     def row(self, number: int) -> FlatRow:
@@ -213,9 +223,8 @@ class FlatFile:
         own, t, h, w, label, height, width, *lengths = _ROW.unpack_from(data)
         if self._verify and own != number:
             raise Damaged(f"row {number} is row {own}")
-        count = t * h * w
-        codes = np.frombuffer(data, self._code, count, _ROW.size).reshape(t, h, w)
-        at = _ROW.size + count * self._code.itemsize
+        at = _ROW.size + t * h * w * self._code.itemsize
+        codes = data[_ROW.size : at]
         audio_bytes, id_bytes, view_bytes, caption_bytes, frame_bytes = lengths
         audio: Any = None
         if audio_bytes >= 0:
@@ -232,4 +241,4 @@ class FlatFile:
         frames: Any = None
         if frame_bytes >= 0:
             frames = np.frombuffer(data, np.uint8, frame_bytes, at).reshape(-1, height, width, 3)
-        return FlatRow(own, codes, label, clip_id, view_id, caption, audio, frames)
+        return FlatRow(own, (t, h, w), codes, self._code, label, clip_id, view_id, caption, audio, frames)

@@ -19,10 +19,10 @@ LARGEST_CODEBOOK = 2**21
 
 
 class Frequent(NamedTuple):
-    """A run of codes and how often it occurs: `count` to `count + error` times."""
+    """A run of codes and how often it occurs: `times` to `times + error` times."""
 
     codes: tuple[int, ...]
-    count: int
+    times: int
     error: int
 
 

@@ -1,4 +1,4 @@
-"""The frames that a store's rows were encoded from: out of the shards beside the store, else decoded from the videos."""
+"""The frames that a store's rows were encoded from: out of the shards beside it, else decoded from the videos."""
 
 from __future__ import annotations
 

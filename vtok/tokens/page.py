@@ -101,7 +101,7 @@ def _groups(facts: _Row, rows: Sequence[_Row]) -> Html:
     splits = [row for row in rows if row["scope"] != "class"]
     classes = sorted((row for row in rows if row["scope"] == "class"), key=lambda row: -row["rows"])
     parts = [table("By split", header, map(cells, splits), numeric=range(1, 6))]
-    if classes:
+    if any(row["name"] is not None for row in classes):
         shown = classes[:_MOST_CLASSES]
         caption = (
             "By class" if len(shown) == len(classes) else f"By class: the {len(shown)} largest of {len(classes):,}"
@@ -129,10 +129,10 @@ def _positions(facts: _Row, rows: Sequence[_Row], grid: tuple[int, int, int]) ->
     few = whole["rows"] < facts["codebook_size"]
     because = f"of {whole['rows']:,} rows" if few else f"of {facts['codebook_size']:,} codes"
     maps = figure(
-        f"Entropy of the code at each position, latent frame by latent frame: {entropy.min():.2f} to "
-        f"{entropy.max():.2f} bits; at most {most:.2f}, the logarithm {because}. Pale places say the same in every clip.",
+        f"Entropy of the code at each position, latent frame by latent frame: {entropy.min():.2f} bits "
+        f"(palest) to {entropy.max():.2f} (darkest); {most:.2f} is the most possible, the logarithm {because}.",
         tag("h3", "Where the codes vary"),
-        _maps(entropy, most),
+        _maps(entropy),
     )
     lines = [
         Series(who, [(float(i), float(v)) for i, v in enumerate(_by_time(each, grid))], colour)
@@ -153,7 +153,8 @@ def _positions(facts: _Row, rows: Sequence[_Row], grid: tuple[int, int, int]) ->
     )
     text = tag("p", f"{whole['rows']:,} rows have this grid (frames x rows x columns of codes).")
     anchor = f"grid-{t}-{h}-{w}"
-    return section(anchor, f"Positions, grid {name}", text, maps, tag("div", by_time, repeats, class_="charts"))
+    charts = [by_time, repeats] if t > 2 else [by_time] if t > 1 else []  # two frames have one number: the table's
+    return section(anchor, f"Positions, grid {name}", text, maps, tag("div", *charts, class_="charts"))
 
 
 def _by_time(each: _Row, grid: tuple[int, int, int]) -> np.ndarray:
@@ -161,9 +162,10 @@ def _by_time(each: _Row, grid: tuple[int, int, int]) -> np.ndarray:
     return mean
 
 
-def _maps(entropy_thw: np.ndarray, most: float) -> Html:
+def _maps(entropy_thw: np.ndarray) -> Html:
     """A map of each latent frame, side by side; evenly chosen where there are too many."""
     t, h, w = entropy_thw.shape
+    low, span = float(entropy_thw.min()), float(np.ptp(entropy_thw))
     chosen = np.unique(np.linspace(0, t - 1, min(t, _MOST_FRAMES)).round().astype(int))
     cell = max(3, min(24, _MAP_WIDTH // w))
     step = max(w * cell, 48) + 10
@@ -174,11 +176,11 @@ def _maps(entropy_thw: np.ndarray, most: float) -> Html:
             for place in range(w):
                 value = float(entropy_thw[frame, row, place])
                 hover = tag("title", f"t {frame}, row {row}, column {place}: {value:.2f} bits")
-                share = min(1.0, value / most) if most else 0.0
+                share = (value - low) / span if span else 0.5
                 parts.append(
                     Html(
                         f'<rect class="bar" x="{column * step + place * cell}" y="{18 + row * cell}" '
-                        f'width="{cell}" height="{cell}" fill-opacity="{0.04 + 0.96 * share:.3f}">{hover}</rect>'
+                        f'width="{cell}" height="{cell}" fill-opacity="{0.08 + 0.92 * share:.3f}">{hover}</rect>'
                     )
                 )
     width, height = len(chosen) * step - 10, 18 + h * cell

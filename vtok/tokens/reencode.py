@@ -1,7 +1,7 @@
 """Encodes a sample of a store's clips again and compares the codes: does what made them still make them?
 
 Which rows are taken is a pure function of their ids, the share and the seed, so a check that is run again takes the
-same ones. They are encoded in the fixed batches that the store was made with.
+same ones. They are encoded in the way that the store was made: mode, chunks, shape of a batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -133,25 +133,49 @@ def reencode(
                 equal += not differ
                 if differ:
                     mismatches.append(Mismatch(row["clip_id"], row["view_id"], part, differ, len(row["codes"])))
-    return Reencoded(share, total, equal, mismatches, dict(skipped), codes, changed, origin.notes)
+    notes = list(origin.notes)
+    made_on = store.card.config.get("device", device)
+    if made_on != device:
+        notes.append(
+            f"the store was encoded on {made_on}, this on {device}: a rare code may differ for that reason alone"
+        )
+    return Reencoded(share, total, equal, mismatches, dict(skipped), codes, changed, notes)
+
+
+def device_of(store: TokenStore) -> str:
+    """The kind of device that a store was made on, if this machine has it, else the CPU."""
+    return "cuda" if store.card.config.get("device") == "cuda" and torch.cuda.is_available() else "cpu"
 
 
 def encode(
     tokenizer: VideoAutoencoder, videos: list[UInt8[np.ndarray, "t h w 3"]], config: dict[str, Any], device: str
 ) -> list[Integer[np.ndarray, "t h w"]]:
-    """Codes of clips of one shape, as `vtok tokenize` makes them: in a batch that is padded to its full size.
+    """Codes of clips of one shape, as `vtok tokenize` makes them: one by one on a CPU, in full batches on a GPU.
 
     Args:
-        config: of the store: `batch_size`, `chunk_frames`.
+        config: of the store: `mode`, `device`, `batch_size`, `chunk_frames`.
     """
     chunk = config.get("chunk_frames")
     if chunk is not None and len(videos[0]) > chunk:
         return [_encode_long(tokenizer, video, chunk // tokenizer.downsample[0], device) for video in videos]
+    mode = config.get("mode", "exact")
+    if device == "cpu" and "device" in config:  # stores of version 1 were made in padded batches there, too
+        return [_encode_batch(tokenizer, video[None], mode, device)[0] for video in videos]
     padding = max(0, config.get("batch_size", 8) - len(videos))
-    video_bcthw = to_model_range(np.pad(np.stack(videos), ((0, padding), *((0, 0),) * 4)))
+    padded = np.pad(np.stack(videos), ((0, padding), *((0, 0),) * 4))
+    return list(_encode_batch(tokenizer, padded, mode, device)[: len(videos)])
+
+
+def _encode_batch(
+    tokenizer: VideoAutoencoder,
+    videos_bthwc: UInt8[np.ndarray, "b t h w 3"],
+    mode: Literal["exact", "fast"],
+    device: str,
+) -> Integer[np.ndarray, "b t h w"]:
     with torch.inference_mode():
-        codes: np.ndarray = tokenizer.encode(torch.from_numpy(video_bcthw).to(device)).cpu().numpy()
-    return list(codes[: len(videos)])
+        codes = tokenizer.encode(torch.from_numpy(to_model_range(videos_bthwc)).to(device), mode=mode)
+    out: np.ndarray = codes.cpu().numpy()
+    return out
 
 
 def _encode_long(
@@ -200,7 +224,7 @@ def _batches(originals: Iterator[Original], size: int) -> Iterator[list[Original
     shape: tuple[int, ...] | None = None
     for each in originals:
         mine = None if each.video_thwc is None else each.video_thwc.shape
-        if batch and (len(batch) == size or mine not in (None, shape) and shape is not None):
+        if batch and (len(batch) == size or (mine not in (None, shape) and shape is not None)):
             yield batch
             batch, shape = [], None
         batch.append(each)

@@ -9,13 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from schemas.card import CARD_NAME, INDEX_NAME, PLAN_NAME, REJECTS_NAME, Plan
+from schemas.clips import REJECTS
 from schemas.config.base import fingerprint
 from schemas.errors import IntegrityError, UsageError, VtokError
 from schemas.paths import ObjectPath
 from vtok import artefacts
 from vtok.artefacts import Part
-from vtok.files import sweep_temporaries, write_json
+from vtok.files import sweep_temporaries, table_bytes, write_bytes, write_json
 from vtok.locks import exclusive
 from vtok.parquet import read_metadata, recover_made_to
 from vtok.tokens.sealing import contents_fingerprint, store_facts
@@ -78,7 +81,8 @@ def repair(folder: Path) -> Repair:
 
 def _plan(folder: Path) -> tuple[Plan, list[str]]:
     """The plan, from the card if it is lost or damaged; and what was made again."""
-    plan = damage = None
+    plan: Plan | None = None
+    damage: IntegrityError | None = None
     try:
         plan = artefacts.load_plan(folder)
     except IntegrityError as error:
@@ -157,11 +161,21 @@ def _seal(folder: Path, plan: Plan, parts: list[Part]) -> list[str]:
     counts, facts = store_facts(plan, parts)
     try:
         card = artefacts.load(folder, "tokens")
-        artefacts.load_rejects(folder)
         same = (card.config, card.inputs, card.facts) == (plan.config, plan.inputs, facts)
         if same and counts.items() <= card.counts.items():
-            return []
+            return _rejects(folder, parts)
     except VtokError:
         pass
     artefacts.seal(folder, plan, parts, counts=counts, facts=facts)
     return [REJECTS_NAME, INDEX_NAME, CARD_NAME]
+
+
+def _rejects(folder: Path, parts: list[Part]) -> list[str]:
+    """Writes the table of rejects, which no seal covers, unless it is what the parts say; its name if it was not."""
+    rejects = [reject for part in parts for reject in part.rejects]
+    data = table_bytes(pa.Table.from_pylist(rejects, schema=REJECTS))
+    path = folder / REJECTS_NAME
+    if path.exists() and path.read_bytes() == data:
+        return []
+    write_bytes(path, data)
+    return [REJECTS_NAME]

@@ -61,5 +61,5 @@ def entropies(counts: Integer[np.ndarray, "r k"]) -> Float64[np.ndarray, " r"]:
         part = counts[start : start + step]
         share = part / np.maximum(part.sum(axis=1, keepdims=True), 1)
         logs = np.log(share, out=np.zeros_like(share), where=share > 0)
-        out[start : start + step] = np.maximum(0.0, -(share * logs).sum(axis=1))
+        out[start : start + step] = 0.0 - (share * logs).sum(axis=1)
     return out

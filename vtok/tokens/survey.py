@@ -123,9 +123,9 @@ class _Scope:
                 {
                     "along": along,
                     "codes": list(found.codes),
-                    "count": found.count,
+                    "count": found.times,
                     "error": found.error,
-                    "share": found.count / run.total,
+                    "share": found.times / run.total,
                 }
                 for run, (_, along) in zip(self.runs, _RUNS, strict=False)
                 for found in run.most(top)

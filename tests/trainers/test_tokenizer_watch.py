@@ -1,0 +1,160 @@
+"""What a tokenizer's training shows and says: measures, previews, a collapsing codebook, a batch that breaks it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from schemas.config import Recipe
+from schemas.errors import UsageError, VtokError
+from tests.pipelines.making import vtok
+from tests.trainers.making import losses, prepare, settings
+from trainers.tokenizer import TokenizerTask, TrainBatch, train_tokenizer
+from vtok import artefacts
+from vtok.evaluation.reconstruction import ssim
+from vtok.metrics_log import read_metrics
+from vtok.tokenizers.lpips import LPIPS
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """The loop sets the number of threads of this process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def lpips_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """VGG16 and heads of small random numbers."""
+    draws = torch.Generator().manual_seed(0)
+    state = {}
+    for name, value in LPIPS().state_dict().items():
+        if not name.startswith("scaling_layer."):
+            noise = torch.randn(value.shape, generator=draws) / max(1, value[0].numel()) ** 0.5
+            state[name] = noise.abs() if name.startswith("lin") else noise
+    path = tmp_path_factory.mktemp("lpips") / "weights.safetensors"
+    save_file(state, path)
+    return path
+
+
+def _task(inputs: Path, folder: Path, losses: dict[str, Any] | None = None, **train: Any) -> TokenizerTask:
+    tree = settings(inputs, steps=10, engine="plain")
+    tree["tokenizer"]["train"] |= train
+    tree["tokenizer"]["loss"] |= losses or {}
+    task = TokenizerTask(Recipe.model_validate(tree), folder)
+    task.build("plain")
+    return task
+
+
+def test_a_validation_measures_and_shows(inputs: Path, tmp_path: Path, lpips_weights: Path) -> None:
+    task = _task(inputs, tmp_path, {"lpips_weights": str(lpips_weights)})
+    values = task.validate(7)
+    assert task.model.training
+    assert 0 < values["val_psnr"] < 60 and -1 <= values["val_ssim"] <= 1 and values["val_lpips"] > 0
+    assert 1 <= values["val_perplexity"] <= 16 and 0 <= values["val_dead"] < 16
+    assert "warnings" not in values, "it is too early to tell"
+    with Image.open(tmp_path / "previews" / "usage-00000007.png") as picture:
+        assert picture.size == (640, 240)
+    assert (tmp_path / "previews" / "step-00000007.gif").exists()
+    half = _task(inputs, tmp_path, {"lpips_weights": str(lpips_weights), "lpips_half_contrast": True})
+    assert half.validate(7)["val_lpips"] == pytest.approx(values["val_lpips"], rel=1e-4), "measured as it should be"
+    assert "val_lpips" not in _task(inputs, tmp_path).validate(7)
+
+
+def test_the_perceptual_loss_trains(inputs: Path, tmp_path: Path, lpips_weights: Path) -> None:
+    quirks = {"lpips_half_contrast": True, "lpips_dropout": True}
+    rows = []
+    for options in ({}, quirks, quirks):
+        weights = {"lpips_weights": str(lpips_weights), "perceptual_weight": 1.0, **options}
+        task = _task(inputs, tmp_path, weights)
+        rows.append(task.train_step(next(task.batches(0)), 0))
+    assert rows[0]["perceptual"] > 0 and rows[0]["perceptual"] != rows[1]["perceptual"]
+    assert rows[1] == rows[2], "dropout is drawn from the run's seed"
+    with pytest.raises(UsageError, match="no LPIPS weights"):
+        _task(inputs, tmp_path, {"perceptual_weight": 1.0})
+
+
+def test_a_collapse_is_told(inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    task = _task(inputs, tmp_path, warn_after=5, warn_usage_below=1.0)
+    task.model.codebook.N.fill_(1)
+    assert "warnings" not in task.validate(4)
+    assert "WARN" not in capfd.readouterr().err
+    (warning,) = task.validate(5)["warnings"]
+    assert "the codebook collapses" in warning and "tokenizer.model.n_codes" in warning
+    assert f"WARN tokenizer step 5: {warning}" in capfd.readouterr().err
+
+
+def test_warnings_go_to_the_metrics(inputs: Path, tmp_path: Path) -> None:
+    recipe = prepare(inputs, tmp_path / "run", "tokenizer", steps=2, validate_every=1)
+    tree = recipe.plain()
+    tree["tokenizer"]["train"] |= {"warn_after": 2, "warn_usage_below": 1.0, "warn_restarts_above": 1.0}
+    recipe = Recipe.model_validate(tree)
+    train_tokenizer(recipe)
+    first, second = read_metrics(recipe.folder("tokenizer"))
+    assert "warnings" not in first and "collapses" in second["warnings"][0]
+
+
+def test_a_batch_that_breaks_the_training_is_kept(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = prepare(inputs, tmp_path / "run", "tokenizer")
+    seen: list[TrainBatch] = []
+    step_once = TokenizerTask.train_step
+
+    def poisoned(self: TokenizerTask, batch: TrainBatch, step: int) -> dict[str, float]:
+        if step == 2:
+            batch.video_bcthw[1, 0, 0, 0, 0] = float("nan")
+            seen.append(batch)
+        return step_once(self, batch, step)
+
+    monkeypatch.setattr(TokenizerTask, "train_step", poisoned)
+    with pytest.raises(VtokError, match="the loss is nan at step 3; the batch is in bad-batch-step-00000003"):
+        train_tokenizer(recipe)
+    folder = recipe.folder("tokenizer")
+    (path,) = folder.glob("bad-batch-*")
+    with safe_open(path, "pt") as stored:
+        assert json.loads(stored.metadata()["clip_ids"]) == seen[0].clip_ids and len(set(seen[0].clip_ids)) == 4
+        (name,) = stored.keys()
+        video = stored.get_tensor(name)
+    assert torch.equal(video.isnan(), seen[0].video_bcthw.isnan()) and video.isnan().sum() == 1
+    assert not (folder / "_vtok.json").exists()
+
+
+def test_structural_similarity() -> None:
+    video = torch.rand(2, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+    noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(ssim(video, video), torch.ones(2))
+    near, far = ssim(video + 0.05 * noise, video), ssim(video + 0.5 * noise, video)
+    assert near.shape == (2,) and (near > 0.85).all() and (far < near - 0.2).all()
+    alone = ssim(video[1:] + 0.05 * noise[1:], video[1:])
+    torch.testing.assert_close(alone[0], near[1])
+
+
+def test_the_vqvae_from_the_command_line(inputs: Path, tmp_path: Path) -> None:
+    """VideoGPT's settings by default, one optimiser, an artefact at the end."""
+    import yaml
+
+    out = tmp_path / "run"
+    prepare(inputs, out, "tokenizer", steps=4)
+    tree = yaml.safe_load((out / "recipe.yaml").read_text())
+    model = {"kind": "vqvae", "embedding_dim": 8, "n_codes": 16, "n_hiddens": 8, "n_res_layers": 1}
+    train = {key: value for key, value in tree["tokenizer"]["train"].items() if key != "generator"}
+    tree["tokenizer"] = {"model": {**model, "downsample": [2, 4, 4]}, "train": train}
+    (out / "recipe.yaml").write_text(yaml.safe_dump(tree))
+    done = vtok("train", "tokenizer", out / "recipe.yaml", "tokenizer.parity=true")
+    assert done.returncode == 0, done.stderr
+    folder = out / "tokenizer"
+    rows = losses(folder)
+    assert sorted(rows) == [1, 2, 3, 4] and all(row["lr"] == 3e-4 for row in rows.values())
+    assert not {"d_loss", "adversarial"} & rows[4].keys()
+    assert artefacts.load(folder, "tokenizer").counts["steps"] == 4
+    assert "tokenizer 4/4" in done.stdout
