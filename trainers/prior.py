@@ -33,6 +33,7 @@ from vtok.priors.build import Facts, build_prior, describe
 from vtok.priors.collate import Collate, check_columns, columns_of
 from vtok.priors.flops import flops_per_token
 from vtok.priors.tats import CLIP_VOCABULARY
+from vtok.priors.videogpt import VideoGptPrior
 from vtok.seeds import generator
 from vtok.tokenizers.load import load_tokenizer
 from vtok.tokens.loader import Crop, TokenLoader
@@ -234,11 +235,10 @@ class PriorTask(Task):
 
     def flops_per_unit(self) -> float:
         """Floating-point operations of a training step a code."""
-        embedding = self.facts.codebook().shape[1] if self.model.kind == "videogpt" and self.facts.codebook else 0
         return flops_per_token(
             self.model,
             self.store.codebook_size,
             self.grid,
-            embedding_dim=embedding,
+            embedding_dim=self.prior.codebook_kc.shape[1] if isinstance(self.prior, VideoGptPrior) else 0,
             resolution=self.facts.resolution,
         )

@@ -49,7 +49,7 @@ def test_videogpt() -> None:
 
 def test_mebt() -> None:
     config = MebtConfig(
-        n_layer=8, n_head=2, n_embd=32, latents=5, mode=("latent_enc", "latent_self", "latent_dec", "lt2l")
+        n_layer=8, n_head=2, n_embd=32, latents=5, mode=("latent_enc", "latent_self", "lt2l", "latent_dec")
     )
     prior = build_prior(config, Facts(20, GRID))
     arguments = prior.prepare(Batch(torch.zeros(2, *GRID, dtype=torch.long)), Draws(0, 0))

@@ -65,7 +65,7 @@ def test_it_trains_and_samples(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
     frames = sampling.get("latent_frames", 2)
     assert {len(row["codes"]) for row in drawn} == {16 * frames}
     alike = [len(set(row["codes"])) for row in drawn]
-    assert min(alike) <= 4, "codes of a clip are alike, as in the store"
+    assert min(alike) < 8, "most of 16 codes never come: clips of the store have one each"
 
 
 def _draw_and_check(recipe: Recipe, out: Path) -> list[dict[str, Any]]:

@@ -107,7 +107,7 @@ def _videogpt(prior: VideoGptPrior, given: Batch, config: SampleConfig, generato
     return sample_videogpt(
         prior,
         num=len(generators),
-        labels_b=given.labels_b,
+        labels_b=given.labels_b if prior.config.condition == "label" else None,
         frames_bcthw=None if given.frames_bcthw is None else given.frames_bcthw[:, :, : prior.config.cond_frames],
         temperature=config.temperature,
         top_k=config.top_k,
@@ -118,7 +118,8 @@ def _videogpt(prior: VideoGptPrior, given: Batch, config: SampleConfig, generato
 
 def _mebt(prior: MebtPrior, given: Batch, config: SampleConfig, generators: list[torch.Generator]) -> Tensor:
     first = given.codes_bthw[:, : config.given_frames] if config.given_frames else None
-    return sample_mebt(prior, config, generators, given.labels_b, first)
+    labels_b = given.labels_b if prior.config.condition == "label" else None
+    return sample_mebt(prior, config, generators, labels_b, first)
 
 
 _DRAWERS: dict[type, Callable[[Any, Batch, SampleConfig, list[torch.Generator]], Tensor]] = {
