@@ -1,4 +1,4 @@
-"""The Python of docs/token_store_queries.md runs as it stands (Ray Data's in tests/pipelines/test_token_origin.py)."""
+"""The Python of schemas/token_store_queries.md runs as it stands (Ray Data's: tests/pipelines/test_token_origin.py)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.tokens.stores import some_rows, store_of
 from vtok.cli import main
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "token_store_queries.md").read_text()
+PAGE = (Path(__file__).resolve().parents[2] / "schemas" / "token_store_queries.md").read_text()
 SNIPPETS = {
     f"{number}-{title.splitlines()[0]}": code
     for number, (title, code) in enumerate(

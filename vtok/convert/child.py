@@ -75,7 +75,7 @@ def _transfer(archive: Archive, folder: Path, size: int) -> dict[str, Any]:
     if sum(tensor.nbytes for tensor in kept.values()) > 4 * size:
         raise NotACheckpoint("its tensors are far larger than the file")
     _write(folder / "tensors.safetensors", archive, kept)
-    hyper = next((root[key] for key in _HYPER if key in root), {}) if state is not root else {}
+    hyper: Any = next((root[key] for key in _HYPER if key in root), {}) if state is not root else {}
     facts = {key: root[key] for key in _FACTS if isinstance(root.get(key), int | str)}
     left_out = {name: list(tensor.shape) for name, tensor in sorted(tensors.items()) if name not in kept}
     return {"container": archive.kind, "facts": facts, "hyper_parameters": plain(hyper), "left_out": left_out}

@@ -59,7 +59,7 @@ class StoredTensor:
         if len(self.shape) != len(self.strides) or len(self.shape) > 8 or any(type(n) is not int for n in whole):
             raise RefusedPickle("a tensor has no sound shape")
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
-        if min(whole) < 0 or (math.prod(self.shape) and last >= self.storage.numel):
+        if min(whole) < 0 or (0 not in self.shape and last >= self.storage.numel):
             raise RefusedPickle("a tensor reaches beyond its storage")
 
     @property

@@ -50,7 +50,7 @@ def attend(
     query_bhnd: Float[Tensor, "b h n d"], key_bhnd: Tensor, value_bhnd: Tensor, mask: BlockMask
 ) -> Float[Tensor, "b h n d"]:
     """Attention of a whole sequence to itself through a `kernel_mask`."""
-    kernel = _compiled() if query_bhnd.is_cuda else flex_attention
+    kernel: Any = _compiled() if query_bhnd.is_cuda else flex_attention
     out: Tensor = kernel(query_bhnd, key_bhnd, value_bhnd, block_mask=mask)
     return out
 
