@@ -76,7 +76,7 @@ def test_every_view_is_encoded_as_it_is(run: Recipe) -> None:
 
 def test_codes_do_not_depend_on_neighbours_places_or_threads(run: Recipe) -> None:
     worker = TokenizeWorker(*tokenize_job(run).init)
-    clips = [c.video_thwc for c in ShardReader(run.folder("shards"), "train", shuffle=False).clips(0)][::2]
+    clips = [c.video_thwc for c in ShardReader(run.folder("shards"), "train", shuffle=False).clips(0)][::4]
     alone = [worker.encode([clip])[0] for clip in clips]
     assert len({codes.tobytes() for codes in alone}) > 1, "a tokenizer that gives one answer proves nothing"
     for threads in (1, 2):
