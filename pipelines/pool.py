@@ -322,6 +322,12 @@ class Pool:
                         f"{flight.unit.name} takes long: {console.duration(elapsed)} on {flight.seat.host} so far, "
                         f"{console.duration(expected)} expected"
                     )
+        if self._starting and not self._cluster.address and not any(node["Alive"] for node in ray.nodes()):
+            raise VtokError(
+                "the embedded Ray has lost its node",
+                at="raylet",
+                hint="look at memory (`vtok doctor`), then run the same command again: what is finished is kept",
+            )
         if self._left and not self._flying and not self._idle:
             waited = now - min(seat.since for seat in self._starting.values())
             if waited > self._cluster.start_timeout:

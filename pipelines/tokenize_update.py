@@ -39,6 +39,9 @@ def kept_parts(
         final: whether the other parts are about to be removed: what replaces them is verified first, so that damage to
             a shard costs no tokens.
 
+    Raises:
+        IntegrityError: from `verify`.
+
     Returns:
         None if the store is not this job's to change: another tokenizer made it, or another version of vtok.
     """
@@ -68,6 +71,8 @@ def kept_parts(
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         kept = {name for name, stay in zip(names, pool.map(stays, names), strict=True) if stay}
+        if final and kept != set(there.units):
+            list(pool.map(verify, [name for name in contents if name not in kept]))
     console.note(
         f"the store was made from other clips or settings: {len(kept)} of {len(there.units)} parts fit and stay"
     )

@@ -17,7 +17,7 @@ settings.register_profile("steady", derandomize=True, deadline=None, suppress_he
 settings.load_profile("steady")
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
+@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups (which pytest 9.2 does not let xdist 3.8 do)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several test processes (`-n 2`), all jobs run in one, which starts Ray once; else a file stays together."""
     for item in items:

@@ -187,7 +187,7 @@ def test_a_damaged_rejects_table(sealed: Path) -> None:
 def test_a_version_from_the_future(sealed: Path) -> None:
     card = json.loads((sealed / CARD_NAME).read_text())
     (sealed / CARD_NAME).write_text(json.dumps({**card, "schema_version": 99}))
-    with pytest.raises(UsageError, match="schema version 99 of tokens; this vtok reads 0 and 1") as caught:
+    with pytest.raises(UsageError, match="schema version 99 of tokens; this vtok reads 1 and 2") as caught:
         artefacts.load(sealed, "tokens")
     assert "vtok version" in caught.value.hint
 

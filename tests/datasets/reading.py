@@ -73,5 +73,5 @@ def make(root: Path, layout: str, audio_rate: int | None = None, **changes: Any)
             made.rejects.extend((reject["source"], reject["reason"]) for reject in footer["rejects"])
     finally:
         ingest.child.close()
-        shard.child.close()
+        shard.decoder.child.close()
     return made

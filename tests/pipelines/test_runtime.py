@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
 from pipelines.runtime import Job, Unit, ray_session, run_job
 from schemas.card import Card
@@ -190,6 +191,15 @@ def test_a_ray_that_does_not_start_is_an_error_for_users(monkeypatch: pytest.Mon
         pass
     assert "vtok doctor" in caught.value.hint
     assert tries == ["local", "local"], "once more, and never somebody else's cluster"
+
+
+def test_an_embedded_ray_that_has_lost_its_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, nodes = tmp_path / "tokens", ray.nodes()
+    assert any(node["Alive"] for node in nodes)
+    monkeypatch.setattr("ray.nodes", lambda: [{**node, "Alive": False} for node in nodes])
+    with pytest.raises(VtokError, match="has lost its node") as caught:
+        job(folder, workers.Writing, cpus_per_worker=10_000)  # no worker can start
+    assert "same command again" in caught.value.hint
 
 
 def test_a_unit_that_hangs(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_text_in_the_footer_is_readable(tmp_path: Path) -> None:
         assert member is not None
         found = json.loads(member.read())
     assert len(found.pop("sha256")) == 64
+    assert len(found.pop("samples_sha256")) == 64
     assert found == _FOOTER
 
 

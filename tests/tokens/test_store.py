@@ -164,7 +164,7 @@ def test_a_page_that_says_other_codes_is_seen_while_reading(folder: Path) -> Non
 def test_a_part_of_another_tokenizer_is_refused(folder: Path, tmp_path: Path) -> None:
     other = make_store(tmp_path / "other", SIZES, tokenizer="b" * 64)
     shutil.copy(other / "train-00000.parquet", folder / "train-00000.parquet")
-    with pytest.raises(IntegrityError, match=r"made by tokenizer bbbbbbbbbbbb, the store by aaaaaaaaaaaa"):
+    with pytest.raises(IntegrityError, match=r"made by tokenizer bbbbbbbbbbbb with .*, the store by aaaaaaaaaaaa"):
         list(TokenStore(folder).rows("train"))
     with pytest.raises(IntegrityError, match="sha256"):
         TokenStore(folder).check()
