@@ -172,7 +172,7 @@ def test_damage_is_named(finished: Path, tmp_path: Path, capsys: pytest.CaptureF
     part.write_bytes(part.read_bytes()[:-1] + b"!")
     assert main(["tokens", "check", str(folder)]) == EXIT_FAILED
     said = capsys.readouterr().out
-    assert part.name in said and "sha256 differs" in said and "made anew" in said
+    assert part.name in said and "sha256 differs" in said and "makes this part anew" in said
 
 
 @pytest.mark.parametrize("path", ["nowhere", "empty"])
