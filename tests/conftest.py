@@ -16,13 +16,16 @@ from tests.s3_server import Server, s3_server
 settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
+_ALONE = {"test_kills.py", "test_cluster.py", "test_storage.py"}
+"""Tests of jobs that take minutes, most of them with a Ray of their own."""
+
 
 @pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups (which pytest 9.2 does not let xdist 3.8 do)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several test processes (`-n 2`), all jobs run in one, which starts Ray once; else a file stays together."""
+    """With several test processes (`-n 2`) most jobs run in one, which starts Ray once; else a file stays together."""
     for item in items:
         place = item.path.relative_to(Path(__file__).parent)
-        group = "jobs" if place.parts[0] == "pipelines" else place.as_posix()
+        group = "jobs" if place.parts[0] == "pipelines" and place.name not in _ALONE else place.as_posix()
         item.add_marker(pytest.mark.xdist_group(group))
 
 
