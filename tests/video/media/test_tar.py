@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from pathlib import Path
 
@@ -24,7 +23,7 @@ def tar(tmp_path: Path) -> Path:
 
 def _points_at(descriptor: Path, path: Path) -> bool:
     try:
-        return os.readlink(descriptor) == str(path)
+        return descriptor.readlink() == path
     except OSError:  # closed meanwhile
         return False
 
