@@ -19,13 +19,15 @@ import webdataset
 
 from schemas.errors import IntegrityError, UsageError
 from tests.pipelines.making import REPOSITORY
-from tests.tokens.making import GRID, TOKENIZER, make_store
+from tests.tokens.making import GRID, TOKENIZER, make_store, token_row
+from vtok import artefacts
 from vtok.cli import main
 from vtok.files import sha256_of
+from vtok.parquet import read_metadata
 from vtok.tokens.exchange import FORMATS, importing
 from vtok.tokens.exchange.exporting import export_store
 from vtok.tokens.exchange.importing import Origin, import_store
-from vtok.tokens.store import TokenStore
+from vtok.tokens.store import TokenStore, write_tokens
 
 SIZES = {"test": [3], "train": [9, 0, 6]}
 KNOWN = Origin(TOKENIZER, 64, GRID)
@@ -57,6 +59,51 @@ def test_there_and_back(store: TokenStore, tmp_path: Path, name: str) -> None:
     assert card.facts["imported_from"] == name
     assert back.check() == 18
     assert import_store(tmp_path / "out", tmp_path / "back", None, Origin()) == card
+
+
+@pytest.mark.parametrize("name", ["hf", "webdataset", "ds", "hdf5"])
+def test_rows_of_many_shapes_with_frames_and_sound(tmp_path: Path, name: str) -> None:
+    random = np.random.default_rng(0)
+
+    def row(number: int) -> dict[str, Any]:
+        size = {"height": 4, "width": 6, "flip": number % 2 == 0, "view_id": f"v{number}", "decoder": "pyav 1"}
+        sound = random.integers(0, 300, 5 + number) if number else None
+        frames = random.integers(0, 256, (2, 4, 6, 3), np.uint8).tobytes() if number != 1 else None
+        grid = (1 + number, 2, 3)
+        return {**token_row(number, "train", 64, grid), **size, "cond_frames": frames, "audio_codes": sound}
+
+    folder = tmp_path / "store"
+    plan = artefacts.make_plan("tokens", {"mode": "fast"}, {}, ["train-00000.parquet"])
+    artefacts.begin(folder, plan)
+    facts: dict[str, Any] = {"tokenizer": TOKENIZER, "codebook_size": 64}
+    common: dict[str, Any] = {
+        "plan": plan.fingerprint,
+        "split": "train",
+        "rejects": [],
+        "row_group_rows": 2,
+        "point": "",
+    }
+    rows = [row(number) for number in range(4)]
+    path = folder / "train-00000.parquet"
+    part = write_tokens(path, rows, grid=None, mode="fast", audio_codebook_size=300, **facts, **common)
+    facts |= {"audio_codebook_size": 300, "grid": None, "mode": "fast", "classes": []}
+    artefacts.seal(folder, plan, [part], counts={"clips": 4, "tokens": 60, "parts": 1}, facts=facts)
+    store = TokenStore(folder)
+    export_store(store, tmp_path / "out", name)
+    import_store(tmp_path / "out", tmp_path / "back", None, Origin())
+    back = TokenStore(tmp_path / "back")
+    assert (
+        back.ragged and back.card.facts["mode"] == "fast" == read_metadata(back.folder / "train-00000.parquet")["mode"]
+    )
+    found, wanted = (list(each.rows("train")) for each in (back, store))
+    for one, other in zip(found, wanted, strict=True):
+        for column in ("codes", "audio_codes"):
+            assert np.array_equal(one.pop(column), other.pop(column))
+        assert one == other
+    if name == "hf":
+        with pytest.raises(UsageError, match="mds holds clips of one size"):
+            export_store(store, tmp_path / "mds", "mds")
+        assert not (tmp_path / "mds").exists()
 
 
 @pytest.mark.parametrize("name", ["hf", "mds", "ds", "webdataset"])

@@ -7,6 +7,8 @@ format has no place for go into `rows-<split>.parquet`, row by row in the data's
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -26,11 +28,13 @@ class Facts(NamedTuple):
 
     Attributes:
         codebook_size: codes are below this.
+        audio_codebook_size: audio codes are below this; 0: there are none.
         grid: (t, h, w) of rows that do not say it themselves; None: unknown.
         column: where the codes are, in formats with named columns.
     """
 
     codebook_size: int
+    audio_codebook_size: int = 0
     grid: tuple[int, int, int] | None = None
     column: str = "codes"
 
@@ -69,6 +73,29 @@ class Format(Protocol):
 
     def read(self, files: list[Path], facts: Facts, split: str) -> Iterator[Row]:
         """The rows of a split, in order."""
+
+
+def to_json(columns: dict[str, Any]) -> bytes:
+    """A row's columns as JSON, for formats without such types: pixel frames in base64, audio codes as numbers."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, bytes):
+            return {_BASE64: base64.b64encode(value).decode()}
+        return value.tolist()
+
+    return json.dumps(columns, sort_keys=True, default=plain).encode()
+
+
+def from_json(data: bytes) -> dict[str, Any]:
+    """The columns that `to_json` wrote."""
+
+    def plain(found: dict[str, Any]) -> Any:
+        return base64.b64decode(found[_BASE64]) if found.keys() == {_BASE64} else found
+
+    return dict(json.loads(data, object_hook=plain))
+
+
+_BASE64 = "base64"
 
 
 def folders(folder: Path, pattern: str) -> dict[str, list[Path]]:

@@ -46,6 +46,8 @@ class Origin(NamedTuple):
 def import_store(source: Path, out: Path, format_name: str | None, origin: Origin) -> Card:
     """Makes a token store of every split found. Interrupted, the same call goes on.
 
+    Codes that do not say how they were made are stored as `fast`: nobody vouches that they do not depend on the batch.
+
     Args:
         source: a folder (or an HDF5 file). With a `vtok.json`, as vtok's export writes it, nothing else is needed.
         out: the store's folder.
@@ -69,8 +71,8 @@ def import_store(source: Path, out: Path, format_name: str | None, origin: Origi
             at=str(source),
             hint="give --tokenizer FOLDER of the tokenizer that made them; codes mean nothing without it",
         )
-    grid = origin.grid or (tuple(told["grid"]) if "grid" in told else None)
-    facts = Facts(int(size), grid, origin.column)
+    grid = origin.grid or (tuple(told["grid"]) if told.get("grid") else None)
+    facts = Facts(int(size), int(told.get("audio_codebook_size", 0)), grid, origin.column)
     digests = {path.relative_to(_base(source)).as_posix(): sha256_of(path) for path in _all(source)}
     for path, digest in told.get("files", {}).items():
         if digests.get(path) != digest:
@@ -88,7 +90,7 @@ def import_store(source: Path, out: Path, format_name: str | None, origin: Origi
         for number in range(-(-rows // _PART_ROWS))
     ]
     config = {"imported": name, "row_group_rows": _GROUP_ROWS, "tokenizer": tokenizer, "codebook_size": size}
-    config |= {"grid": list(grid) if grid else None, "column": origin.column, "mode": told.get("mode", "unknown")}
+    config |= {"grid": list(grid) if grid else None, "column": origin.column, "mode": told.get("mode", "fast")}
     plan = artefacts.make_plan("tokens", config, {"source": fingerprint(digests)}, [unit[0] for unit in units])
     card = artefacts.begin(out, plan)
     if card is not None:
@@ -107,11 +109,11 @@ def import_store(source: Path, out: Path, format_name: str | None, origin: Origi
                 tokens += sum(len(row["codes"]) for row in some)
                 parts.append(_part(out / unit, some, split, facts, tokenizer, plan))
                 bar.advance(rows)
-    common = max(shapes)
     stored = {
         "tokenizer": tokenizer,
         "codebook_size": facts.codebook_size,
-        "grid": list(common),
+        "audio_codebook_size": facts.audio_codebook_size,
+        "grid": list(shapes.pop()) if len(shapes) == 1 else None,
         "mode": config["mode"],
         "classes": told.get("classes", []),
         "imported_from": name,
@@ -151,7 +153,7 @@ def _rows(rows: Iterator[Row], source: Path, split: str, facts: Facts) -> Iterat
     known: Iterator[dict[str, Any]] = itertools.repeat({})
     if beside.is_file():
         known = iter(read_table(beside).to_pylist())
-    schema = tokens_schema(facts.codebook_size)
+    schema = tokens_schema(facts.codebook_size, facts.audio_codebook_size)
     for number, row in enumerate(rows):
         columns = {**row.columns, **next(known, {})}
         codes = np.asarray(row.codes)
@@ -199,16 +201,18 @@ def _part(path: Path, rows: list[dict[str, Any]], split: str, facts: Facts, toke
         return recover_part(path, plan)
     except IntegrityError:
         pass
-    first = rows[0]
+    grids = {(row["grid_t"], row["grid_h"], row["grid_w"]) for row in rows}
     return write_tokens(
         path,
         rows,
         tokenizer=tokenizer,
         codebook_size=facts.codebook_size,
-        grid=(first["grid_t"], first["grid_h"], first["grid_w"]),
+        grid=grids.pop() if len(grids) == 1 else None,
         plan=plan.fingerprint,
         split=split,
         rejects=[],
         row_group_rows=_GROUP_ROWS,
         point=f"tokens:{path.name}",
+        audio_codebook_size=facts.audio_codebook_size,
+        mode=plan.config["mode"],
     )

@@ -17,7 +17,7 @@ import numpy as np
 
 from schemas.errors import IntegrityError, UsageError
 from vtok.files import write_bytes
-from vtok.tokens.exchange.base import Facts, Row, folders, same_grid
+from vtok.tokens.exchange.base import Facts, Row, folders, from_json, same_grid, to_json
 
 HOLDS_COLUMNS = True
 _SHARD_BYTES = 64 << 20
@@ -49,7 +49,7 @@ def write(folder: Path, split: str, rows: Iterable[Row], facts: Facts) -> list[P
         columns = columns or _columns(row.codes.shape, facts)
         clip = str(row.columns["clip_id"]).encode()
         label = row.columns.get("label")
-        rest = json.dumps(row.columns, sort_keys=True).encode()
+        rest = to_json(row.columns)
         head = np.array([len(clip), len(rest)], "<u4").tobytes()
         number = np.array(-1 if label is None else label, "<i8").tobytes()
         samples.append(head + clip + np.ascontiguousarray(row.codes.astype(facts.dtype)).tobytes() + number + rest)
@@ -128,7 +128,7 @@ def read(files: list[Path], facts: Facts, split: str) -> Iterator[Row]:
         for start, end in itertools.pairwise(offsets):
             fields = dict(zip(names, _fields(data[start:end], sizes), strict=True))
             kind = dict(zip(names, kinds, strict=True))
-            columns = json.loads(fields["row"]) if kind.get("row") == "json" else {}
+            columns = from_json(fields["row"]) if kind.get("row") == "json" else {}
             for name in ("clip_id", "caption", "class_name"):
                 if kind.get(name) == "str":
                     columns.setdefault(name, fields[name].decode())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from schemas.errors import IntegrityError, UsageError
 from vtok.files import atomic_file
-from vtok.tokens.exchange.base import Facts, Row, folders
+from vtok.tokens.exchange.base import Facts, Row, folders, from_json, to_json
 
 HOLDS_COLUMNS = True
 _TAR_ROWS = 4096
@@ -31,7 +30,7 @@ def write(folder: Path, split: str, rows: Iterable[Row], facts: Facts) -> list[P
                 array = io.BytesIO()
                 np.save(array, row.codes.astype(facts.dtype))
                 _add(tar, f"{number:09d}.npy", array.getvalue())
-                _add(tar, f"{number:09d}.json", json.dumps(row.columns, sort_keys=True).encode())
+                _add(tar, f"{number:09d}.json", to_json(row.columns))
         files.append(path)
     return files
 
@@ -62,7 +61,7 @@ def read(files: list[Path], facts: Facts, split: str) -> Iterator[Row]:
             raise UsageError(f"{clip} has no .npy", at=str(path), hint="codes must be .npy members")
         try:
             codes = np.load(io.BytesIO(members["npy"]), allow_pickle=False)
-            columns: dict[str, Any] = json.loads(members["json"]) if "json" in members else {"clip_id": clip}
+            columns: dict[str, Any] = from_json(members["json"]) if "json" in members else {"clip_id": clip}
             if "cls" in members:
                 columns["label"] = int(members["cls"])
             if "txt" in members:
