@@ -8,7 +8,8 @@ measurement is a process of its own: the time to the first batch counts from its
 is not timed comes first (vtok lays its cache out in it, and says how long that took); then whole epochs for a second or
 more, then the time to go on at 90 % of an epoch. Rounds are interleaved; medians. The codes' sum is compared.
 
-Peers live in an environment of their own (`--peers-python`); what is missing there is left out with a line.
+Peers live in an environment of their own (`--peers-python`; with pydantic, jaxtyping, PyYAML and google-crc32c, so that
+vtok can export to litdata there); what is missing there is left out with a line.
 `--scale` measures a store of 10,000 parts and 10,000,000 short rows instead: opening, first batch, resuming, memory.
 """
 
@@ -328,7 +329,8 @@ def compare(options: argparse.Namespace, data: Path) -> dict[str, Any]:
     python = {name: options.peers_python or sys.executable if name in PEERS else sys.executable for name in CONTENDERS}
     names = []
     for name in options.only or CONTENDERS:
-        built = {} if name in OURS else _call(python[name], "--build", name, "--data", str(data), cache=data)
+        writer = python[name] if name in ("litdata", "grain") else sys.executable  # the others need no library to write
+        built = {} if name in OURS else _call(writer, "--build", name, "--data", str(data), cache=data)
         if isinstance(built, str):
             print(f"{name} is left out: {built}")
         else:
