@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def test_it_trains_and_samples(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
     drawn = _draw_and_check(recipe, out)
     frames = sampling.get("latent_frames", 2)
     assert {len(row["codes"]) for row in drawn} == {16 * frames}
-    alike = [len(set(row["codes"])) for row in drawn]
-    assert min(alike) < 8, "most of 16 codes never come: clips of the store have one each"
+    shares = [max(Counter(row["codes"]).values()) / len(row["codes"]) for row in drawn]
+    assert sum(shares) / len(shares) > 0.55, "clips of the store have one of four codes each; by chance it would be 0.4"
 
 
 def _draw_and_check(recipe: Recipe, out: Path) -> list[dict[str, Any]]:
