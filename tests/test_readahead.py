@@ -18,15 +18,16 @@ def wait_until(done: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def threads() -> int:
-    return threading.active_count()
-
-
 def test_order_and_end() -> None:
-    before = threads()
-    assert list(read_ahead(iter(range(100)), lambda _: 1, 3)) == list(range(100))
-    assert list(read_ahead(iter([]), lambda _: 1, 3)) == []
-    assert threads() == before
+    makers: set[threading.Thread] = set()
+
+    def items(count: int) -> Iterator[int]:
+        makers.add(threading.current_thread())
+        yield from range(count)
+
+    assert list(read_ahead(items(100), lambda _: 1, 3)) == list(range(100))
+    assert list(read_ahead(items(0), lambda _: 1, 3)) == []
+    assert len(makers) == 2 and not any(maker.is_alive() for maker in makers)
 
 
 @pytest.mark.parametrize(("limit", "held"), [(3, 3), (1, 1), (35, 10)], ids=["three", "one", "all"])
@@ -62,16 +63,15 @@ def test_an_error_comes_after_the_items_before_it() -> None:
 
 
 def test_leaving_early_ends_the_thread_and_closes_the_items() -> None:
-    closed = []
+    closed: list[threading.Thread] = []
 
     def items() -> Iterator[int]:
         try:
             yield from range(1000)
         finally:
-            closed.append(True)
+            closed.append(threading.current_thread())
 
-    before = threads()
     ahead = read_ahead(items(), lambda _: 1, 2)
     assert next(ahead) == 0
     ahead.close()
-    assert closed and threads() == before
+    assert len(closed) == 1 and closed[0] is not threading.current_thread() and not closed[0].is_alive()
