@@ -32,6 +32,7 @@ _HASH_BYTES = 4e8
 _OPEN_SECONDS = 0.002  # a file
 _KEY_FRAME_FRAMES = 60  # to the key frame before a clip that is jumped to, on the average of long and short GOPs
 _SPARSE_FRAMES, _SPARSE_SHARE = 128, 0.5  # when decoding jumps, see `vtok.video.decode`
+_JUMP_FRAMES = 8  # to the next clip, for which it jumps again
 
 
 def clip_bytes(data: DataConfig, config: ShardsConfig) -> int:
@@ -92,10 +93,13 @@ def cost_of_runs(
     first, last = first[order], last[order]
     begin, end = np.minimum.reduceat(first, starts), np.maximum.reduceat(last, starts)
     number = np.diff(np.append(starts, len(order)))
+    apart = np.r_[1, first[1:] - last[:-1] >= _JUMP_FRAMES].astype(np.int64)
+    apart[starts] = 1
+    places = np.add.reduceat(apart, starts)  # that decoding jumps to
     spanned = np.minimum(np.add.reduceat(last - first, starts), end - begin)
     unwanted = end - spanned
     jumps = unwanted >= np.maximum(_SPARSE_FRAMES, (1 - _SPARSE_SHARE) * end)
-    frames = np.where(jumps, spanned + np.minimum(unwanted, number * _KEY_FRAME_FRAMES), end)
+    frames = np.where(jumps, spanned + np.minimum(unwanted, places * _KEY_FRAME_FRAMES), end)
     heads = order[starts]
     area = (clips["height"].to_numpy().astype(np.int64) * clips["width"].to_numpy())[heads]
     clip_pixels = data.num_frames * data.resolution**2 / _ENCODE_PIXELS[config.encoding]
