@@ -23,8 +23,9 @@ from vtok.report_pictures import MAX_BYTES, moving_picture
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --enable-logging=stderr"
+    "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync --hide-scrollbars "
+    "--enable-logging=stderr"
 )
 VOID = {"meta", "img", "br", "wbr", "source"}
 
@@ -249,4 +250,4 @@ def test_in_a_browser(run: Path, tmp_path: Path, width: int, dark: bool) -> None
 def _browse(page: Path, tmp_path: Path, flags: list[str]) -> subprocess.CompletedProcess[str]:
     assert CHROMIUM is not None
     command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={tmp_path / 'profile'}", *flags, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=True)

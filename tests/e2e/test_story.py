@@ -18,7 +18,7 @@ from vtok import artefacts
 from vtok.files import read_table
 from vtok.tokens.store import TokenStore
 
-pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(900)]
 STEPS = 60  # fewer leave a codebook of one code: the batch statistics are not there yet
 REJECTING = {"data ingest", "data shard"}
 
@@ -42,7 +42,7 @@ def told(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
         check=False,
     )
     assert done.returncode == 0, done.stderr

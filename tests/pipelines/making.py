@@ -133,7 +133,7 @@ def flip(path: Path, share: float = 0.5) -> None:
     path.write_bytes(bytes(data))
 
 
-def vtok(*arguments: str | Path, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+def vtok(*arguments: str | Path, timeout: float = 500, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python -m vtok ...` in a process of its own, with these environment variables besides."""
     return subprocess.run(
         [sys.executable, "-m", "vtok", *map(str, arguments)],

@@ -64,11 +64,11 @@ class LeavesAZombie(Writing):
 
 
 class Slow(Writing):
-    """Takes its time over b."""
+    """Is at work on b until the note `told` is there."""
 
     def misbehave(self, name: str) -> None:
-        if name == "b.parquet":
-            time.sleep(5)
+        while name == "b.parquet" and not (self.notes / "told").exists():
+            time.sleep(0.1)
 
 
 class StuckOnce(Writing):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import pickle
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from schemas.errors import IntegrityError, VtokError
 from schemas.paths import as_path
 from tests.s3_server import BUCKET, Server
 from tests.shards.making import make_shards
+from tests.waiting import Children
 from vtok.files import write_bytes
 from vtok.shards import verified
 from vtok.shards.loader import ClipBatches, ClipLoader
@@ -68,6 +68,7 @@ def test_clips_and_batches_of_the_bucket(local: Path, remote: Path) -> None:
 
 
 def test_workers_read_the_bucket(local: Path, remote: Path) -> None:
+    children = Children()
     loaders = [
         ClipLoader(ClipBatches(ShardReader(folder, "train"), 3), workers=count)
         for folder, count in ((local, 0), (remote, 1))
@@ -75,7 +76,7 @@ def test_workers_read_the_bucket(local: Path, remote: Path) -> None:
     wanted, found = ([batch.clip_ids for batch in itertools.islice(each.forever(), 7)] for each in loaders)
     assert wanted == found
     loaders[1].close()
-    assert multiprocessing.active_children() == []
+    children.wait_for_their_end()
 
 
 def test_an_object_is_read_through_once_and_then_by_the_clip(

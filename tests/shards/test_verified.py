@@ -17,6 +17,7 @@ import pytest
 from schemas.errors import IntegrityError, UsageError, VtokError
 from schemas.shards import FOOTER_MEMBER
 from tests.shards.making import clip_name, make_shards
+from tests.waiting import wait_until
 from vtok.shards import verified
 from vtok.shards.loader import ClipBatches, ClipLoader
 from vtok.shards.reader import Clip, ShardReader
@@ -34,7 +35,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "s"))
+    folder = Path(shutil.copytree(made, tmp_path / "s"))
+    newest = max(path.stat().st_ctime_ns for path in folder.iterdir())
+    wait_until(lambda: _now(tmp_path) > newest)  # a change from here on has another time: file systems' clocks tick
+    return folder
+
+
+def _now(folder: Path) -> int:
+    (folder / "clock").write_text("")
+    return (folder / "clock").stat().st_ctime_ns
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import functools
 import itertools
 import json
 import math
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import UsageError, VtokError
 from tests.tokens.making import GRID, codes_of_clip, make_store
+from tests.waiting import Children
 from vtok import artefacts
 from vtok.artefacts import Part
 from vtok.tokens.coverage import combine
@@ -152,12 +152,12 @@ def test_seeds_and_epochs_differ_and_no_clip_comes_twice_in_one(store: TokenStor
 
 def test_persistent_workers_over_epochs_and_their_borders(store: TokenStore) -> None:
     alone, shared = loader_of(store, last="pad"), loader_of(store, last="pad", workers=2)
-    pids = set()
+    pids, children = set(), Children()
     for _ in range(3):
         for wanted, found in zip(alone, shared, strict=True):
             assert wanted.labels_b.tolist() == found.labels_b.tolist()
             assert wanted.valid_b.tolist() == found.valid_b.tolist()
-        pids.add(frozenset(process.pid for process in multiprocessing.active_children()))
+        pids.add(frozenset(process.pid for process in children.alive()))
         state = shared.state_dict()  # at the border of two epochs
         again = loader_of(store, last="pad")
         again.load_state_dict(state)
@@ -166,7 +166,7 @@ def test_persistent_workers_over_epochs_and_their_borders(store: TokenStore) -> 
     shared.close()
     assert len(pids) == 1 and len(next(iter(pids))) == 2
     assert shared.step == 3 * shared.source.per_epoch
-    assert multiprocessing.active_children() == []
+    children.wait_for_their_end()
 
 
 def take_at(store: TokenStore, step: int, count: int, **options: Any) -> list[list[int]]:

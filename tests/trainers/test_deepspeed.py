@@ -14,7 +14,7 @@ from trainers.prior import train_prior
 from trainers.tokenizer import train_tokenizer
 from vtok.hardware import find_compiler
 
-pytestmark = [pytest.mark.deepspeed, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.deepspeed, pytest.mark.timeout(1800)]
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler: DeepSpeed's op cannot be built")
 STEPS = 20
 TRAIN = {"tokenizer": train_tokenizer, "prior": train_prior}
@@ -57,10 +57,10 @@ def test_equals_the_plain_engine(
         assert "d_loss" in losses(plain[name])[STEPS], "the discriminators must have joined"
     if kill:
         point = f"{name}:checkpoint-12:after_rename"
-        killed = vtok("train", name, out / "recipe.yaml", timeout=300, VTOK_CRASH_AT=point, VTOK_CRASH_MARK=str(mark))
+        killed = vtok("train", name, out / "recipe.yaml", timeout=800, VTOK_CRASH_AT=point, VTOK_CRASH_MARK=str(mark))
         assert mark.exists(), killed.stderr
         assert killed.returncode == -signal.SIGKILL
-    done = vtok("train", name, out / "recipe.yaml", timeout=300)
+    done = vtok("train", name, out / "recipe.yaml", timeout=800)
     assert done.returncode == 0, done.stderr
     assert f"{name}: engine deepspeed" in done.stdout
     assert ("resumed at step 12" in done.stdout) == kill

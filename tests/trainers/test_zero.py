@@ -16,7 +16,7 @@ from vtok.hardware import find_compiler
 
 pytestmark = [
     pytest.mark.deepspeed,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler: DeepSpeed's op cannot be built"),
 ]
 STEPS, HALF = 52, 26

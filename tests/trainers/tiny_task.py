@@ -173,13 +173,16 @@ def train(folder: Path, *, resume: str = "auto", **options: Any) -> TinyTask:
 
 
 def launch(
-    runs: list[dict[str, Any]], path: Path, *, ranks: int = 2, timeout: float = 400
+    runs: list[dict[str, Any]], path: Path, *, ranks: int = 2, timeout: float = 1200
 ) -> list[subprocess.CompletedProcess[str]]:
     """Runs the script on some ranks with one process each; returns them when all have ended."""
     write_json(path, {"runs": runs})
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    held = (
+        socket.socket()
+    )  # until all have ended: nobody is given this port meanwhile, and rank 0 may still listen there
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    port = held.getsockname()[1]
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, "-m", "tests.trainers.tiny_task", str(path)]
@@ -199,6 +202,7 @@ def launch(
     finally:
         for process in processes:
             process.kill()
+        held.close()
     return [
         subprocess.CompletedProcess(command, process.returncode, *output)
         for process, output in zip(processes, outputs, strict=True)
