@@ -15,7 +15,7 @@ demo: install
 	$(BIN)/vtok demo --out runs/demo
 
 test: lint typecheck
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n 2 --dist loadgroup --no-loadscope-reorder
 
 soak: install
 	$(BIN)/python -m pytest -m soak --timeout=3600

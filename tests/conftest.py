@@ -16,17 +16,29 @@ from tests.s3_server import Server, s3_server
 settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
-_ALONE = {"test_kills.py", "test_cluster.py", "test_storage.py"}
-"""Tests of jobs that take minutes, most of them with a Ray of their own."""
+_LONG = ("jobs", "trainers", "e2e", "tokens", "tokenizers")
+"""The groups of tests that take minutes, the longest first."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups (which pytest 9.2 does not let xdist 3.8 do)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several test processes (`-n 2`) most jobs run in one, which starts Ray once; else a file stays together."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several test processes (`-n 2`) one runs all jobs, with one Ray and one finished run; another all trainings.
+
+    The long groups come first (`--no-loadscope-reorder` keeps them so, where xdist would begin with the groups of many
+    tests), the others, of one file each, last: then all processes end at about the same time.
+    """
+    places = {}
     for item in items:
         place = item.path.relative_to(Path(__file__).parent)
-        group = "jobs" if place.parts[0] == "pipelines" and place.name not in _ALONE else place.as_posix()
+        group = "jobs" if _needs_ray(item) else place.parts[0] if place.parts[0] in _LONG else place.as_posix()
         item.add_marker(pytest.mark.xdist_group(group))
+        places[item] = _LONG.index(group) if group in _LONG else len(_LONG)
+    if hasattr(config, "workerinput"):
+        items.sort(key=places.__getitem__)
+
+
+def _needs_ray(item: pytest.Item) -> bool:
+    return "ray_running" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,7 +19,7 @@ from tests.pipelines.making import make_tokenizer, recipe
 @pytest.fixture(scope="session")
 def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory, ray_running: None) -> Recipe:
     """clips, shards, tokenizer, tokens and prior of the corpus, with two workers; read-only."""
-    settings = recipe(corpus, tmp_path_factory.mktemp("runs") / "made")
+    settings = recipe(corpus, tmp_path_factory.mktemp("runs") / "made", cluster__workers=2)
     ingest(settings)
     shard(settings)
     make_tokenizer(settings)

@@ -74,7 +74,7 @@ def settings(root: Path, out: Path, **changes: Any) -> dict[str, Any]:
         "tokens": {"batch_size": 4},
         "prior": {"model": {"n_layer": 1, "n_head": 1, "n_embd": 8, "condition": "label"}},
         "sample": {"num": 4, "batch_size": 2},
-        "cluster": {"workers": 2},
+        "cluster": {"workers": 1},
     }
     for dotted, value in changes.items():
         node = tree

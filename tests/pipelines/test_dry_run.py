@@ -49,7 +49,7 @@ def test_a_plan_is_shown_and_nothing_is_written(made: Recipe, copy_of: Copy, mon
 
 
 def test_a_plan_counts_what_the_job_then_makes(made: Recipe, copy_of: Copy) -> None:
-    settings = copy_of("clips")
+    settings = copy_of("clips", cluster__workers=2)
     lines = shown(settings, "shards")
     index = artefacts.load_index(made.folder("shards")).to_pylist()
     planned = dict.fromkeys(("train", "test"), 0)

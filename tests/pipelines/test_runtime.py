@@ -42,7 +42,7 @@ def four_parts(folder: Path, worker: type) -> Job:
 
 
 def job(folder: Path, worker: type, **cluster: object) -> Card:
-    return run_job(four_parts(folder, worker), ClusterConfig.model_validate({"workers": 2, **cluster}))
+    return run_job(four_parts(folder, worker), ClusterConfig.model_validate({"workers": 1, **cluster}))
 
 
 def pids(folder: Path, name: str) -> list[str]:
@@ -61,7 +61,7 @@ def gone(pid: str, patience: float = 60.0) -> bool:
 
 def test_any_number_of_workers_makes_the_same_bytes(tmp_path: Path) -> None:
     one, two = tmp_path / "1" / "tokens", tmp_path / "2" / "tokens"
-    card = job(one, workers.Writing, workers=1)
+    card = job(one, workers.Writing)
     assert card == job(two, workers.Writing, workers=2)
     assert card.counts["clips"] == 4
     assert digests(one) == digests(two)
@@ -92,7 +92,7 @@ def test_only_what_is_missing_or_damaged_is_made(tmp_path: Path) -> None:
 def test_a_lost_worker_is_replaced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     undisturbed, folder = tmp_path / "x" / "tokens", tmp_path / "y" / "tokens"
     job(undisturbed, workers.Writing)
-    job(folder, workers.DiesOnce)
+    job(folder, workers.DiesOnce, workers=2)
     assert digests(folder) == digests(undisturbed), "what the lost worker had half-written must be gone, too"
     assert len(pids(folder, "b.parquet")) == 2
     assert "worker lost while making b.parquet; trying again" in capfd.readouterr().err
@@ -101,7 +101,7 @@ def test_a_lost_worker_is_replaced(tmp_path: Path, capfd: pytest.CaptureFixture[
 def test_a_unit_that_always_loses_its_worker(tmp_path: Path) -> None:
     folder = tmp_path / "tokens"
     with pytest.raises(VtokError, match="was lost 3 times") as caught:
-        job(folder, workers.AlwaysDies, retries=2)
+        job(folder, workers.AlwaysDies, workers=2, retries=2)
     assert caught.value.at == "b.parquet"
     assert "same command again" in caught.value.hint
     assert len(pids(folder, "b.parquet")) == 3
@@ -114,7 +114,7 @@ def test_a_unit_that_always_loses_its_worker(tmp_path: Path) -> None:
 def test_what_a_zombie_writes_late_changes_nothing(tmp_path: Path) -> None:
     undisturbed, folder = tmp_path / "x" / "tokens", tmp_path / "y" / "tokens"
     job(undisturbed, workers.Writing)
-    job(folder, workers.LeavesAZombie)
+    job(folder, workers.LeavesAZombie, workers=2)
     end = time.monotonic() + 120
     while not (tmp_path / "y" / "notes" / "zombie").exists():
         assert time.monotonic() < end, "the zombie must have written, or the test proves nothing"
@@ -148,7 +148,7 @@ def test_a_straggler_is_reported(
             (tmp_path / "notes" / "told").touch()
 
     monkeypatch.setattr(console, "note", heard)
-    job(tmp_path / "tokens", workers.Slow, straggler_seconds=1.5, straggler_factor=1.5)
+    job(tmp_path / "tokens", workers.Slow, workers=2, straggler_seconds=1.5, straggler_factor=1.5)
     said = capfd.readouterr().err
     assert "b.parquet takes long: " in said
     assert f" on {socket.gethostname()} so far" in said
@@ -172,7 +172,7 @@ def test_a_workers_error_arrives_as_it_is(tmp_path: Path) -> None:
 
 def test_an_error_while_a_worker_starts_arrives_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError) as caught:
-        job(tmp_path / "tokens", workers.CannotStart)
+        job(tmp_path / "tokens", workers.CannotStart, workers=2)
     assert (caught.value.at, caught.value.hint) == ("w.safetensors", "copy them again")
     starts = (tmp_path / "notes" / "starts").read_text()
     assert len(starts) <= 2, "starting again cannot help"
@@ -215,7 +215,7 @@ def test_an_embedded_ray_that_has_lost_its_node(tmp_path: Path, monkeypatch: pyt
 def test_a_unit_that_hangs(tmp_path: Path) -> None:
     folder = tmp_path / "tokens"
     with pytest.raises(VtokError, match=r"longer than cluster\.unit_timeout") as caught:
-        job(folder, workers.Hangs, unit_timeout=10)
+        job(folder, workers.Hangs, workers=2, unit_timeout=10)
     assert caught.value.at == "b.parquet"
     assert all((folder / name).exists() for name in NAMES if name != "b.parquet"), "the others are made first"
     assert gone(pids(folder, "b.parquet")[0]), "the hanging worker must be ended"

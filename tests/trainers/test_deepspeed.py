@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.pipelines.making import vtok
+from tests.pipelines.making import REPOSITORY, vtok
 from tests.trainers.making import losses, prepare, weights
 from trainers.prior import train_prior
 from trainers.tokenizer import train_tokenizer
@@ -17,6 +21,17 @@ from vtok.hardware import find_compiler
 pytestmark = [pytest.mark.deepspeed, pytest.mark.timeout(1800)]
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler: DeepSpeed's op cannot be built")
 STEPS = 20
+KILLED = {("tokenizer", 1), ("prior", 0)}
+BETWEEN = "--- the next command ---"
+ALL = f"""
+import json, sys
+from vtok.cli import main
+for command in json.loads(sys.argv[1]):
+    print({BETWEEN!r}, flush=True)
+    code = main(command)
+    if code:
+        sys.exit(code)
+"""
 TRAIN = {"tokenizer": train_tokenizer, "prior": train_prior}
 
 
@@ -43,27 +58,47 @@ def assert_equal(folder: Path, other: Path) -> None:
     assert all((a[key].double() - b[key].double()).abs().max() <= 1e-6 for key in a)
 
 
+@pytest.fixture(scope="module")
+def deep(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], tuple[Path, str]]:
+    """20 steps of both trainings under ZeRO 0 and 1, and what they printed. Those of KILLED died on the way; the last
+    command of each runs in one process with the others'."""
+    out = tmp_path_factory.mktemp("deep")
+    folders, commands = {}, []
+    for name in TRAIN:
+        for stage in (0, 1):
+            run, mark = out / f"{name}-{stage}", out / f"{name}-{stage}-mark"
+            recipe = prepare(inputs, run, name, steps=STEPS, engine="deepspeed", zero_stage=stage)
+            folders[name, stage] = recipe.folder(name)
+            commands.append(["train", name, str(run / "recipe.yaml")])
+            if (name, stage) in KILLED:
+                crash = {"VTOK_CRASH_AT": f"{name}:checkpoint-12:after_rename", "VTOK_CRASH_MARK": str(mark)}
+                killed = vtok(*commands[-1], timeout=800, **crash)
+                assert mark.exists(), killed.stderr
+                assert killed.returncode == -signal.SIGKILL
+    done = subprocess.run(
+        [sys.executable, "-c", ALL, json.dumps(commands)],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(zip(folders, zip(folders.values(), done.stdout.split(BETWEEN)[1:], strict=True), strict=True))
+
+
 @needs_compiler
-@pytest.mark.parametrize(
-    ("name", "zero_stage", "kill"),
-    [("tokenizer", 0, False), ("tokenizer", 1, True), ("prior", 0, True), ("prior", 1, False)],
-)
+@pytest.mark.parametrize("zero_stage", [0, 1])
+@pytest.mark.parametrize("name", list(TRAIN))
 def test_equals_the_plain_engine(
-    inputs: Path, plain: dict[str, Path], tmp_path: Path, name: str, zero_stage: int, kill: bool
+    plain: dict[str, Path], deep: dict[tuple[str, int], tuple[Path, str]], name: str, zero_stage: int
 ) -> None:
-    out, mark = tmp_path / "run", tmp_path / "mark"
-    folder = prepare(inputs, out, name, steps=STEPS, engine="deepspeed", zero_stage=zero_stage).folder(name)
+    folder, said = deep[name, zero_stage]
     if name == "tokenizer":
         assert "d_loss" in losses(plain[name])[STEPS], "the discriminators must have joined"
-    if kill:
-        point = f"{name}:checkpoint-12:after_rename"
-        killed = vtok("train", name, out / "recipe.yaml", timeout=800, VTOK_CRASH_AT=point, VTOK_CRASH_MARK=str(mark))
-        assert mark.exists(), killed.stderr
-        assert killed.returncode == -signal.SIGKILL
-    done = vtok("train", name, out / "recipe.yaml", timeout=800)
-    assert done.returncode == 0, done.stderr
-    assert f"{name}: engine deepspeed" in done.stdout
-    assert ("resumed at step 12" in done.stdout) == kill
+    assert f"{name}: engine deepspeed" in said
+    assert ("resumed at step 12" in said) == ((name, zero_stage) in KILLED)
     assert_equal(folder, plain[name])
 
 
