@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ from trainers import loop
 from trainers.engine import Engine, EngineName, make_engine, rank, world_size
 from trainers.optim import learning_rate
 from trainers.task import Task, micro_batches
+from vtok.cli.launching import hold_port
 from vtok.files import write_json
 from vtok.seeds import generator
 
@@ -177,14 +177,9 @@ def launch(
 ) -> list[subprocess.CompletedProcess[str]]:
     """Runs the script on some ranks with one process each; returns them when all have ended."""
     write_json(path, {"runs": runs})
-    held = (
-        socket.socket()
-    )  # until all have ended: nobody is given this port meanwhile, and rank 0 may still listen there
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    port = held.getsockname()[1]
+    held = hold_port()
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(held.getsockname()[1])}
     command = [sys.executable, "-m", "tests.trainers.tiny_task", str(path)]
     processes = [
         subprocess.Popen(

@@ -40,7 +40,8 @@ def launch(command: list[str], ranks: int, *, grace: float = GRACE) -> int:
     """
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     environment |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    held = hold_port()
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(held.getsockname()[1])}
     processes: list[subprocess.Popen[bytes]] = []
     signals = 0
 
@@ -62,6 +63,7 @@ def launch(command: list[str], ranks: int, *, grace: float = GRACE) -> int:
         for process in processes:
             process.kill()
             process.wait()
+        held.close()
         for number, old in before.items():
             signal.signal(number, old)
     if signals:
@@ -92,10 +94,13 @@ def _wait(processes: list[subprocess.Popen[bytes]], grace: float) -> int | None:
     return failed
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def hold_port() -> socket.socket:
+    """A socket on a free port of 127.0.0.1 that nobody is given while it is open; who asks for that port by its number
+    and reuses addresses, as torch's store does, may listen there."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 def read_hostfile(path: Path) -> dict[str, int]:
