@@ -76,11 +76,12 @@ def _store(scheme: str) -> Any:
 
     if scheme == "gs":
         return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=60))
-    settings: dict[str, Any] = {}
+    # The client's own 1 s to connect and 3 s without a byte are too few where machine or store are busy.
+    settings: dict[str, Any] = {"connect_timeout": 10.0, "request_timeout": 60.0}
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:
         kind, _, host = endpoint.rpartition("://")
-        settings = {"endpoint_override": host.rstrip("/"), "scheme": kind or "https"}
+        settings |= {"endpoint_override": host.rstrip("/"), "scheme": kind or "https"}
     if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
         settings["region"] = region
     attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", _MAX_ATTEMPTS))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from schemas import paths
 from tests.pipelines.making import write_corpus
 from tests.s3_server import Server, s3_server
 
@@ -64,9 +65,11 @@ def s3() -> Iterator[Server]:
     with s3_server() as server:
         before = {name: os.environ.get(name) for name in server.environment}
         os.environ.update(server.environment)
+        paths._store.cache_clear()
         try:
             yield server
         finally:
+            paths._store.cache_clear()
             for name, value in before.items():
                 os.environ.pop(name)
                 if value is not None:
