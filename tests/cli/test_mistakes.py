@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 
 from schemas.errors import EXIT_FAILED, EXIT_USAGE
 from tests import tiny_run
-from tests.pipelines.making import vtok, write_recipe
+from tests.pipelines.making import REPOSITORY, write_recipe
 from tests.trainers.making import prepare
 from vtok.cli import main
 
@@ -198,9 +201,21 @@ def test_no_ffmpeg_anywhere(corpus: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "r.yaml", corpus, tmp_path / "run", shards__encoding="h264")
     (tmp_path / "bin").mkdir()
     nothing = {"PATH": str(tmp_path / "bin"), "IMAGEIO_FFMPEG_EXE": str(tmp_path / "bin" / "ffmpeg")}
-    assert vtok("data", "ingest", recipe, **nothing).returncode == 3
-    done = vtok("data", "shard", recipe, **nothing)
-    assert done.returncode == EXIT_FAILED, done.stdout + done.stderr
+    code = (
+        "import sys\nfrom pipelines.session import ray_session\nfrom schemas.config.run import ClusterConfig\n"
+        "from vtok.cli import main\nwith ray_session(ClusterConfig()):\n"
+        "    codes = [main(['data', stage, sys.argv[1]]) for stage in ('ingest', 'shard')]\nprint(codes)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(recipe)],
+        cwd=REPOSITORY,
+        env={**os.environ, **nothing},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1:] == [f"[3, {EXIT_FAILED}]"], done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     said = lines(done.stderr)
     assert "IMAGEIO_FFMPEG_EXE names no program" in said["error"]

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 
 from schemas.config import Recipe
 from schemas.errors import UsageError, VtokError
-from tests.pipelines.making import vtok
 from tests.trainers.making import losses, prepare, settings
 from trainers.tokenizer import TokenizerTask, TrainBatch, train_tokenizer
 from vtok import artefacts
+from vtok.cli import main
 from vtok.evaluation.reconstruction import ssim
 from vtok.metrics_log import read_metrics
 from vtok.tokenizers.lpips import LPIPS
@@ -139,7 +139,7 @@ def test_structural_similarity() -> None:
     torch.testing.assert_close(alone[0], near[1])
 
 
-def test_the_vqvae_from_the_command_line(inputs: Path, tmp_path: Path) -> None:
+def test_the_vqvae_from_the_command_line(inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """VideoGPT's settings by default, one optimiser, an artefact at the end."""
     import yaml
 
@@ -150,11 +150,10 @@ def test_the_vqvae_from_the_command_line(inputs: Path, tmp_path: Path) -> None:
     train = {key: value for key, value in tree["tokenizer"]["train"].items() if key != "generator"}
     tree["tokenizer"] = {"model": {**model, "downsample": [2, 4, 4]}, "train": train}
     (out / "recipe.yaml").write_text(yaml.safe_dump(tree))
-    done = vtok("train", "tokenizer", out / "recipe.yaml", "tokenizer.parity=true")
-    assert done.returncode == 0, done.stderr
+    assert main(["train", "tokenizer", str(out / "recipe.yaml"), "tokenizer.parity=true"]) == 0
     folder = out / "tokenizer"
     rows = losses(folder)
     assert sorted(rows) == [1, 2, 3, 4] and all(row["lr"] == 3e-4 for row in rows.values())
     assert not {"d_loss", "adversarial"} & rows[4].keys()
     assert artefacts.load(folder, "tokenizer").counts["steps"] == 4
-    assert "tokenizer 4/4" in done.stdout
+    assert "tokenizer 4/4" in capfd.readouterr().out
