@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test soak lint typecheck install clean help
+.PHONY: demo test pytest soak lint typecheck install clean help
 
 help:
 	@echo "make demo       every stage on a small corpus, ends with runs/demo/report.html"
@@ -14,12 +14,14 @@ help:
 demo: install
 	$(BIN)/vtok demo --out runs/demo
 
-test: lint typecheck
+test: lint
+	$(MAKE) --no-print-directory -j 2 typecheck pytest
+
+pytest: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n 2 --dist loadgroup --no-loadscope-reorder
 
 soak: install
 	$(BIN)/python -m pytest -m soak --timeout=3600
-
 
 lint: install
 	$(BIN)/ruff check .
