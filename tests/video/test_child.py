@@ -126,15 +126,14 @@ def test_the_box_of_the_manifest_is_used(child: DecodeChild, video: Path) -> Non
     ("what", "reason"), [("spin", "timeout"), ("eat", "memory"), ("segfault", "crashed"), ("exit", "crashed")]
 )
 def test_misbehaviour(what: str, reason: str, bad: DecodeChild, video: Path) -> None:
-    started = time.monotonic()
     with pytest.raises(VideoError) as caught:
         bad.probe(f"/{what}", cpu_seconds=1.0)
     assert caught.value.reason == reason
+    assert "no answer within" not in caught.value.detail, "the guard by wall clock is for what sleeps"
     small = {"frames": 8, "height": 8, "width": 8}
     rows = [{**row, **small} for row in _rows(video, [0, 8])]
     results = list(_run(bad, f"/{what}", rows, cpu_seconds=1.0))
     assert [(i, e.reason) for i, e in results] == [(0, reason), (1, reason)]
-    assert time.monotonic() - started < 60  # the guard by wall clock would take 40 s each time
     assert bad.probe(str(video), cpu_seconds=20.0).facts.frames == 40  # the next file is none the worse
 
 
