@@ -85,7 +85,7 @@ def _absolute(key: str, place: str | None) -> str | None:
             at=place,
             hint=f"give an absolute path that every node sees: {key}=/...",
         )
-    return os.path.abspath(place)
+    return str(Path.cwd() / place)
 
 
 def show_plan(job: Job, recipe: Recipe, recipe_name: str) -> int:

@@ -89,6 +89,8 @@ def index_videos(root: Path) -> dict[str, list[Found]]:
 
 def choose(found: Sequence[Found], *folders: str | None) -> Found:
     """Of files with one name, the one that lies in most of the folders (an underscore counts as a space)."""
+    if len(found) == 1:
+        return found[0]
     wanted = {_plain(folder) for folder in folders if folder}
     return max(found, key=lambda file: len(wanted & {_plain(part) for part in PurePosixPath(file[1]).parts[:-1]}))
 
@@ -99,12 +101,12 @@ def _plain(name: str) -> str:
 
 def unlisted(index: dict[str, list[Found]], used: Iterable[Path], root: Path) -> list[SourceVideo]:
     """Rejects for the files that no list names."""
-    known = set(used)
+    known = {str(path) for path in used}  # a text has its hash ready, a `Path` takes itself apart
     return [
         SourceVideo(path, source, reject=reject_of(path, root) or ("not_in_split", "no list names this file"))
         for found in index.values()
         for path, source in found
-        if path not in known
+        if str(path) not in known
     ]
 
 

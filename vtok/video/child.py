@@ -274,6 +274,7 @@ class DecodeRun:
             "do": "decode",
             "path": self._path,
             "bytes": first["source_bytes"],
+            "companion_bytes": first.get("companion_bytes"),
             "spans": [[row[name] for name in ClipSpan._fields] for row in self._rows],
             "facts": {name: first[name] for name in StreamFacts._fields},
             "bbox": first.get("bbox"),

@@ -30,7 +30,7 @@ from vtok.video.decode import clip_indices, decode_clips, decode_sequence
 from vtok.video.errors import VideoError
 from vtok.video.media import Opened, open_item
 from vtok.video.media.audio import read_sound
-from vtok.video.media.companions import read_companion
+from vtok.video.media.companions import companion_size, read_companion
 from vtok.video.probe import StreamFacts, probe
 
 _BLOCK = 1 << 20
@@ -96,6 +96,9 @@ def answer(request: dict[str, Any], sink: IO[bytes], slots: Slots) -> None:
         size = _size(opened)
         if size != request["bytes"]:
             raise VideoError("changed", f"{size} bytes where ingest saw {request['bytes']}")
+        beside = companion_size(Path(path) for path, _ in request["companions"].values())
+        if None not in (beside, request["companion_bytes"]) and beside != request["companion_bytes"]:
+            raise VideoError("changed", f"companions of {beside} bytes where ingest saw {request['companion_bytes']}")
         write_message(sink, {"sha256": digest})
         slots.grow(request["slot"])
         for index, result in _decode(request, opened):
