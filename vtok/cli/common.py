@@ -77,7 +77,7 @@ def _absolute(key: str, place: str | None) -> str | None:
     from schemas.errors import UsageError
     from schemas.paths import ObjectPath, as_path
 
-    if place is None or isinstance(as_path(place), ObjectPath) or os.path.isabs(place):
+    if place is None or isinstance(as_path(place), ObjectPath) or Path(place).is_absolute():
         return place
     if submitted_to() is not None:
         raise UsageError(
