@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import EXIT_FAILED, EXIT_USAGE
+from schemas.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from tests import tiny_run
 from tests.pipelines.making import vtok, write_recipe
 from tests.trainers.making import prepare
@@ -173,6 +173,16 @@ def test_damage_is_named(finished: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert main(["tokens", "check", str(folder)]) == EXIT_FAILED
     said = capsys.readouterr().out
     assert part.name in said and "sha256 differs" in said and "makes this part anew" in said
+
+
+def test_an_interrupt_says_that_nothing_is_lost(
+    complaint: Complaint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vtok.inspect_folder.describe", interrupt)
+    assert "interrupted: what is finished is kept" in complaint(EXIT_INTERRUPTED, "data", "info", tmp_path)
 
 
 @pytest.mark.parametrize("path", ["nowhere", "empty"])
