@@ -72,7 +72,8 @@ def find_videos(root: Path, *, required: bool = True) -> list[tuple[Path, str]]:
         UsageError: no such folder, it cannot be listed, or, if any is `required`, no video in it.
     """
     if not root.is_dir():
-        raise UsageError("no such folder of videos", at=str(root), hint="set data.root to the folder that holds them")
+        what = "a file, not a folder of videos" if root.is_file() else "no such folder of videos"
+        raise UsageError(what, at=str(root), hint="set data.root to the folder that holds them")
     if isinstance(root, ObjectPath):
         found = [(path, path.relative_to(root).as_posix()) for path in _stored(root)]
     else:

@@ -16,6 +16,13 @@ SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val"
 
 Found = tuple[Path, str]
 
+TEXT_HINT = "it must be there, readable, and UTF-8 text in the form that its name promises"
+
+
+def reason(error: Exception) -> str:
+    """An error in a few words, without the path, which has a line of its own."""
+    return getattr(error, "strerror", None) or str(error)
+
 
 def find_lists(root: Path, pattern: str | None, defaults: Sequence[str], what: str) -> list[Path]:
     """The files that hold a dataset's lists.
@@ -60,7 +67,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
                 )
             return [{key: value or "" for key, value in row.items() if isinstance(key, str)} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"the list cannot be read: {error}", at=str(path)) from None
+        raise UsageError(f"the list cannot be read: {reason(error)}", at=str(path), hint=TEXT_HINT) from None
 
 
 def read_json(path: Path) -> Any:
@@ -72,7 +79,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"the list cannot be read: {error}", at=str(path)) from None
+        raise UsageError(f"the list cannot be read: {reason(error)}", at=str(path), hint=TEXT_HINT) from None
 
 
 def index_videos(root: Path) -> dict[str, list[Found]]:

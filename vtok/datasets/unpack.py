@@ -205,7 +205,9 @@ def _move(source: Path, target: Path) -> int:
 
 def _damaged(archive: Path, what: str) -> IntegrityError:
     return IntegrityError(
-        f"the archive is damaged: {what}", at=str(archive), hint="download it again; nothing of it was put into place"
+        f"the archive is damaged: {what.partition(NEWLINE)[0].rstrip(':')}",
+        at=str(archive),
+        hint="download it again; nothing of it was put into place",
     )
 
 
