@@ -93,7 +93,9 @@ def retry(
     if unknown:
         raise UsageError(f"no such reason: {', '.join(unknown)}", at="--reason", hint=f"reasons: {', '.join(REASONS)}")
     if not (path / PLAN_NAME).is_file():
-        raise UsageError("no artefact is here", at=str(path), hint="give the folder of a stage: RUN/clips, RUN/shards, ...")
+        raise UsageError(
+            "no artefact is here", at=str(path), hint="give the folder of a stage: RUN/clips, RUN/shards, ..."
+        )
     plan = load_plan(path)
     with exclusive(path):
         names = reopen(path, reason)

@@ -204,8 +204,9 @@ def _move(source: Path, target: Path) -> int:
 
 
 def _damaged(archive: Path, what: str) -> IntegrityError:
+    first = (what.splitlines() or ["unreadable"])[0].rstrip(":")
     return IntegrityError(
-        f"the archive is damaged: {what.partition(NEWLINE)[0].rstrip(':')}",
+        f"the archive is damaged: {first}",
         at=str(archive),
         hint="download it again; nothing of it was put into place",
     )
