@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+_TRIES = 3  # Ray gives a node 30 s to come up, which is not much on a busy machine
 _FAST = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}
 
 
@@ -56,10 +57,22 @@ def two_nodes(*, dashboard: bool = False, **environment: str) -> Iterator[TwoNod
     """
     access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     access |= {"VTOK_TEST_RUN": secrets.token_hex(8), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    for _ in range(_TRIES):
+        with _server(["dashboard"] if dashboard else [], {**access, **environment}) as said:
+            if said:
+                address, url = said.split(" ")
+                yield TwoNodes(address, access, url)
+                return
+    raise AssertionError("the cluster does not start")
+
+
+@contextmanager
+def _server(arguments: list[str], environment: dict[str, str]) -> Iterator[str]:
+    """Runs `serve` and gives what it prints; nothing if it does not come up."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.pipelines.two_nodes", *(["dashboard"] if dashboard else [])],
+        [sys.executable, "-m", "tests.pipelines.two_nodes", *arguments],
         cwd=REPOSITORY,
-        env={**os.environ, **access, **environment},
+        env={**os.environ, **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -68,18 +81,14 @@ def two_nodes(*, dashboard: bool = False, **environment: str) -> Iterator[TwoNod
     ) as server:
         assert server.stdout is not None
         assert server.stdin is not None
-        cluster = TwoNodes("", access)
         try:
             line = server.stdout.readline()
-            assert line.startswith("address "), "the cluster does not start"
-            _, address, url = line.rstrip("\n").split(" ")
-            cluster = TwoNodes(address, access, url)
-            yield cluster
+            yield line.removeprefix("address ").rstrip("\n") if line.startswith("address ") else ""
         finally:
             server.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(timeout=30)
-            end = time.monotonic() + 60
+            cluster, end = TwoNodes("", environment), time.monotonic() + 60
             while (left := cluster.processes()) and time.monotonic() < end:
                 for process in left:
                     with contextlib.suppress(ProcessLookupError):
