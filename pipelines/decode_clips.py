@@ -21,14 +21,14 @@ from vtok.stopwatch import Stopwatch
 from vtok.video.child import DecodeChild
 from vtok.video.child_wire import DecodedClip
 from vtok.video.errors import VideoError
-from vtok.video.media.companions import split_address
+from vtok.video.media.companions import rows_digest, split_address
 
 
 class Decoded(NamedTuple):
     """One clip of the manifest.
 
     Attributes:
-        row: its row, completed with the source's sha256 where there is a result.
+        row: its row, completed with the source's and the companions' sha256 where there is a result.
         result: the clip, or why there is none.
     """
 
@@ -65,6 +65,7 @@ class ClipDecoder:
         last = False
         while rows:
             again = []
+            companions = self._companions(rows[0])
             decoded = self.child.decode(
                 path,
                 rows,
@@ -76,11 +77,13 @@ class ClipDecoder:
                 hwaccel=self.config.hwaccel,
                 cpu_seconds=self.config.cpu_seconds_per_video,
                 audio_rate=self.config.audio_rate,
-                companions=self._companions(rows[0]),
+                companions=companions,
             )
             for index, result in self.clock.each("decode", decoded):
                 if not isinstance(result, VideoError):
-                    yield Decoded({**rows[index], "source_sha256": decoded.sha256}, result)
+                    beside = rows_digest({name: result.extras[name] for name in companions})
+                    known = {"source_sha256": decoded.sha256, "companions_sha256": beside}
+                    yield Decoded({**rows[index], **known}, result)
                 elif result.reason == "memory" and not last:
                     again.append(rows[index])
                 else:

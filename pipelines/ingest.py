@@ -35,6 +35,7 @@ from vtok.video.child_wire import Probed
 from vtok.video.clips import ClipSpan, clip_id, limit_clips, plan_clips, plan_windows
 from vtok.video.errors import Reason, VideoError
 from vtok.video.geometry import scale_box
+from vtok.video.media.companions import companion_size, split_address
 from vtok.video.probe import StreamFacts
 
 FILES_PER_UNIT = 256
@@ -60,7 +61,7 @@ def ingest_job(recipe: Recipe) -> Job:
     videos = LAYOUTS[data.layout](root, data)
     if any(video.medium or video.companions for video in videos):
         local_only(root, "a layout of anything but video files", "copy the dataset to a local disk and set data.root")
-    messages = [_message(video) for video in videos]
+    messages = [_message(video, root) for video in videos]
     listing = [{key: value for key, value in message.items() if key != "path"} for message in messages]
     groups = [messages[i : i + FILES_PER_UNIT] for i in range(0, len(messages), FILES_PER_UNIT)]
     units = [Unit(f"part-{number:05d}.parquet", len(group), group) for number, group in enumerate(groups)]
@@ -106,15 +107,18 @@ def read_manifest_parts(folder: Path, names: list[str]) -> pa.Table:
     return pa.concat_tables([read_table(folder / name, schema=CLIPS) for name in names])
 
 
-def _message(video: SourceVideo) -> dict[str, Any]:
-    """What a worker needs to know of a video; of a file its size, too."""
+def _message(video: SourceVideo, root: Path) -> dict[str, Any]:
+    """What a worker needs to know of a video; of a file and of its companions the size, too."""
     size = None
     if video.medium is None:
         try:
             size = video.path.stat().st_size
         except OSError:
             size = -1  # the probe will say why
-    return {**video._asdict(), "path": str(video.path), "bytes": size}
+    message = {**video._asdict(), "path": str(video.path), "bytes": size}
+    if video.companions:
+        message["companion_bytes"] = companion_size(root / split_address(a)[0] for a in video.companions.values())
+    return message
 
 
 def _classes(table: pa.Table) -> list[str]:
@@ -204,6 +208,8 @@ class IngestWorker:
             "companions": json.dumps(companions, sort_keys=True) if companions else None,
             "source_bytes": size,
             "source_sha256": None,
+            "companion_bytes": video.get("companion_bytes"),
+            "companions_sha256": None,
             **facts._asdict(),
             "split": video["split"],
             "label": video["label"],

@@ -123,10 +123,12 @@ def _write_manifest(folder: Path, manifest: Manifest, units: list[Unit]) -> tupl
     """
     hashes = np.zeros((len(manifest), 32), np.uint8)
     rejected: set[str] = set()
+    beside: dict[str, str] = {}
     sources = manifest.columns(("source",))["source"]
     for unit in units:
         footer = read_footer(folder / unit.name)
         rejected |= {reject["clip_id"] for reject in footer["rejects"]}
+        beside |= footer.get("companions", {})
         known = footer["sources"]
         digests = [bytes.fromhex(known.get(source, "")) for source in sources.take(pa.array(unit.payload)).to_pylist()]
         hashes[unit.payload] = np.frombuffer(b"".join(d or bytes(32) for d in digests), np.uint8).reshape(-1, 32)
@@ -136,7 +138,7 @@ def _write_manifest(folder: Path, manifest: Manifest, units: list[Unit]) -> tupl
         atomic_file(folder / MANIFEST_NAME) as stream,
         pq.ParquetWriter(stream, CLIPS, compression="zstd", write_page_checksum=True) as writer,
     ):
-        for table in _row_groups(_completed(manifest, hashes, rejected)):
+        for table in _row_groups(_completed(manifest, hashes, beside, rejected)):
             writer.write_table(table, row_group_size=max(1, table.num_rows))
             written += table.num_rows
             if shared:
@@ -155,15 +157,20 @@ def _shared(hashes: np.ndarray, sources: pa.ChunkedArray) -> list[str]:
     return [row.tobytes().hex() for row in np.unique(hashes[rows], axis=0)]
 
 
-def _completed(manifest: Manifest, hashes: np.ndarray, rejected: set[str]) -> Iterator[pa.Table]:
-    """The parts of the manifest with their sources' sha256, without the rejected clips."""
-    place = CLIPS.get_field_index("source_sha256")
+def _completed(
+    manifest: Manifest, hashes: np.ndarray, beside: dict[str, str], rejected: set[str]
+) -> Iterator[pa.Table]:
+    """The parts of the manifest with the sha256 of sources and companions, without the rejected clips."""
+    place, companions = (CLIPS.get_field_index(name) for name in ("source_sha256", "companions_sha256"))
     for number in range(len(manifest.parts)):
         table = manifest.part(number)
         mine = hashes[manifest.starts[number] : manifest.starts[number + 1]]
         table = table.set_column(
             place, CLIPS.field(place), pa.array([row.tobytes().hex() for row in mine], pa.string())
         )
+        if beside:
+            found = [beside.get(clip) for clip in table["clip_id"].to_pylist()]
+            table = table.set_column(companions, CLIPS.field(companions), pa.array(found, pa.string()))
         if rejected:
             table = table.filter(pa.array([clip not in rejected for clip in table["clip_id"].to_pylist()], pa.bool_()))
         yield table
@@ -234,6 +241,8 @@ class ShardWorker:
                 continue
             footer["rows"] += 1
             footer["sources"][row["source"]] = row["source_sha256"]
+            if row["companions_sha256"] is not None:
+                footer.setdefault("companions", {})[row["clip_id"]] = row["companions_sha256"]
             meta = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
             with self.clock.phase("encode"):
                 frames = encode_clip(result.frames_thwc, self.config, clip_fps(row))

@@ -14,7 +14,9 @@ CLIPS = pa.schema(
         pa.field("item", pa.string()),  # which of several videos in the file, or which part of it; null: the only one
         pa.field("companions", pa.string()),  # JSON: name to `path#item` of what lies elsewhere, one row a frame
         pa.field("source_bytes", pa.int64(), nullable=False),
-        pa.field("source_sha256", pa.string()),  # null until the pass that decodes the file has read it whole
+        pa.field("source_sha256", pa.string()),  # of the video alone; null until the pass that decodes it has read it
+        pa.field("companion_bytes", pa.int64()),  # size of the companions' files together; null: none, or an older vtok
+        pa.field("companions_sha256", pa.string()),  # of the companions' rows for this clip; null until it is decoded
         pa.field("stream", pa.int32(), nullable=False),  # index of the video stream in the file
         pa.field("codec", pa.string(), nullable=False),
         pa.field("fps", pa.float64(), nullable=False),  # average frame rate, frames per second

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from vtok import console
 from vtok.console import Progress, short
 
 
@@ -56,3 +57,10 @@ def test_the_verdict_names_what_workers_do_most(clock: Clock) -> None:
 )
 def test_short_rates(rate: float, text: str) -> None:
     assert short(rate) == text
+
+
+def test_names_of_files_cannot_command_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("a\x1b[2Jb\rc\x9bd ü 日本\ttwo\nlines")
+    console.note("\x07")
+    assert capsys.readouterr() == ("a\\x1b[2Jb\\x0dc\\x9bd ü 日本\ttwo\nlines\n", "\\x07\n")
+    assert console.name("a\nb\tc.mp4") == "a\\nb\\tc.mp4"

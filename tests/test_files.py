@@ -129,3 +129,16 @@ def test_truncated_table(tmp_path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(IntegrityError):
         read_table(path)
+
+
+def test_a_table_of_an_older_writer_gets_nulls(tmp_path: Path) -> None:
+    write_table(tmp_path / "old.parquet", pa.table({"a": [1, 2], "c": ["x", None]}))
+    schema = pa.schema([pa.field("a", pa.int64()), pa.field("b", pa.string()), pa.field("c", pa.string())])
+    assert read_table(tmp_path / "old.parquet", schema=schema).to_pydict() == {
+        "a": [1, 2],
+        "b": [None, None],
+        "c": ["x", None],
+    }
+    strict = schema.set(1, pa.field("b", pa.string(), nullable=False))
+    with pytest.raises(IntegrityError, match="field names"):
+        read_table(tmp_path / "old.parquet", schema=strict)

@@ -12,14 +12,22 @@ from contextlib import contextmanager
 _PLAIN_EVERY = 10.0  # seconds between two lines where there is no terminal
 
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
 def say(text: str) -> None:
-    """Prints a line for the user at once."""
-    print(text, flush=True)
+    """Prints a line for the user at once. File names may hold what a terminal obeys: it is spelt out."""
+    print(text.translate(_CONTROLS), flush=True)
 
 
 def note(text: str) -> None:
     """Prints a remark to standard error, so that piped output stays clean."""
-    print(text, file=sys.stderr, flush=True)
+    print(text.translate(_CONTROLS), file=sys.stderr, flush=True)
+
+
+def name(text: str) -> str:
+    """A file's name on one line: line breaks and tabs are spelt out, too."""
+    return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def count(number: float, unit: str) -> str:

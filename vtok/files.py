@@ -184,7 +184,7 @@ def read_table(path: str | Path, *, columns: list[str] | None = None, schema: pa
     try:
         with open_parquet(path, page_checksum_verification=True) as file:
             table = file.read(columns=columns)
-        return table if schema is None else table.cast(schema)
+        return table if schema is None else _with_nulls(table, schema).cast(schema)
     except FileNotFoundError:
         raise VtokError("no such file", at=str(path)) from None
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -193,6 +193,14 @@ def read_table(path: str | Path, *, columns: list[str] | None = None, schema: pa
             at=str(path),
             hint="delete the file and run the command that made it again; only this part is made anew",
         ) from error
+
+
+def _with_nulls(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the nullable columns of `schema` that it lacks."""
+    lacking = [field for field in schema if field.nullable and field.name not in table.column_names]
+    for field in lacking:
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names) if lacking and set(schema.names) == set(table.column_names) else table
 
 
 def sha256_of(path: str | Path) -> str:

@@ -32,7 +32,11 @@ def exclusive(folder: Path) -> Iterator[bool]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise VtokError(f"cannot use the folder: {error.strerror or error}", at=str(folder)) from error
+        raise VtokError(
+            f"cannot use the folder: {error.strerror or error}",
+            at=str(folder),
+            hint="set `out` to a folder that you may write to",
+        ) from error
     try:
         yield _lock(handle, folder)
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -159,7 +160,7 @@ def _validated(model: type[Model], tree: dict[str, Any], problems: list[tuple[st
             dotted = _dotted(model, item["loc"])
             if item["type"] == "extra_forbidden" or dotted in known:
                 continue
-            problems.append((dotted, _message(item), ""))
+            problems.append((dotted, _message(item), _nearest_choice(item)))
     if problems or checked is None:
         raise ConfigError(problems, at=at)
     return checked
@@ -173,6 +174,13 @@ def _message(item: Any) -> str:
     if isinstance(value, str | int | float | bool) and item["type"] != "value_error":
         return f"{text} (got {value!r})"
     return text
+
+
+def _nearest_choice(item: Any) -> str:
+    """A hint where the value is none of a few words."""
+    if item["type"] != "literal_error":
+        return ""
+    return _did_you_mean(str(item.get("input")), re.findall(r"'([^']*)'", item["ctx"]["expected"]))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -191,7 +199,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UsageError(f"not valid YAML: {getattr(error, 'problem', error)}", at=where) from None
+        raise UsageError(
+            f"not valid YAML: {getattr(error, 'problem', error)}",
+            at=where,
+            hint="indent with spaces, and put quotes around a text with a colon, a hash or brackets in it",
+        ) from None
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import EXIT_FAILED, EXIT_USAGE
+from schemas.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from tests import tiny_run
 from tests.pipelines.making import REPOSITORY, write_recipe
 from tests.trainers.making import prepare
@@ -176,6 +176,61 @@ def test_damage_is_named(finished: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert main(["tokens", "check", str(folder)]) == EXIT_FAILED
     said = capsys.readouterr().out
     assert part.name in said and "sha256 differs" in said and "makes this part anew" in said
+
+
+def test_a_file_instead_of_a_folder_of_videos(complaint: Complaint, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("x")
+    recipe = write_recipe(tmp_path / "r.yaml", tmp_path / "a.mp4", tmp_path / "run")
+    assert lines(complaint(EXIT_USAGE, "data", "ingest", recipe))["error"] == "a file, not a folder of videos"
+
+
+def test_a_word_that_is_none_of_the_choices(complaint: Complaint, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", tmp_path, tmp_path / "run")
+    text = complaint(EXIT_USAGE, "data", "shard", recipe, "data.layout=ucf", "shards.encoding=jpg")
+    assert "did you mean ucf101?" in text and "did you mean jpeg?" in text
+
+
+def test_captions_that_are_not_there(complaint: Complaint, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/a.mp4").write_text("x")
+    recipe = write_recipe(tmp_path / "r.yaml", tmp_path / "videos", tmp_path / "run")
+    said = lines(complaint(EXIT_USAGE, "data", "ingest", recipe, "data.captions=none.txt"))
+    assert said["error"] == "the captions cannot be read: No such file or directory"
+    assert said["at"] == str(tmp_path / "videos/none.txt") and said["hint"]
+
+
+def test_a_run_inside_of_a_file(complaint: Complaint, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    recipe = write_recipe(tmp_path / "r.yaml", corpus, tmp_path / "file")
+    said = lines(complaint(EXIT_FAILED, "data", "ingest", recipe))
+    assert "Not a directory" in said["error"] and "`out`" in said["hint"]
+
+
+def test_a_recipe_with_tabs(complaint: Complaint, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("name: x\n\tout: y\n")
+    said = lines(complaint(EXIT_USAGE, "data", "ingest", tmp_path / "r.yaml"))
+    assert said["at"] == f"{tmp_path / 'r.yaml'}:2" and "indent with spaces" in said["hint"]
+
+
+def test_a_damaged_archive(complaint: Complaint, tmp_path: Path) -> None:
+    (tmp_path / "bair_robot_pushing_dataset_v0.tar").write_bytes(b"no tar" * 1000)
+    said = complaint(EXIT_FAILED, "data", "unpack", "bair", tmp_path)
+    assert [line.partition(":")[0] for line in said.splitlines()[-3:]] == ["error", "at", "hint"], "one line each"
+
+
+def test_trying_a_folder_of_videos_again(complaint: Complaint, corpus: Path) -> None:
+    said = lines(complaint(EXIT_USAGE, "data", "rejects", "retry", corpus))
+    assert said["error"] == "no artefact is here", "and no advice to delete it"
+
+
+def test_an_interrupt_says_that_nothing_is_lost(
+    complaint: Complaint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vtok.inspect_folder.describe", interrupt)
+    assert "interrupted: what is finished is kept" in complaint(EXIT_INTERRUPTED, "data", "info", tmp_path)
 
 
 @pytest.mark.parametrize("path", ["nowhere", "empty"])

@@ -50,7 +50,7 @@ def make(root: Path, out: Path, *, damage: Any = None, **data: Any) -> Made:
     videos = LAYOUTS[config.layout](root, config)
     ingest = IngestWorker(str(out / "clips"), "plan", settings)
     ingest.child = _child()
-    part = ingest.make("part.parquet", [_message(video) for video in videos])
+    part = ingest.make("part.parquet", [_message(video, root) for video in videos])
     rows = read_table(out / "clips" / part.path, schema=CLIPS).to_pylist()
     rejects = list(part.rejects)
     if damage is not None:

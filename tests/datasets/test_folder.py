@@ -11,6 +11,8 @@ from schemas.errors import UsageError
 from vtok.datasets import LAYOUTS
 from vtok.datasets.base import SourceVideo
 from vtok.datasets.folder import list_folder
+from vtok.video.errors import VideoError
+from vtok.video.probe import probe
 
 
 def _tree(root: Path, *names: str) -> Path:
@@ -121,3 +123,22 @@ def test_a_link_to_a_folder_is_a_reject_and_disturbs_no_labels(tmp_path: Path) -
     assert videos["more"].reject is not None
     assert videos["more"].reject[0] == "unsafe_path"
     assert [videos[name].label for name in ("Cats/a.mp4", "Dogs/b.mp4")] == [0, 1]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = _tree(tmp_path, "a/1.mp4", "closed/2.mp4")
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name in closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    closed = {"closed"}
+    assert [video.source for video in _list(root)] == ["a/1.mp4", "closed"]
+    with pytest.raises(VideoError, match="a folder that cannot be listed"):
+        probe(root / "closed")
+    closed = {root.name}
+    with pytest.raises(UsageError, match="cannot be listed: Permission denied"):
+        _list(root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ import pytest
 
 from schemas.config.data import DataConfig
 from schemas.errors import IntegrityError, UsageError
+from schemas.paths import as_path
 from tests.datasets.decoding import Made, make
+from tests.s3_server import BUCKET, Server
 from vtok import artefacts
 from vtok.artefacts import Part
 from vtok.datasets.hdf5 import list_hdf5
 from vtok.datasets.hdf5_write import write_hdf5
+from vtok.files import write_bytes
 
 LENGTHS = [6, 4, 9]  # 4: exactly one clip, at which the originals fail
 SIZE = 16
@@ -295,6 +299,23 @@ def test_a_damaged_shard_leaves_no_file(tmp_path: Path) -> None:
     assert list((tmp_path / "written").iterdir()) == []
     with pytest.raises(UsageError):
         write_hdf5(shards, tmp_path / "clips.mp4")
+
+
+def test_shards_and_file_in_an_object_store(s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = finished_shards(tmp_path)
+    folder = as_path(f"s3://{BUCKET}/hdf5-{tmp_path.name}")
+    for path in shards.iterdir():
+        write_bytes(folder / "shards" / path.name, path.read_bytes())
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    assert write_hdf5(folder / "shards", folder / "clips.h5") == {"test": 4, "train": 4}
+    write_hdf5(shards, tmp_path / "clips.h5")
+    assert (folder / "clips.h5").read_bytes() == (tmp_path / "clips.h5").read_bytes()
+    write_bytes(folder / "shards" / "train-00000.tar", b"damaged")
+    with pytest.raises(IntegrityError):
+        write_hdf5(folder / "shards", folder / "other.h5")
+    assert not (folder / "other.h5").exists()
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_captions_and_semantic_maps_beside_the_frames(tmp_path: Path) -> None:

@@ -148,3 +148,24 @@ def test_the_classes_of_kinetics600_are_in_alphabetical_order() -> None:
     names = (folder / "kinetics600-label-map.txt").read_text().splitlines()
     assert len([name for name in names if name]) == 600
     assert [name for name in names if name] == sorted(name for name in names if name)
+
+
+def test_listing_looks_at_folders_and_not_at_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of 650,000 rows must not become as many questions to a network disk."""
+    names = [f"v{number:010d}_000001_000011.mp4" for number in range(40)]
+    _touch(tmp_path, *(f"train/zumba/{name}" for name in names[:30]))
+    _write(tmp_path, [["zumba", name[:11], "1", "11", "train", "0"] for name in names])
+    asked = []
+    for name in ("stat", "lstat"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda path, *a, real=real, **o: asked.append(os.fspath(path)) or real(path, *a, **o)
+        )
+    scans = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: scans.append(path) or scandir(path))
+    found = listed(tmp_path, "kinetics")
+    assert len(found) == 40 and len(rejects(found)) == 10
+    assert scans[:3] == [str(tmp_path), str(tmp_path / "train"), str(tmp_path / "train/zumba")]
+    videos = [path for path in asked if str(path).endswith(".mp4")]
+    assert len(videos) == len(set(videos)) == 30, "a link is told from a file by one question each"

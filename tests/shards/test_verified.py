@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -280,3 +281,20 @@ def test_stamps_are_small(folder: Path) -> None:
         assert set(json.loads(stamp.read_text())) == {
             "version", "boot", "sha256", "identity", "bounds", "crcs", "seal"
         }  # fmt: skip
+
+
+def test_stamps_that_nobody_uses_go_away(folder: Path) -> None:
+    list(_delivered(folder, "node"))
+    used, other = sorted(cache_folder().glob("*.json"))
+    long_ago = time.time() - 40 * 86400
+    for path in (used, cache_folder() / ".vtok-tmp-left", cache_folder() / "gone.json"):
+        path.touch()
+        os.utime(path, (long_ago, long_ago))
+    (cache_folder() / "new.json").touch()
+    list(_delivered(folder, "node"))
+    assert used.stat().st_mtime > long_ago + 86400, "a stamp that is used counts as new"
+    assert (cache_folder() / "gone.json").exists(), "looking is done once a process, when a stamp is made"
+    verified._prune.cache_clear()
+    other.unlink()
+    list(_delivered(folder, "node"))
+    assert {path.name for path in cache_folder().iterdir()} == {"new.json", used.name, other.name}

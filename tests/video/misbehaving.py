@@ -8,11 +8,12 @@ import time
 from typing import IO, Any
 
 from vtok.video import child_server
+from vtok.video.child_slots import Slots
 
 _decent = child_server.answer
 
 
-def _answer(request: dict[str, Any], sink: IO[bytes]) -> None:
+def _answer(request: dict[str, Any], sink: IO[bytes], slots: Slots) -> None:
     what = os.path.basename(request["path"])  # noqa: PTH119
     if what == "spin":
         while True:
@@ -27,7 +28,7 @@ def _answer(request: dict[str, Any], sink: IO[bytes]) -> None:
         os._exit(3)
     if what == "print":
         os.write(1, b"garbage from a C library" * 100)
-    _decent({**request, "path": request["path"].removesuffix("/print")}, sink)
+    _decent({**request, "path": request["path"].removesuffix("/print")}, sink, slots)
 
 
 if __name__ == "__main__":

@@ -70,14 +70,20 @@ app.command("status", rich_help_panel=_LOOK)(status.status)
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code (see `schemas/errors.py`)."""
+    code = _run(arguments)
+    if code == EXIT_INTERRUPTED:
+        print("interrupted: what is finished is kept; run the same command again to go on", file=sys.stderr)
+    return code
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         code = app(arguments, standalone_mode=False)
         return int(code or 0)
     except VtokError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):  # the parser turns the former into the latter
-        print("interrupted: what is finished is kept; run the same command again to go on", file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):  # the parser turns the former into the latter, or into exit code 130
         return EXIT_INTERRUPTED
     except typer.Exit as stop:
         return stop.exit_code

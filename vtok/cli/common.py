@@ -21,7 +21,11 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(help="key.path=value ...: change the recipe for this run.", show_default=False)
 ]
 RayAddress = Annotated[
-    str | None, typer.Option("--ray-address", help="A running Ray cluster; default: a Ray embedded in this process.")
+    str | None,
+    typer.Option(
+        "--ray-address",
+        help="A running Ray cluster; default: the one that runs this as a submitted job, or a Ray embedded here.",
+    ),
 ]
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and write nothing.")]
@@ -37,14 +41,51 @@ def read_recipe(name: str, overrides: list[str] | None) -> Recipe:
     path = Path(name)
     if not path.exists() and (SHIPPED / f"{name}.yaml").is_file():
         path = SHIPPED / f"{name}.yaml"
-    return load_recipe(path, overrides or [], shipped=SHIPPED)
+    recipe = load_recipe(path, overrides or [], shipped=SHIPPED)
+    return with_address(recipe, recipe.cluster.address or submitted_to())
+
+
+def submitted_to() -> str | None:
+    """Address of the Ray cluster that runs this command as a submitted job (`ray job submit`); None: it is none.
+
+    `RAY_ADDRESS` alone means nothing: it also names the place where jobs are submitted, which nobody can attach to.
+    """
+    return os.environ.get("RAY_ADDRESS") if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else None
 
 
 def with_address(recipe: Recipe, address: str | None) -> Recipe:
-    """The recipe with another Ray address."""
+    """The recipe on another Ray cluster, whose nodes do not know this directory: its local paths become absolute.
+
+    Raises:
+        UsageError: a relative path in a submitted job, whose directory is Ray's and goes away with it.
+    """
     if address is None:
         return recipe
-    return recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"address": address})})
+    places = {"out": recipe.out, "models": recipe.models, "data.root": recipe.data.root}
+    whole = {key: _absolute(key, place) for key, place in places.items()}
+    return recipe.model_copy(
+        update={
+            "out": whole["out"],
+            "models": whole["models"],
+            "data": recipe.data.model_copy(update={"root": whole["data.root"]}),
+            "cluster": recipe.cluster.model_copy(update={"address": address}),
+        }
+    )
+
+
+def _absolute(key: str, place: str | None) -> str | None:
+    from schemas.errors import UsageError
+    from schemas.paths import ObjectPath, as_path
+
+    if place is None or isinstance(as_path(place), ObjectPath) or Path(place).is_absolute():
+        return place
+    if submitted_to() is not None:
+        raise UsageError(
+            f"{key} is relative, and the directory of a submitted job is Ray's own",
+            at=place,
+            hint=f"give an absolute path that every node sees: {key}=/...",
+        )
+    return str(Path.cwd() / place)
 
 
 def show_plan(job: Job, recipe: Recipe, recipe_name: str) -> int:

@@ -91,7 +91,8 @@ def info(
         console.say("rejects")
         for row in rejects:
             console.say(
-                f"  {row['reason']:15} {row['clip_id'] or row['source']}: {row['detail']} ({REASONS[row['reason']]})"
+                f"  {row['reason']:15} {console.name(row['clip_id'] or row['source'])}: {row['detail']} "
+                f"({REASONS[row['reason']]})"
             )
     return 0
 

@@ -69,7 +69,7 @@ def _show(item: Findings, fast: bool) -> None:
         console.say(f"  note: {note}")
     for group in item.duplicates[:_SHOWN_COPIES]:
         leak = f"LEAK across {', '.join(group.splits)}" if len(group.splits) > 1 else f"in {group.splits[0]}"
-        console.say(f"  equal files {leak}: {', '.join(group.sources)}")
+        console.say(f"  equal files {leak}: {', '.join(map(console.name, group.sources))}")
     if len(item.duplicates) > _SHOWN_COPIES:
         console.say(f"  and {len(item.duplicates) - _SHOWN_COPIES} more groups of equal files (--json lists all)")
 

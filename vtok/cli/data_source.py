@@ -53,7 +53,7 @@ def doctor(
     for finding in findings:
         console.say(f"{finding.level:4} {finding.name:14} {finding.detail}")
         for example in finding.examples:
-            console.say(f"     {'':14}   {example}")
+            console.say(f"     {'':14}   {console.name(example)}")
         if finding.hint and finding.level != "OK":
             console.say(f"     {'':14} hint: {finding.hint}")
     console.say(f"next: vtok data ingest RECIPE, with data.layout: {dataset.layout} and data.root: {root}")

@@ -33,7 +33,7 @@ def list_reasons(path: Place, as_json: AsJson = False) -> int:
         rows, files = console.count(group["count"], "rejects"), console.count(group["files"], "files")
         console.say(f"{group['reason']}: {rows} of {files}: {group['meaning']}")
         for example in group["examples"]:
-            console.say(f"  {example}")
+            console.say(f"  {console.name(example)}")
         console.say(f"  remedy: {group['remedy']}")
     console.say(f"next: vtok data rejects why {path} FILE")
     return 0
@@ -50,17 +50,18 @@ def why(
     from vtok.rejects import REMEDIES, find_rejects
 
     rejects = find_rejects(path)
-    rows = [reject for reject in rejects if reject["source"] == source]
+    rows = [reject for reject in rejects if source in (reject["source"], console.name(reject["source"]))]
     if not rows:
         raise UsageError("nothing of this file was rejected", at=source, hint=_nearest(source, rejects, path))
     if as_json:
         said = [{**row, "meaning": REASONS[row["reason"]], "remedy": REMEDIES[row["reason"]]} for row in rows]
         console.say(json.dumps(said, indent=2, ensure_ascii=False))
         return 0
-    console.say(f"{source}: {console.count(len(rows), 'rejects')}")
+    console.say(f"{console.name(source)}: {console.count(len(rows), 'rejects')}")
     for row in rows:
         console.say(
-            f"  {row['stage']} {row['part']}  {row['clip_id'] or 'whole file'}: {row['reason']}: {row['detail']}"
+            f"  {row['stage']} {row['part']}  {console.name(row['clip_id'] or 'whole file')}: {row['reason']}: "
+            f"{row['detail']}"
         )
     for reason in dict.fromkeys(row["reason"] for row in rows):
         console.say(f"{reason}: {REASONS[reason]}\n  remedy: {REMEDIES[reason]}")
@@ -70,7 +71,7 @@ def why(
 def _nearest(source: str, rejects: list[dict[str, str]], path: Path) -> str:
     import difflib
 
-    close = difflib.get_close_matches(source, {reject["source"] for reject in rejects}, n=1)
+    close = difflib.get_close_matches(source, {console.name(reject["source"]) for reject in rejects}, n=1)
     return f"did you mean {close[0]}?" if close else f"`vtok data rejects ls {path}` lists what was"
 
 
@@ -82,6 +83,7 @@ def retry(
     ] = None,
 ) -> int:
     """Take back the parts that have rejects, so that the stage's command makes just these again."""
+    from schemas.card import PLAN_NAME
     from schemas.clips import REASONS
     from vtok.artefacts import MADE_BY, load_plan
     from vtok.locks import exclusive
@@ -90,8 +92,10 @@ def retry(
     unknown = sorted(set(reason or []) - set(REASONS))
     if unknown:
         raise UsageError(f"no such reason: {', '.join(unknown)}", at="--reason", hint=f"reasons: {', '.join(REASONS)}")
-    if not path.is_dir():
-        raise UsageError("no such folder", at=str(path), hint="give the folder of a stage")
+    if not (path / PLAN_NAME).is_file():
+        raise UsageError(
+            "no artefact is here", at=str(path), hint="give the folder of a stage: RUN/clips, RUN/shards, ..."
+        )
     plan = load_plan(path)
     with exclusive(path):
         names = reopen(path, reason)

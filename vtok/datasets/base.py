@@ -65,33 +65,48 @@ def source_path(source: str, item: str | None) -> str:
 def find_videos(root: Path, *, required: bool = True) -> list[tuple[Path, str]]:
     """(path, source) of every video file below a root, in natural order. Hidden files and folders are left out.
 
-    A link to a folder is listed like a file, so that `reject_of` can say why what is in it is not used.
+    The folders are listed, no file is looked at. A link to a folder and a folder that cannot be listed come like files,
+    so that `reject_of` and the probe can say why what is in them is not used.
 
     Raises:
-        UsageError: no such folder, or, if any is `required`, no video in it.
+        UsageError: no such folder, it cannot be listed, or, if any is `required`, no video in it.
     """
     if not root.is_dir():
-        raise UsageError("no such folder of videos", at=str(root), hint="set data.root to the folder that holds them")
-    found = [(path, _utf8(path.relative_to(root).as_posix())) for path in _walk(root)]
+        what = "a file, not a folder of videos" if root.is_file() else "no such folder of videos"
+        raise UsageError(what, at=str(root), hint="set data.root to the folder that holds them")
+    if isinstance(root, ObjectPath):
+        found = [(path, path.relative_to(root).as_posix()) for path in _stored(root)]
+    else:
+        found = [(Path(path), _utf8(source)) for path, source in _walk(str(root), "")]
     if required and not found:
         known = " ".join(EXTENSIONS)
         raise UsageError("no videos in this folder", at=str(root), hint=f"files ending in {known} count as videos")
     return sorted(found, key=lambda item: natural(item[1]))
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    if isinstance(root, ObjectPath):
-        for path in root.rglob("*"):
-            hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-            if not hidden and path.name.lower().endswith(EXTENSIONS):
-                yield path
+def _stored(root: Path) -> Iterator[Path]:
+    for path in root.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if not hidden and path.name.lower().endswith(EXTENSIONS):
+            yield path
+
+
+def _walk(folder: str, below: str) -> Iterator[tuple[str, str]]:
+    """(path, name below the root); texts, because making a `Path` takes longer than finding the file."""
+    try:
+        with os.scandir(folder) as scanned:
+            entries = [entry for entry in scanned if not entry.name.startswith(".")]
+    except OSError as error:
+        if not below:
+            raise UsageError(f"the folder cannot be listed: {error.strerror}", at=folder) from None
+        yield folder, below.removesuffix("/")
         return
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(folder) / name for name in folders if (Path(folder) / name).is_symlink())
-        for name in files:
-            if not name.startswith(".") and name.lower().endswith(EXTENSIONS):
-                yield Path(folder) / name
+    for entry in entries:
+        name = below + entry.name
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, f"{name}/")
+        elif name.lower().endswith(EXTENSIONS) or (entry.is_symlink() and Path(entry.path).is_dir()):
+            yield entry.path, name
 
 
 def _utf8(name: str) -> str:
@@ -101,10 +116,11 @@ def _utf8(name: str) -> str:
 
 def reject_of(path: Path, root: Path) -> tuple[str, str] | None:
     """(reason, detail) if a file must not be used, whatever is in it."""
-    if path.is_symlink() and path.is_dir():
-        return "unsafe_path", "a link to a folder is not followed: set data.root to it, or copy the files"
-    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
-        return "unsafe_path", "a link that leaves the root"
+    if path.is_symlink():
+        if path.is_dir():
+            return "unsafe_path", "a link to a folder is not followed: set data.root to it, or copy the files"
+        if not path.resolve().is_relative_to(root.resolve()):
+            return "unsafe_path", "a link that leaves the root"
     if _utf8(str(path)) != str(path):
         return "unreadable", "the file's name is not UTF-8: rename it"
     return None

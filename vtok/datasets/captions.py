@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from schemas.errors import UsageError
-from vtok.datasets.lists import read_csv
+from vtok.datasets.lists import TEXT_HINT, read_csv, reason
 
 _FORMS = "name<TAB>caption (.tsv, .txt), or `source` and `caption` (.csv with a header, .jsonl)"
 
@@ -47,7 +47,7 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the captions cannot be read: {error}", at=str(path)) from None
+        raise UsageError(f"the captions cannot be read: {reason(error)}", at=str(path), hint=TEXT_HINT) from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

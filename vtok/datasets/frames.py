@@ -19,6 +19,7 @@ from schemas.config.data import DataConfig
 from schemas.errors import UsageError
 from vtok.datasets.base import SourceVideo, name_below, natural, reject_of, source_name
 from vtok.datasets.folder import SPLITS, hashed_splits
+from vtok.datasets.lists import TEXT_HINT, reason
 from vtok.video.media.images import IMAGES, expand_run, is_image, next_name, split_name
 
 
@@ -165,7 +166,7 @@ def _read(path: Path) -> dict[Path, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the list cannot be read: {error}", at=str(path), hint="it must be UTF-8 text") from None
+        raise UsageError(f"the list cannot be read: {reason(error)}", at=str(path), hint=TEXT_HINT) from None
     base = path.parent.absolute()
     images: dict[Path, str] = {}
     for number, line in enumerate(lines, 1):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from schemas.errors import IntegrityError, UsageError
+from schemas.paths import ObjectPath, as_path
 from vtok import artefacts
 from vtok.datasets.hdf5 import ENDINGS, SPLITS
 from vtok.files import atomic_file
@@ -35,8 +39,9 @@ def write_hdf5(
     stay behind. The same shards give the same bytes.
 
     Args:
-        shards: a finished shards folder.
-        out: the file, .h5 or .hdf5; it appears when it is whole, and an existing one is replaced.
+        shards: a finished shards folder, local or in an object store.
+        out: the file, .h5 or .hdf5; it appears when it is whole, and an existing one is replaced. For an object store
+            it is written below the system's temporary folder (TMPDIR) first.
         form: `videogpt`: N starts; `tats`: N + 1, the last one the number of frames.
 
     Returns:
@@ -47,7 +52,7 @@ def write_hdf5(
         IntegrityError: a shard is damaged, or clips differ in size.
         VtokError: the file cannot be written.
     """
-    folder, out = Path(shards), Path(out)
+    folder, out = as_path(shards), as_path(out)
     if out.suffix.lower() not in ENDINGS:
         raise UsageError("the file must end in .h5 or .hdf5", at=str(out))
     card = artefacts.load(folder, "shards")
@@ -57,12 +62,24 @@ def write_hdf5(
         counts[row["split"]] += row["rows"]
     if others := counts.keys() - SPLITS.values():
         raise UsageError(f"the layout hdf5 does not know the split {min(others)}", at=str(folder))
-    # h5py opens the temporary file by its name; the stream's handle then flushes that same file.
-    with atomic_file(out) as stream, h5py.File(stream.name, "w") as file:
+    with _local_file(out) as name, h5py.File(name, "w") as file:
         for split, count in counts.items():
             parts = [row for row in index if row["split"] == split]
             _write_split(file, split, count, _clips(folder, parts), form, card.facts["classes"])
     return counts
+
+
+@contextmanager
+def _local_file(out: Path) -> Iterator[str]:
+    """The name of a local file that becomes `out` at the end; HDF5 seeks while it writes, which no store can take."""
+    if not isinstance(out, ObjectPath):
+        with atomic_file(out) as stream:  # h5py opens the temporary file by its name; this handle then flushes it
+            yield stream.name
+        return
+    with tempfile.NamedTemporaryFile(prefix="vtok-", suffix=out.suffix) as local:
+        yield local.name
+        with mmap.mmap(local.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            out.write_bytes(memoryview(data))
 
 
 def _clips(folder: Path, parts: list[dict[str, Any]]) -> Iterator[_Row]:

@@ -16,6 +16,13 @@ SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val"
 
 Found = tuple[Path, str]
 
+TEXT_HINT = "it must be there, readable, and UTF-8 text in the form that its name promises"
+
+
+def reason(error: Exception) -> str:
+    """An error in a few words, without the path, which has a line of its own."""
+    return getattr(error, "strerror", None) or str(error)
+
 
 def find_lists(root: Path, pattern: str | None, defaults: Sequence[str], what: str) -> list[Path]:
     """The files that hold a dataset's lists.
@@ -60,7 +67,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
                 )
             return [{key: value or "" for key, value in row.items() if isinstance(key, str)} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"the list cannot be read: {error}", at=str(path)) from None
+        raise UsageError(f"the list cannot be read: {reason(error)}", at=str(path), hint=TEXT_HINT) from None
 
 
 def read_json(path: Path) -> Any:
@@ -72,7 +79,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"the list cannot be read: {error}", at=str(path)) from None
+        raise UsageError(f"the list cannot be read: {reason(error)}", at=str(path), hint=TEXT_HINT) from None
 
 
 def index_videos(root: Path) -> dict[str, list[Found]]:
@@ -89,6 +96,8 @@ def index_videos(root: Path) -> dict[str, list[Found]]:
 
 def choose(found: Sequence[Found], *folders: str | None) -> Found:
     """Of files with one name, the one that lies in most of the folders (an underscore counts as a space)."""
+    if len(found) == 1:
+        return found[0]
     wanted = {_plain(folder) for folder in folders if folder}
     return max(found, key=lambda file: len(wanted & {_plain(part) for part in PurePosixPath(file[1]).parts[:-1]}))
 
@@ -99,12 +108,12 @@ def _plain(name: str) -> str:
 
 def unlisted(index: dict[str, list[Found]], used: Iterable[Path], root: Path) -> list[SourceVideo]:
     """Rejects for the files that no list names."""
-    known = set(used)
+    known = {str(path) for path in used}  # a text has its hash ready, a `Path` takes itself apart
     return [
         SourceVideo(path, source, reject=reject_of(path, root) or ("not_in_split", "no list names this file"))
         for found in index.values()
         for path, source in found
-        if path not in known
+        if str(path) not in known
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from schemas.errors import UsageError
+from vtok.datasets.lists import TEXT_HINT, reason
 from vtok.video.media.companions import companion_address
 
 
@@ -24,7 +25,7 @@ def text_descriptions(root: Path, split: str) -> list[list[str]] | None:
     try:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the captions cannot be read: {error}", at=str(path)) from None
+        raise UsageError(f"the captions cannot be read: {reason(error)}", at=str(path), hint=TEXT_HINT) from None
     return [[text.strip() for text in line.split("\t") if text.strip()] for line in lines]
 
 

@@ -204,8 +204,11 @@ def _move(source: Path, target: Path) -> int:
 
 
 def _damaged(archive: Path, what: str) -> IntegrityError:
+    first = (what.splitlines() or ["unreadable"])[0].rstrip(":")
     return IntegrityError(
-        f"the archive is damaged: {what}", at=str(archive), hint="download it again; nothing of it was put into place"
+        f"the archive is damaged: {first}",
+        at=str(archive),
+        hint="download it again; nothing of it was put into place",
     )
 
 

@@ -9,20 +9,22 @@ neither size nor times of the file tell. (What was read once and then changes in
 With `verify="node"` what was noted is kept as a stamp in the user's cache folder, and the other processes of the node
 take it from there instead of reading the whole file again. A stamp holds for one file (path, device, inode, size, times
 of change), one sha256 and one boot of one machine; a damaged one is ignored. Whoever can write into the cache folder is
-trusted as much as the program itself. The folder may be deleted at any time. Of an object in a store only name and size
-are known: its samples are held against their CRCs like all others, but what was exchanged after the verification and is
-no sample (a footer) shows only when the file is verified again.
+trusted as much as the program itself. The folder may be deleted at any time, and a stamp that nobody has used for a
+month is. Of an object in a store only name and size are known: its samples are held against their CRCs like all others,
+but what was exchanged after the verification and is no sample (a footer) shows only when the file is verified again.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import io
 import json
 import os
 import platform
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,6 +44,8 @@ Verify = Literal["node", "always", "off"]
 """`node`: once per file and node. `always`: once per file and process, no stamps. `off`: nothing is checked."""
 
 _STAMP_VERSION = 1
+_DAY = 86400.0  # seconds
+_KEPT_DAYS = 30
 _BLOCK = 512
 _BUFFER = 1 << 17
 _SAMPLE = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # WebDataset's rule: the extension starts at the name's first dot
@@ -264,7 +268,12 @@ def _read_stamp(stamp: Path, stream: IO[bytes], sha256: str) -> Proof | None:
         return None
     identity = _identity(stream)
     wanted = {"version": _STAMP_VERSION, "boot": _boot(), "sha256": sha256, "identity": list(identity)}
-    return proof if facts == wanted and seal == fingerprint(found) else None
+    if facts != wanted or seal != fingerprint(found):
+        return None
+    with suppress(OSError):
+        if stamp.stat().st_mtime < time.time() - _DAY:
+            os.utime(stamp)  # it is still of use
+    return proof
 
 
 def _write_stamp(stamp: Path, proof: Proof, sha256: str) -> None:
@@ -282,3 +291,13 @@ def _write_stamp(stamp: Path, proof: Proof, sha256: str) -> None:
     with suppress(VtokError, OSError):
         stamp.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_bytes(stamp, json.dumps({**found, "seal": fingerprint(found)}, separators=(",", ":")).encode())
+        _prune(stamp.parent)
+
+
+@functools.cache
+def _prune(folder: Path) -> None:
+    """Deletes, once a process, what has not been used for a month: stamps of shards that are gone, and leftovers."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.stat().st_mtime < time.time() - _KEPT_DAYS * _DAY:
+                Path(entry.path).unlink(missing_ok=True)

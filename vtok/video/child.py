@@ -1,6 +1,6 @@
 """Decoding in a disposable child process: a file that hangs, crashes or eats memory costs one reject, not the job.
 
-The child speaks over its pipes (`child_wire`): a JSON header with its length before it, then raw frame bytes. It is
+The child speaks over its pipes (`child_wire`) and hands clips over in shared memory (`child_slots`). It is
 started when first needed (`child_server`), reused while it behaves, and replaced when it does not. CPU time and memory
 are limited by the kernel (RLIMIT_CPU, RLIMIT_AS); a generous wall-clock guard catches what sleeps. It leads a process
 group of its own, with any ffmpeg in it, and the whole group ends when its parent does, even in the middle of a request.
@@ -19,8 +19,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
+import numpy as np
+
 from schemas.errors import VtokError
 from vtok.video.analysis import Analysis, unpack
+from vtok.video.child_slots import Slots
 from vtok.video.child_wire import RECEIVED, DecodedClip, Probed, unpack_clip, write_message
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import MAX_FRAMES
@@ -37,7 +40,6 @@ _WALL_FACTOR, _WALL_EXTRA = 10.0, 30.0
 """The wall-clock guard: this many times the CPU time, plus this many seconds."""
 _START_SECONDS = 120.0
 """Wall-clock time in which a child must take a request: a busy machine needs seconds to start Python."""
-_BLOCK = 1 << 20
 
 
 class DecodeChild:
@@ -51,6 +53,7 @@ class DecodeChild:
     def __init__(self, max_memory_mb: int = 4096, module: str = "vtok.video.child_server") -> None:
         self._memory, self._module = max_memory_mb, module
         self._process: subprocess.Popen[bytes] | None = None
+        self._slots = Slots(None)
 
     def __enter__(self) -> DecodeChild:
         return self
@@ -67,6 +70,7 @@ class DecodeChild:
                 if pipe is not None:
                     pipe.close()
             self._process = None
+            self._slots.close()
 
     @staticmethod
     def _kill_group(process: subprocess.Popen[bytes]) -> None:
@@ -147,8 +151,10 @@ class DecodeChild:
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.close()
+            self._slots = Slots.create()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self._module, str(self._memory)],
+                [sys.executable, "-m", self._module, str(self._memory), *self._slots.arguments],
+                pass_fds=self._slots.handles or (),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -156,16 +162,18 @@ class DecodeChild:
             )
         return self._process
 
-    def _send(self, request: dict[str, Any], cpu_seconds: float) -> _Patience:
+    def _send(self, request: dict[str, Any], cpu_seconds: float, clip_bytes: int = 0) -> _Patience:
         """Sends a request and waits until the child has it; returns how long its answers may be waited for.
 
+        `clip_bytes` is the size of the largest clip that it asks for.
         A child that dies before it has the request died of something else, so the video is not to blame.
         """
         for _ in range(2):
             process = self._start()
             assert process.stdin is not None and process.stdout is not None
+            self._slots.grow(clip_bytes)
             try:
-                write_message(process.stdin, {**request, "cpu_seconds": cpu_seconds})
+                write_message(process.stdin, {**request, "cpu_seconds": cpu_seconds, "slot": self._slots.size})
                 self._read(process.stdout, len(RECEIVED), _Patience(_START_SECONDS))
                 return _Patience(_WALL_FACTOR * cpu_seconds + _WALL_EXTRA)
             except (BrokenPipeError, EOFError, TimeoutError):
@@ -176,12 +184,12 @@ class DecodeChild:
             hint="look at the machine's memory and process limits, then run the same command again",
         )
 
-    def _receive(self, patience: _Patience, cpu_seconds: float) -> tuple[dict[str, Any], bytes]:
+    def _receive(self, patience: _Patience, cpu_seconds: float) -> tuple[dict[str, Any], memoryview]:
         process = self._process
         assert process is not None and process.stdout is not None
         try:
             size = int.from_bytes(self._read(process.stdout, 4, patience))
-            header = json.loads(self._read(process.stdout, size, patience))
+            header = json.loads(bytes(self._read(process.stdout, size, patience)))
             data = self._read(process.stdout, header.get("bytes", 0), patience)
         except TimeoutError:
             self.close()
@@ -197,17 +205,15 @@ class DecodeChild:
         return header, data
 
     @staticmethod
-    def _read(stream: IO[bytes], size: int, patience: _Patience) -> bytes:
-        chunks = []
-        handle = stream.fileno()
-        while size:
+    def _read(stream: IO[bytes], size: int, patience: _Patience) -> memoryview:
+        handle, data, done = stream.fileno(), np.empty(size, np.uint8).data, 0
+        while done < size:
             patience.wait(handle)
-            chunk = os.read(handle, min(size, _BLOCK))
-            if not chunk:
+            count = os.readv(handle, [data[done:]])
+            if not count:
                 raise EOFError
-            chunks.append(chunk)
-            size -= len(chunk)
-        return b"".join(chunks)
+            done += count
+        return data
 
 
 class _Patience:
@@ -268,6 +274,7 @@ class DecodeRun:
             "do": "decode",
             "path": self._path,
             "bytes": first["source_bytes"],
+            "companion_bytes": first.get("companion_bytes"),
             "spans": [[row[name] for name in ClipSpan._fields] for row in self._rows],
             "facts": {name: first[name] for name in StreamFacts._fields},
             "bbox": first.get("bbox"),
@@ -275,7 +282,9 @@ class DecodeRun:
             **_address({**first, "source_fps": first["fps"]}),
             **self._options,
         }
-        patience = self._child._send(request, self._cpu_seconds)
+        side = self._options["resolution"]
+        largest = max(row["num_frames"] for row in self._rows) * side * side * 3
+        patience = self._child._send(request, self._cpu_seconds, largest)
         done = False
         try:
             while not done:
@@ -285,7 +294,7 @@ class DecodeRun:
                 elif "index" in answer and "error" in answer:
                     yield answer["index"], VideoError(*answer["error"])
                 elif "index" in answer:
-                    yield answer["index"], unpack_clip(answer["arrays"], data)
+                    yield answer["index"], unpack_clip(answer, data, self._child._slots)
                 else:
                     done = True  # all clips, or none of the rest: either is the request's last answer
                     if "error" in answer:

@@ -23,13 +23,14 @@ import numpy as np
 
 from schemas.errors import VtokError
 from vtok.video.analysis import analyse, pack
+from vtok.video.child_slots import Slots
 from vtok.video.child_wire import RECEIVED, DecodedClip, pack_clip, read_request, write_message
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import clip_indices, decode_clips, decode_sequence
 from vtok.video.errors import VideoError
 from vtok.video.media import Opened, open_item
 from vtok.video.media.audio import read_sound
-from vtok.video.media.companions import read_companion
+from vtok.video.media.companions import companion_size, read_companion
 from vtok.video.probe import StreamFacts, probe
 
 _BLOCK = 1 << 20
@@ -44,8 +45,11 @@ def limit_cpu(seconds: float) -> None:
 
 
 def serve() -> None:
-    """The child's life: one request after the other until its parent closes the pipe."""
-    memory = int(sys.argv[1]) << 20
+    """The child's life: one request after the other until its parent closes the pipe.
+
+    Its arguments are the memory that it may have, MiB, and those of `Slots.inherited`.
+    """
+    memory, slots = int(sys.argv[1]) << 20, Slots.inherited(sys.argv[2:])
     resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
@@ -59,7 +63,7 @@ def serve() -> None:
         sink.flush()
         limit_cpu(request["cpu_seconds"])
         try:
-            answer(request, sink)
+            answer(request, sink, slots)
         except VideoError as error:
             write_message(sink, {"error": [error.reason, error.detail]})
         except VtokError as error:
@@ -77,7 +81,7 @@ def _listen(requests: queue.SimpleQueue[dict[str, Any]]) -> None:
     os._exit(0)
 
 
-def answer(request: dict[str, Any], sink: IO[bytes]) -> None:
+def answer(request: dict[str, Any], sink: IO[bytes], slots: Slots) -> None:
     """Does what a request asks for."""
     with open_item(request, Path(request["path"])) as opened:
         if request["do"] == "probe":
@@ -92,14 +96,17 @@ def answer(request: dict[str, Any], sink: IO[bytes]) -> None:
         size = _size(opened)
         if size != request["bytes"]:
             raise VideoError("changed", f"{size} bytes where ingest saw {request['bytes']}")
+        beside = companion_size(Path(path) for path, _ in request["companions"].values())
+        if None not in (beside, request["companion_bytes"]) and beside != request["companion_bytes"]:
+            raise VideoError("changed", f"companions of {beside} bytes where ingest saw {request['companion_bytes']}")
         write_message(sink, {"sha256": digest})
+        slots.grow(request["slot"])
         for index, result in _decode(request, opened):
             if isinstance(result, VideoError):
                 write_message(sink, {"index": index, "error": [result.reason, result.detail]})
             else:
-                arrays, blocks = pack_clip(result)
-                header = {"index": index, "arrays": arrays, "bytes": sum(block.nbytes for block in blocks)}
-                write_message(sink, header, blocks)
+                header, blocks = pack_clip(result, slots)
+                write_message(sink, {"index": index, **header}, blocks)
         write_message(sink, {"done": True})
 
 

@@ -1,4 +1,7 @@
-"""What a decoding child and its parent say to each other: a JSON header with its length before it, then raw bytes."""
+"""What a decoding child and its parent say to each other: a JSON header with its length before it, then raw bytes.
+
+A clip's frames lie in shared memory where they fit (`child_slots`), all other arrays follow the header.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from vtok.video.child_slots import Slots
 from vtok.video.probe import StreamFacts
 
 RECEIVED = b"."
@@ -39,20 +43,25 @@ class DecodedClip(NamedTuple):
     extras: dict[str, np.ndarray]
 
 
-def pack_clip(clip: DecodedClip) -> tuple[list[list[Any]], list[memoryview]]:
-    """Name, type and shape of every array of a clip, and their bytes."""
-    arrays = {"": clip.frames_thwc, **clip.extras}
+def pack_clip(clip: DecodedClip, slots: Slots) -> tuple[dict[str, Any], list[memoryview]]:
+    """The header of a clip, and the bytes of the arrays that follow it."""
+    slot = slots.put(clip.frames_thwc)
+    arrays = {"": clip.frames_thwc, **clip.extras} if slot is None else clip.extras
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    return (
-        [[name, array.dtype.str, list(array.shape), array.nbytes] for name, array in whole.items()],
-        [array.reshape(-1).data.cast("B") for array in whole.values()],
-    )
+    header = {
+        "slot": None if slot is None else [slot, clip.frames_thwc.shape],
+        "arrays": [[name, array.dtype.str, list(array.shape), array.nbytes] for name, array in whole.items()],
+        "bytes": sum(array.nbytes for array in whole.values()),
+    }
+    return header, [array.reshape(-1).data.cast("B") for array in whole.values()]
 
 
-def unpack_clip(arrays: list[list[Any]], data: bytes) -> DecodedClip:
+def unpack_clip(header: dict[str, Any], data: memoryview, slots: Slots) -> DecodedClip:
     """What `pack_clip` made."""
     found, at = {}, 0
-    for name, kind, shape, size in arrays:
+    if header["slot"] is not None:
+        found[""] = slots.take(*header["slot"])
+    for name, kind, shape, size in header["arrays"]:
         found[name] = np.frombuffer(data, np.dtype(kind), count=math.prod(shape), offset=at).reshape(shape)
         at += size
     return DecodedClip(found.pop(""), found)

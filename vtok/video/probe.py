@@ -64,7 +64,8 @@ def open_video(path: str | Path) -> Iterator[InputContainer]:
     try:
         size = Path(path).stat().st_size
         if not Path(path).is_file():
-            raise VideoError("unreadable", "not a regular file")
+            folder = Path(path).is_dir()
+            raise VideoError("unreadable", "a folder that cannot be listed" if folder else "not a regular file")
         if size == 0:
             raise VideoError("empty", "0 bytes")
         container = av.open(video_url(path), container_options=dict(INPUT_OPTIONS), metadata_errors="replace")

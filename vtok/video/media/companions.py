@@ -12,9 +12,11 @@ Files are opened where a hostile one can do no harm: in the decoding child.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,26 @@ def split_address(address: str) -> tuple[str, str]:
     """Path and item of `path#item`."""
     path, mark, item = address.rpartition("#")
     return (path, item) if mark else (address, "")
+
+
+def companion_size(paths: Iterable[Path]) -> int | None:
+    """Bytes of the companions' files together, each counted once; None if one cannot be looked at."""
+    try:
+        return sum(path.stat().st_size for path in set(paths))
+    except OSError:
+        return None
+
+
+def rows_digest(arrays: Mapping[str, np.ndarray]) -> str | None:
+    """sha256 of what a clip has from its companions: names, types, shapes and values; None if that is nothing.
+
+    Not of the files: those may hold the rows of a thousand videos.
+    """
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest() if arrays else None
 
 
 def read_companion(path: Path, item: str, indices: Sequence[int]) -> np.ndarray:
