@@ -132,6 +132,23 @@ def test_killed_while_a_store_is_taken_over(
     assert digests(artefact) == undisturbed
 
 
+@pytest.mark.soak
+def test_killed_when_the_workers_have_verified_what_a_take_over_needs(made: Recipe, tmp_path: Path) -> None:
+    """Every part is to be made again, from the shards: the workers read them before the old seal goes."""
+    recipe, artefact = prepare(made, tmp_path, "tokens")
+    shutil.copytree(made.folder("tokens"), artefact)
+    mark, option = tmp_path / "mark", "tokens.cond_frames=1"
+    first = vtok("tokenize", recipe, option, VTOK_CRASH_AT="tokens:replan:before_rename", VTOK_CRASH_MARK=str(mark))
+    assert mark.exists() and first.returncode == -signal.SIGKILL, first.stderr
+    assert "tokenize: verify" in first.stderr
+    assert not (artefact / CARD_NAME).exists()
+    assert vtok("tokenize", recipe, option).returncode in CODES
+    found = digests(artefact)
+    shutil.rmtree(artefact)
+    assert vtok("tokenize", recipe, option, "cluster.workers=3").returncode in CODES
+    assert digests(artefact) == found
+
+
 def start(kind: str, recipe: Path, **environment: str) -> subprocess.Popen[str]:
     """The command in a session of its own, as a terminal would start it."""
     return subprocess.Popen(
