@@ -141,6 +141,7 @@ def _take_over(job: Job, cluster: ClusterConfig, session: ExitStack) -> None:
         with console.Progress(f"{job.title}: verify", sum(unit.items for unit in todo), job.item, costs) as bar:
             for made in Pool(job.proof.worker, job.proof.init, cluster).run(todo):
                 _show(bar, made)
+        console.note(f"what the other parts give way to can be made: {console.count(len(todo), 'inputs')} verified")
     artefacts.replan(job.folder, there, job.plan, kept)
 
 
