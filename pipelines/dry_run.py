@@ -48,7 +48,7 @@ def _parts_there(job: Job) -> set[str]:
     if (folder / PLAN_NAME).exists():
         there = artefacts.load_plan(folder)
         if there.fingerprint != job.plan.fingerprint:
-            kept = job.keeps(there, False) if job.keeps is not None else None
+            kept = job.keeps(there) if job.keeps is not None else None
             if kept is not None:
                 return kept
             raise UsageError(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipelines.pool import Made, Pool, Unit
 from pipelines.session import ray_session
@@ -25,7 +26,21 @@ from vtok.files import sweep_temporaries
 from vtok.locks import exclusive
 from vtok.rejects import reopen
 
-__all__ = ["Job", "Unit", "ray_session", "run_job"]
+__all__ = ["Job", "Proof", "Unit", "ray_session", "run_job"]
+
+
+class Proof(NamedTuple):
+    """What must be sound before an artefact that is there gives way to a new one; the job's workers read it.
+
+    Attributes:
+        worker: a `pipelines.pool.Worker` that makes nothing; `make` raises IntegrityError if what it read is damaged.
+        init: arguments of `worker`.
+        units: called with the names of the parts that stay: what is to be read.
+    """
+
+    worker: type
+    init: tuple[Any, ...]
+    units: Callable[[set[str]], list[Unit]]
 
 
 @dataclass(frozen=True)
@@ -44,9 +59,10 @@ class Job:
         title, item: for the progress bar.
         seconds: estimate of one core's time for all units; may try a little of the work to find out.
         splits: items by split.
-        keeps: called with the plan of what the folder holds, if that is another one, and whether its other parts are
-            about to be removed: names of its parts that this job would make again byte for byte, or None if the folder
-            is not this job's to change.
+        keeps: called with the plan of what the folder holds, if that is another one: names of its parts that this job
+            would make again byte for byte, or None if the folder is not this job's to change.
+        proof: what is verified before the other parts of such a folder are removed, so that damage to what this job
+            reads costs nothing that is there.
         gpus: GPUs that a worker holds, a fraction if several share one.
         device: `cpu` or `cuda`, where the phase `encode` runs on it; "": nowhere in particular.
     """
@@ -62,7 +78,8 @@ class Job:
     item: str
     seconds: Callable[[], float]
     splits: dict[str, int]
-    keeps: Callable[[Plan, bool], set[str] | None] | None = None
+    keeps: Callable[[Plan], set[str] | None] | None = None
+    proof: Proof | None = None
     gpus: float = 0.0
     device: str = ""
 
@@ -81,8 +98,8 @@ def run_job(job: Job, cluster: ClusterConfig) -> Card:
         UsageError: the folder holds something else, or another job is at work in it.
         VtokError: a worker's error, or units that could not be made.
     """
-    with stoppable(), exclusive(job.folder):
-        _take_over(job)
+    with stoppable(), exclusive(job.folder), ExitStack() as session:
+        _take_over(job, cluster, session)
         card = artefacts.begin(job.folder, job.plan)
         if card is not None and not reopen(job.folder, ["timeout"]):
             return card
@@ -105,16 +122,27 @@ def run_job(job: Job, cluster: ClusterConfig) -> Card:
         return artefacts.seal(job.folder, job.plan, parts, counts=counts, facts=facts)
 
 
-def _take_over(job: Job) -> None:
-    """Makes the folder this job's if it holds another plan's artefact and the job can use some of that."""
+def _take_over(job: Job, cluster: ClusterConfig, session: ExitStack) -> None:
+    """Makes the folder this job's if it holds another plan's artefact and the job can use some of that.
+
+    Ray, if it is needed here, runs until `session` ends: the job needs it next.
+    """
     if job.keeps is None or not (job.folder / PLAN_NAME).exists():
         return
     there = artefacts.load_plan(job.folder)
     if there.fingerprint == job.plan.fingerprint:
         return
-    kept = job.keeps(there, True)
-    if kept is not None:
-        artefacts.replan(job.folder, there, job.plan, kept)
+    kept = job.keeps(there)
+    if kept is None:
+        return
+    if job.proof is not None and kept != set(there.units) and (todo := job.proof.units(kept)):
+        session.enter_context(ray_session(cluster))
+        costs = sum(unit.cost for unit in todo)
+        with console.Progress(f"{job.title}: verify", sum(unit.items for unit in todo), job.item, costs) as bar:
+            for made in Pool(job.proof.worker, job.proof.init, cluster).run(todo):
+                _show(bar, made)
+        console.note(f"what the other parts give way to can be made: {console.count(len(todo), 'inputs')} verified")
+    artefacts.replan(job.folder, there, job.plan, kept)
 
 
 def _finished(job: Job) -> dict[str, Part]:

@@ -25,6 +25,7 @@ from schemas.config.data import DataConfig, ShardsConfig
 from schemas.errors import IntegrityError
 from schemas.paths import as_path
 from vtok import artefacts
+from vtok.artefacts import Part
 from vtok.shards.reader import Clip, read_shard
 from vtok.shards.writer import samples_digest
 from vtok.stopwatch import Stopwatch
@@ -76,7 +77,8 @@ class Inputs(NamedTuple):
         num_frames, resolution: of every clip.
         decoding: what decides the frames of a clip.
         make: makes a worker's source of clips.
-        verify: raises IntegrityError if what a payload names is damaged, as far as that can be told before decoding.
+        prover: class of the worker that reads what a payload names and raises IntegrityError if it is damaged, and its
+            arguments; none: that cannot be told before decoding.
     """
 
     card: Card
@@ -85,7 +87,7 @@ class Inputs(NamedTuple):
     resolution: int
     decoding: dict[str, Any]
     make: Callable[[], ClipSource]
-    verify: Callable[[Any], None]
+    prover: tuple[type, tuple[Any, ...]] | None
 
 
 def shard_inputs(recipe: Recipe) -> Inputs:
@@ -106,11 +108,7 @@ def shard_inputs(recipe: Recipe) -> Inputs:
     decoder = card.config.get("shards", {}).get("decoder", "")
     make = partial(ShardSource, str(folder), decoder)
     shape = card.config["num_frames"], card.config["resolution"]
-    return Inputs(card, parts, *shape, {"decoder": decoder}, make, partial(_verify_shard, folder))
-
-
-def _verify_shard(folder: Path, row: dict[str, Any]) -> None:
-    artefacts.verify_part(folder, row["path"], row["sha256"])
+    return Inputs(card, parts, *shape, {"decoder": decoder}, make, (ShardProof, (str(folder),)))
 
 
 def _digest_of_shard(folder: Path, row: dict[str, Any]) -> str:
@@ -118,6 +116,18 @@ def _digest_of_shard(folder: Path, row: dict[str, Any]) -> str:
         return samples_digest(folder / row["path"])
     except IntegrityError:  # of an older vtok, or damaged: its worker will say so
         return str(row["sha256"])
+
+
+class ShardProof:
+    """A `pipelines.pool.Worker` that makes nothing: it reads all bytes of shards whose tokens are to replace others."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.clock = as_path(folder), Stopwatch()
+
+    def make(self, name: str, payload: dict[str, Any]) -> Part:
+        """The description of the shard `name`, whose row of the index is `payload`."""
+        artefacts.verify_part(self.folder, name, payload["sha256"])
+        return Part(name, payload["split"], payload["rows"], payload["bytes"], payload["sha256"])
 
 
 class ShardSource:
@@ -152,7 +162,7 @@ def clip_inputs(recipe: Recipe) -> Inputs:
     shards = recipe.shards.plain()
     decoding = {name: shards[name] for name in ("decoder", "policy", "hwaccel", "max_pixels", "max_frames")}
     make = partial(VideoSource, str(folder), manifest.parts, recipe.data.plain(), shards)
-    return Inputs(card, parts, recipe.data.num_frames, recipe.data.resolution, decoding, make, lambda _: None)
+    return Inputs(card, parts, recipe.data.num_frames, recipe.data.resolution, decoding, make, None)
 
 
 def _digests_of_rows(manifest: Manifest) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from pipelines.runtime import Job, Unit, run_job
+from pipelines.runtime import Job, Proof, Unit, run_job
 from pipelines.token_inputs import Inputs, clip_inputs, shard_inputs
 from pipelines.tokenize_update import kept_parts
 from pipelines.tokenize_worker import TokenizeWorker, TokenPart
@@ -72,7 +72,6 @@ def tokenize_job(recipe: Recipe) -> Job:
     }
     units = _units(inputs, config, settings, shapes, grids, tokenizer.codebook_size)
     contents = {unit.name: unit.payload.content for unit in units}
-    clips = {unit.name: unit.payload.clips for unit in units}
     plan = artefacts.make_plan(
         "tokens",
         {
@@ -113,7 +112,8 @@ def tokenize_job(recipe: Recipe) -> Job:
         item="clips",
         seconds=measure,
         splits=splits,
-        keeps=partial(kept_parts, folder, plan, contents, root, lambda name: inputs.verify(clips[name])),
+        keeps=partial(kept_parts, folder, plan, contents, root),
+        proof=None if inputs.prover is None else Proof(*inputs.prover, partial(_shards_of, units)),
         gpus=1 / config.actors_per_gpu if device == "cuda" else 0.0,
         device=device,
     )
@@ -156,6 +156,15 @@ def _units(
                 )
             )
     return units
+
+
+def _shards_of(units: list[Unit], kept: set[str]) -> list[Unit]:
+    """The shards of the parts that do not stay, each once."""
+    shards = {unit.payload.shard: unit for unit in units if unit.name not in kept}
+    return [
+        Unit(name, unit.items, unit.payload.clips, cost=float(unit.payload.clips["bytes"]))
+        for name, unit in shards.items()
+    ]
 
 
 def _grid(view: ViewConfig, shape: Shape, config: TokensConfig, tokenizer: VideoAutoencoder, recipe: Recipe) -> Shape:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -22,9 +21,7 @@ def kept_parts(
     plan: Plan,
     contents: dict[str, str],
     root: Path | None,
-    verify: Callable[[str], None],
     there: Plan,
-    final: bool,
 ) -> set[str] | None:
     """Names of the parts of the store in `folder` that the new plan would make again byte for byte.
 
@@ -34,13 +31,7 @@ def kept_parts(
         contents: what each of its parts is made from.
         root: where the videos are, if they are encoded directly: the manifest knows their size only, so the files are
             hashed and compared with what was encoded. None: `contents` says it all.
-        verify: raises IntegrityError if what a part is to be made from is damaged.
         there: the plan that the store was made to.
-        final: whether the other parts are about to be removed: what replaces them is verified first, so that damage to
-            a shard costs no tokens.
-
-    Raises:
-        IntegrityError: from `verify`.
 
     Returns:
         None if the store is not this job's to change: another tokenizer made it, or another version of vtok.
@@ -71,8 +62,6 @@ def kept_parts(
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         kept = {name for name, stay in zip(names, pool.map(stays, names), strict=True) if stay}
-        if final and kept != set(there.units):
-            list(pool.map(verify, [name for name in contents if name not in kept]))
     console.note(
         f"the store was made from other clips or settings: {len(kept)} of {len(there.units)} parts fit and stay"
     )

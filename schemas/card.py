@@ -2,20 +2,26 @@
 
 `_plan.json` is written first and names every unit of work; each part describes itself; `_vtok.json`, the card, comes
 last. A folder with a plan and no card is being made or was interrupted: the same command finishes it.
+
+Both files carry a checksum of their own under `sha256`, because nothing else vouches for them. Those that were written
+before there was one lack it, and are read without.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.config.base import fingerprint
+from schemas.config.base import canonical, fingerprint
 
 PLAN_NAME = "_plan.json"
 CARD_NAME = "_vtok.json"
 INDEX_NAME = "_index.parquet"
 REJECTS_NAME = "_rejects.parquet"
+_CHECKSUM = "sha256"
 
 Kind = Literal["clips", "shards", "tokenizer", "tokens", "prior", "samples", "metrics"]
 
@@ -52,6 +58,9 @@ class Card(_Record):
     inputs: dict[str, str]
     counts: dict[str, int] = Field(description="For example clips, shards, rejects, bytes.")
     index_sha256: str = Field(description="sha256 of the index (or of the weights, for a trained model).")
+    rejects_sha256: str | None = Field(
+        default=None, description="sha256 of the table of rejects; none: there is no such table, or an older card."
+    )
     facts: dict[str, Any] = Field(default_factory=dict, description="Kind-specific facts, e.g. classes, grid.")
 
     @property
@@ -66,3 +75,30 @@ class Card(_Record):
                 "index": self.index_sha256,
             }
         )
+
+
+def with_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a plan or card as they are written: with the sha256 of their canonical JSON.
+
+    Args:
+        record: the fields; a checksum among them is replaced.
+    """
+    fields = json.loads(canonical({key: value for key, value in record.items() if key != _CHECKSUM}))
+    return {**fields, _CHECKSUM: fingerprint(fields)}
+
+
+def read_record(data: bytes) -> dict[str, Any]:
+    """The fields of a plan or card, without its checksum.
+
+    Args:
+        data: the file.
+
+    Raises:
+        ValueError: no JSON object, or its fields are not those that the checksum was taken of.
+    """
+    fields = json.loads(data)
+    if not isinstance(fields, dict):
+        raise ValueError("no JSON object")
+    if _CHECKSUM in fields and fields.pop(_CHECKSUM) != fingerprint(fields):
+        raise ValueError("its fields are not those that were written: their sha256 differs")
+    return fields

@@ -12,6 +12,8 @@ INDEX = pa.schema(
         pa.field("rejects", pa.int64(), nullable=False),  # planned clips of the file that became rejects
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
+        # of a Parquet part's end (footer, its length, magic), for who reads footers only; null: no Parquet, or older
+        pa.field("footer_sha256", pa.string()),
     ]
 )
 """One row a part; the same for clips, shards and token stores. The card holds the sha256 of this file."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from schemas.card import CARD_NAME, INDEX_NAME, PLAN_NAME, REJECTS_NAME, Plan
+from schemas.card import CARD_NAME, INDEX_NAME, PLAN_NAME, REJECTS_NAME, Plan, with_checksum
 from schemas.clips import reject_row
 from schemas.errors import ConfigError, IntegrityError, UsageError, VtokError
 from vtok import artefacts
@@ -77,7 +77,9 @@ def test_the_card_holds_no_clock_host_or_path(sealed: Path) -> None:
         "inputs",
         "counts",
         "index_sha256",
+        "rejects_sha256",
         "facts",
+        "sha256",
     }
 
 
@@ -184,9 +186,57 @@ def test_a_damaged_rejects_table(sealed: Path) -> None:
         artefacts.load_rejects(sealed)
 
 
+@pytest.mark.parametrize("name", [CARD_NAME, PLAN_NAME])
+def test_every_flipped_bit_of_card_and_plan_is_seen(sealed: Path, name: str) -> None:
+    read = artefacts.read_card if name == CARD_NAME else artefacts.load_plan
+    good, wanted, seen = (sealed / name).read_bytes(), read(sealed), 0
+    for at in range(len(good)):
+        for bit in range(8):
+            bad = bytearray(good)
+            bad[at] ^= 1 << bit
+            (sealed / name).write_bytes(bad)
+            try:
+                assert read(sealed) == wanted, f"bit {bit} of byte {at} gives another {name}"
+            except IntegrityError:
+                seen += 1
+    assert seen == 8 * len(good), "no bit of these files is of no account"
+
+
+@pytest.mark.parametrize("change", [{"facts": {"classes": ["y"]}}, {"sha256": None}, {"sha256": "0" * 64}])
+def test_an_edited_card_is_refused(sealed: Path, change: dict[str, object]) -> None:
+    card = json.loads((sealed / CARD_NAME).read_text())
+    (sealed / CARD_NAME).write_text(json.dumps({**card, **change}))
+    with pytest.raises(IntegrityError, match="card is damaged"):
+        artefacts.load(sealed)
+
+
+def test_card_and_plan_without_a_checksum_are_older_and_read(sealed: Path) -> None:
+    card, plan = artefacts.load(sealed), artefacts.load_plan(sealed)
+    for name, lost in ((CARD_NAME, {"sha256", "rejects_sha256"}), (PLAN_NAME, {"sha256"})):
+        fields = json.loads((sealed / name).read_text())
+        (sealed / name).write_text(json.dumps({key: value for key, value in fields.items() if key not in lost}))
+    assert artefacts.load(sealed) == card.model_copy(update={"rejects_sha256": None})
+    assert artefacts.load_plan(sealed) == plan
+    assert artefacts.load_rejects(sealed).num_rows == 1
+
+
+def test_every_damage_to_the_rejects_is_seen(sealed: Path) -> None:
+    path = sealed / REJECTS_NAME
+    good = path.read_bytes()
+    for at in range(0, len(good), 16):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+        artefacts.load(sealed)
+        with pytest.raises(IntegrityError, match="not the one that the card seals") as caught:
+            artefacts.load_rejects(sealed)
+    assert caught.value.at == str(path)
+    path.unlink()
+    with pytest.raises(VtokError, match="no such file"):
+        artefacts.load_rejects(sealed)
+
+
 def test_a_version_from_the_future(sealed: Path) -> None:
     card = json.loads((sealed / CARD_NAME).read_text())
-    (sealed / CARD_NAME).write_text(json.dumps({**card, "schema_version": 99}))
+    (sealed / CARD_NAME).write_text(json.dumps(with_checksum({**card, "schema_version": 99})))
     with pytest.raises(UsageError, match="schema version 99 of tokens; this vtok reads 1 and 2") as caught:
         artefacts.load(sealed, "tokens")
     assert "vtok version" in caught.value.hint

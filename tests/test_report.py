@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from pipelines.evaluate import evaluate
+from schemas.card import with_checksum
 from schemas.errors import UsageError
 from tests.tiny_run import CLASSES, NASTY, finish_run, make_run
 from vtok import report_pictures
@@ -182,7 +183,7 @@ def test_stale_stage_is_named(copy: Path) -> None:
     path = copy / "tokens" / "_vtok.json"
     card = json.loads(path.read_text())
     card["inputs"]["shards"] = "0" * 64
-    path.write_text(json.dumps(card))
+    path.write_text(json.dumps(with_checksum(card)))
     text = write_report(copy).read_text()
     assert "tokens were made from other shards than those that lie here" in text
 

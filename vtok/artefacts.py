@@ -12,9 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import ValidationError
 
-from schemas.card import CARD_NAME, INDEX_NAME, PLAN_NAME, REJECTS_NAME, Card, Kind, Plan
+from schemas.card import (
+    CARD_NAME,
+    INDEX_NAME,
+    PLAN_NAME,
+    REJECTS_NAME,
+    Card,
+    Kind,
+    Plan,
+    read_record,
+    with_checksum,
+)
 from schemas.clips import REJECTS
 from schemas.config.base import fingerprint
 from schemas.errors import IntegrityError, UsageError, VtokError
@@ -56,9 +65,10 @@ class Part:
         path: file name below the folder.
         split: `train`, `test`, ...; `all` where a part holds every split.
         rows: clips in it.
-        rejects: rows of `schemas.clips.REJECTS` as dicts, for the planned clips (or files) that are not in it.
         bytes: size of the file.
         sha256: of the file, hex.
+        rejects: rows of `schemas.clips.REJECTS` as dicts, for the planned clips (or files) that are not in it.
+        footer_sha256: of a Parquet part's end (`vtok.parquet.footer_sha256`).
     """
 
     path: str
@@ -67,6 +77,7 @@ class Part:
     bytes: int
     sha256: str
     rejects: list[dict[str, Any]] = field(default_factory=list)
+    footer_sha256: str | None = None
 
 
 def make_plan(kind: Kind, config: dict[str, Any], inputs: dict[str, str], units: list[str]) -> Plan:
@@ -102,7 +113,7 @@ def begin(folder: Path, plan: Plan) -> Card | None:
             at=str(folder),
             hint="choose an empty or new folder: vtok never mixes its files with others",
         )
-    write_json(plan_path, plan.model_dump(mode="json"))
+    write_plan(folder, plan)
     return None
 
 
@@ -120,7 +131,7 @@ def replan(folder: Path, there: Plan, plan: Plan, kept: set[str]) -> None:
     for name in there.units:
         if name not in kept:
             (folder / name).unlink(missing_ok=True)
-    write_json(folder / PLAN_NAME, plan.model_dump(mode="json"), point=f"{plan.kind}:replan")
+    write_plan(folder, plan, point=f"{plan.kind}:replan")
 
 
 def discard(folder: Path, plan: Plan) -> None:
@@ -131,6 +142,11 @@ def discard(folder: Path, plan: Plan) -> None:
     folder.rmdir()
 
 
+def write_plan(folder: Path, plan: Plan, *, point: str = "") -> None:
+    """Writes the plan with its checksum; `point` is a prefix of crash points."""
+    write_json(folder / PLAN_NAME, with_checksum(plan.model_dump(mode="json")), point=point)
+
+
 def load_plan(folder: Path) -> Plan:
     """The plan of a folder.
 
@@ -139,8 +155,8 @@ def load_plan(folder: Path) -> Plan:
     """
     path = folder / PLAN_NAME
     try:
-        return Plan.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError, ValueError) as error:
+        return Plan.model_validate(read_record(path.read_bytes()))
+    except (OSError, ValueError) as error:  # pydantic's ValidationError is a ValueError
         raise IntegrityError(
             f"the plan cannot be read: {type(error).__name__}",
             at=str(path),
@@ -195,6 +211,7 @@ def seal(
             "rejects": len(part.rejects),
             "bytes": part.bytes,
             "sha256": part.sha256,
+            "footer_sha256": part.footer_sha256,
         }
         for part in ordered
     ]
@@ -202,11 +219,18 @@ def seal(
     write_table(folder / REJECTS_NAME, pa.Table.from_pylist(rejects, schema=REJECTS))
     write_table(folder / INDEX_NAME, pa.Table.from_pylist(rows, schema=INDEX), point=f"{plan.kind}:{INDEX_NAME}")
     totals = {**counts, "rejects": len(rejects), "bytes": sum(part.bytes for part in ordered)}
-    return seal_card(folder, plan, index_sha256=sha256_of(folder / INDEX_NAME), counts=totals, facts=facts)
+    sealed = {"index_sha256": sha256_of(folder / INDEX_NAME), "rejects_sha256": sha256_of(folder / REJECTS_NAME)}
+    return seal_card(folder, plan, **sealed, counts=totals, facts=facts)
 
 
 def seal_card(
-    folder: Path, plan: Plan, *, index_sha256: str, counts: dict[str, int], facts: dict[str, Any] | None = None
+    folder: Path,
+    plan: Plan,
+    *,
+    index_sha256: str,
+    rejects_sha256: str | None = None,
+    counts: dict[str, int],
+    facts: dict[str, Any] | None = None,
 ) -> Card:
     """Writes the card: the last file of every artefact."""
     card = Card(
@@ -218,10 +242,11 @@ def seal_card(
         inputs=plan.inputs,
         counts=counts,
         index_sha256=index_sha256,
+        rejects_sha256=rejects_sha256,
         facts=facts or {},
     )
     crash_point(f"{plan.kind}:before_card")
-    write_json(folder / CARD_NAME, card.model_dump(mode="json"), point=f"{plan.kind}:card")
+    write_json(folder / CARD_NAME, with_checksum(card.model_dump(mode="json")), point=f"{plan.kind}:card")
     return card
 
 
@@ -244,12 +269,7 @@ def load(folder: Path, kind: Kind | None = None) -> Card:
             )
         hint = f"make it first: {MADE_BY[kind]} RECIPE" if kind in MADE_BY else "give the folder of a vtok artefact"
         raise UsageError(f"no {wanted} here" if folder.exists() else "no such folder", at=str(folder), hint=hint)
-    try:
-        card = Card.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError, ValueError) as error:
-        raise IntegrityError(
-            "the card is damaged", at=str(path), hint="delete the card and run the same command again: it is rebuilt"
-        ) from error
+    card = read_card(folder)
     if kind is not None and card.kind != kind:
         raise UsageError(
             f"this is a {card.kind} folder, not {kind}", at=str(folder), hint=f"{MADE_BY[kind]} makes {kind}"
@@ -277,13 +297,44 @@ def load(folder: Path, kind: Kind | None = None) -> Card:
     return card
 
 
+def read_card(folder: Path) -> Card:
+    """The card alone, whatever became of the rest; `load` compares it with the index, too.
+
+    Raises:
+        IntegrityError: the card is missing or damaged.
+    """
+    path = folder / CARD_NAME
+    try:
+        return Card.model_validate(read_record(path.read_bytes()))
+    except (OSError, ValueError) as error:  # pydantic's ValidationError is a ValueError
+        raise IntegrityError(
+            "the card is damaged", at=str(path), hint="delete the card and run the same command again: it is rebuilt"
+        ) from error
+
+
 def load_index(folder: Path) -> pa.Table:
     """The index table of a part-wise artefact, page checksums verified."""
     return read_table(folder / INDEX_NAME, schema=INDEX)
 
 
 def load_rejects(folder: Path) -> pa.Table:
-    """The rejects table of a part-wise artefact."""
+    """The rejects table of a part-wise artefact; what `load` accepts need not have a sound one.
+
+    Raises:
+        IntegrityError: it is damaged, or not the one that the card seals.
+        VtokError: there is none.
+    """
+    path = folder / REJECTS_NAME
+    try:
+        sealed = read_card(folder).rejects_sha256
+    except IntegrityError:  # `load` says so; without a card nothing but its pages' checksums vouches for the table
+        sealed = None
+    if sealed is not None and path.exists() and sha256_of(path) != sealed:
+        raise IntegrityError(
+            "the table of rejects is not the one that the card seals",
+            at=str(path),
+            hint="delete _vtok.json and run the same command again: the table is rebuilt from the parts",
+        )
     return read_table(folder / REJECTS_NAME, schema=REJECTS)
 
 

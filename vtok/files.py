@@ -175,7 +175,7 @@ def read_table(path: str | Path, *, columns: list[str] | None = None, schema: pa
     Args:
         path: the file.
         columns: read only these.
-        schema: cast to this contract (columns that an older writer lacked become null).
+        schema: cast to this contract; columns that an older writer lacked become null where the contract allows it.
 
     Raises:
         IntegrityError: the file is damaged or does not satisfy the contract.
@@ -184,7 +184,7 @@ def read_table(path: str | Path, *, columns: list[str] | None = None, schema: pa
     try:
         with open_parquet(path, page_checksum_verification=True) as file:
             table = file.read(columns=columns)
-        return table if schema is None else _with_nulls(table, schema).cast(schema)
+        return table if schema is None else _completed(table, schema).cast(schema)
     except FileNotFoundError:
         raise VtokError("no such file", at=str(path)) from None
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -195,12 +195,12 @@ def read_table(path: str | Path, *, columns: list[str] | None = None, schema: pa
         ) from error
 
 
-def _with_nulls(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with the nullable columns of `schema` that it lacks."""
-    lacking = [field for field in schema if field.nullable and field.name not in table.column_names]
-    for field in lacking:
-        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    return table.select(schema.names) if lacking and set(schema.names) == set(table.column_names) else table
+def _completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with nulls in the nullable columns of `schema` that it lacks."""
+    for number, field in enumerate(schema):
+        if field.nullable and field.name not in table.column_names:
+            table = table.add_column(number, field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def sha256_of(path: str | Path) -> str:

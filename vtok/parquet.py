@@ -1,13 +1,15 @@
 """Parquet parts that describe themselves: JSON under one key of the file's metadata.
 
 The description ends with a sha256 over the whole file, taken while its own 64 digits are zeros. Page checksums do not
-cover the footer, and before the artefact is sealed nothing else vouches for a finished part.
+cover the footer, and before the artefact is sealed nothing else vouches for a finished part. Afterwards the index has
+the sha256 of every footer, so that it can be trusted without reading the part.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,15 @@ import pyarrow.parquet as pq
 
 from schemas.card import Plan
 from schemas.errors import IntegrityError
+from schemas.paths import as_path
 from vtok.artefacts import Part
 from vtok.files import open_parquet, read_table, table_bytes, write_bytes
 
 METADATA_KEY = b"vtok"
 _SEAL = b'"zz_sha256":"'  # the last key of the description, so that the last occurrence is the right one
 _BLANK = b"0" * 64
+_MAGIC = b"PAR1"
+_TAIL = 64 << 10  # bytes of the end that usually hold the footer
 
 
 def write_part(path: Path, table: pa.Table, metadata: dict[str, Any], *, point: str, **options: Any) -> Part:
@@ -41,7 +46,9 @@ def write_part(path: Path, table: pa.Table, metadata: dict[str, Any], *, point: 
     data[start : start + 64] = hashlib.sha256(data).hexdigest().encode()
     write_bytes(path, data, point=point)
     digest = hashlib.sha256(data).hexdigest()
-    return Part(path.name, metadata["split"], table.num_rows, len(data), digest, metadata["rejects"])
+    return Part(
+        path.name, metadata["split"], table.num_rows, len(data), digest, metadata["rejects"], footer_sha256(data)
+    )
 
 
 def read_metadata(path: Path, keys: tuple[str, ...] = ("plan", "split", "rejects")) -> dict[str, Any]:
@@ -57,17 +64,52 @@ def read_metadata(path: Path, keys: tuple[str, ...] = ("plan", "split", "rejects
     return described(read_footer(path), path, keys)
 
 
-def read_footer(path: Path) -> pq.FileMetaData:
+def read_footer(path: Path, sha256: str | None = None) -> pq.FileMetaData:
     """The layout of a Parquet file.
+
+    Args:
+        path: the file.
+        sha256: what `footer_sha256` gave when it was written; none: the footer is believed.
 
     Raises:
         IntegrityError: the file is missing, truncated or damaged.
     """
     try:
-        with open_parquet(path) as file:
-            return file.metadata
+        if sha256 is None:
+            with open_parquet(path) as file:
+                return file.metadata
+        with as_path(path).open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - _TAIL))
+            end = stream.read()
+            if len(end) < min(size, _end_bytes(end)):
+                stream.seek(max(0, size - _end_bytes(end)))
+                end = stream.read()
+        if footer_sha256(end) == sha256:
+            return pq.read_metadata(pa.BufferReader(_MAGIC + end[-_end_bytes(end) :]))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path) from error
+    raise IntegrityError(
+        "the part's footer is not the one that was written: its sha256 differs from the index",
+        at=str(path),
+        hint="delete the file and run the command that made it again; only this part is made anew",
+    )
+
+
+def footer_sha256(data: bytes | bytearray) -> str:
+    """sha256, hex, of the end of a Parquet file: its footer, the footer's length and the magic.
+
+    Whoever reads footers only, for the layout of 10,000 parts or what they say of themselves, verifies them by it.
+
+    Args:
+        data: the file, or as much of its end.
+    """
+    return hashlib.sha256(data[-_end_bytes(data) :]).hexdigest()
+
+
+def _end_bytes(data: bytes | bytearray) -> int:
+    """How long the end is, by the length that is stored in it."""
+    return int.from_bytes(data[-8:-4], "little") + 8
 
 
 def described(layout: pq.FileMetaData, path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -110,9 +152,10 @@ def recover_made_to(path: Path, fingerprint: str | None) -> Part:
     if fingerprint is not None and metadata["plan"] != fingerprint:
         raise IntegrityError("made to another plan", at=str(path))
     data = bytearray(path.read_bytes())
-    start = data.rfind(_SEAL) + len(_SEAL)
+    end, start = footer_sha256(data), data.rfind(_SEAL) + len(_SEAL)
     digest, seal = hashlib.sha256(data).hexdigest(), bytes(data[start : start + 64])
     data[start : start + 64] = _BLANK
     if hashlib.sha256(data).hexdigest().encode() != seal:
         raise IntegrityError("its bytes are not those that were written", at=str(path))
-    return Part(path.name, metadata["split"], read_table(path).num_rows, len(data), digest, metadata["rejects"])
+    rows = read_table(path).num_rows
+    return Part(path.name, metadata["split"], rows, len(data), digest, metadata["rejects"], end)

@@ -21,12 +21,14 @@ class Series(NamedTuple):
         points: (x, y), x ascending.
         colour: 1 to 4, the page's palette.
         dashed: for marks and references.
+        told: whether the legend carries its last value.
     """
 
     name: str
     points: list[Point]
     colour: int
     dashed: bool = False
+    told: bool = True
 
 
 class _Scale:
@@ -173,4 +175,5 @@ def _line(scale: _Scale, line: Series, unit: str) -> Html:
 
 def _legend(line: Series, unit: str) -> Html:
     swatch = tag("span", class_=f"swatch colour-{line.colour}{' dashed' if line.dashed else ''}", aria_hidden="true")
-    return tag("li", swatch, f"{line.name} ", tag("b", f"{number(line.points[-1][1])} {unit}".rstrip()))
+    last = [tag("b", f"{number(line.points[-1][1])} {unit}".rstrip())] if line.told else []
+    return tag("li", swatch, f"{line.name} ", *last)

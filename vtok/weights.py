@@ -50,5 +50,5 @@ def read_weights(folder: Path, name: str, expected_sha256: str) -> tuple[dict[st
         return load(path.read_bytes()) if isinstance(path, ObjectPath) else load_file(path), description
     except FileNotFoundError as error:
         raise UsageError("a file of the model is missing", at=str(error.filename or folder)) from None
-    except (SafetensorError, yaml.YAMLError) as error:
+    except (SafetensorError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise IntegrityError(f"cannot be read: {error}", at=str(path)) from error

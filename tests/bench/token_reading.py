@@ -30,6 +30,7 @@ import subprocess  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 from collections.abc import Callable, Iterable, Iterator  # noqa: E402
+from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -269,7 +270,6 @@ def consume(stream: Iterable[Any]) -> None:
 def scale(parts: int, rows: int) -> None:
     """A store of many parts (a few different ones under many names) and short rows."""
     from vtok import artefacts
-    from vtok.artefacts import Part
     from vtok.tokens.loader import TokenLoader
     from vtok.tokens.store import TokenStore, write_tokens
 
@@ -287,10 +287,7 @@ def scale(parts: int, rows: int) -> None:
             made.append(write_tokens(path / names[i], clips, plan=plan.fingerprint, **part_facts(grid)))
         for i in range(different, parts):
             os.link(path / made[i % different].path, path / names[i])
-        listed = [made[i % different] for i in range(parts)]
-        seal(
-            path, plan, [Part(n, p.split, p.rows, p.bytes, p.sha256) for n, p in zip(names, listed, strict=True)], grid
-        )
+        seal(path, plan, [replace(made[i % different], path=name) for i, name in enumerate(names)], grid)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         clock = [time.perf_counter()]
         loader = TokenLoader(TokenStore(path), "train", BATCH, seed=0)

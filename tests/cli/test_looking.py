@@ -116,7 +116,7 @@ def test_data_sql(capfd: pytest.CaptureFixture[str], finished: Path) -> None:
 def test_tokens_info_and_check(capfd: pytest.CaptureFixture[str], finished: Path) -> None:
     found = json.loads(said(capfd, "tokens", "info", finished / "tokens", "--json"))
     assert (found["clips"], found["tokens"], found["codebook_size"]) == (17, 17 * 32, 16)
-    assert "perplexity" in said(capfd, "tokens", "info", finished / "tokens")
+    assert "perplexity" in said(capfd, "tokens", "info", finished), "a run stands for its store"
     assert said(capfd, "tokens", "check", finished / "tokens").startswith("sound: 17 rows in 2 parts")
 
 

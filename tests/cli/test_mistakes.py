@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.card import with_checksum
 from schemas.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from tests import tiny_run
 from tests.pipelines.making import REPOSITORY, write_recipe
@@ -136,7 +137,7 @@ def test_a_store_of_another_tokenizer(complaint: Complaint, finished: Path, tmp_
     path = recipe.folder("tokenizer") / "_vtok.json"
     card = json.loads(path.read_text())
     right, card["facts"]["fingerprint"] = card["facts"]["fingerprint"], "f" * 64
-    path.write_text(json.dumps(card))
+    path.write_text(json.dumps(with_checksum(card)))
     said = lines(complaint(EXIT_USAGE, "train", "prior", out / "recipe.yaml"))
     assert right in said["error"] and "f" * 64 in said["error"]
     assert said["at"] == str(out / "tokens") and "tokenize" in said["hint"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipelines.evaluate import evaluate
+from schemas.card import with_checksum
 from schemas.errors import IntegrityError, UsageError
 from tests.tiny_run import CLASSES, make_run
 from vtok import artefacts
@@ -149,7 +150,7 @@ def test_foreign_store_is_refused(run: Path) -> None:
     path = run / "tokens" / artefacts.CARD_NAME
     card = json.loads(path.read_text())
     card["facts"]["tokenizer"] = "0" * 64
-    path.write_text(json.dumps(card))
+    path.write_text(json.dumps(with_checksum(card)))
     with pytest.raises(UsageError, match="made by tokenizer"):
         evaluate(run, ["reconstruction"])
 

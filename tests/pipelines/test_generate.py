@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from pipelines.generate import GRID_NAME, generate
+from schemas.card import with_checksum
 from schemas.config import Recipe
 from schemas.errors import UsageError
 from schemas.samples import SAMPLES
@@ -78,7 +79,7 @@ def test_another_tokenizer_is_refused_with_both_fingerprints(copy_of: Copy) -> N
     path = settings.folder("prior") / "_vtok.json"
     card = json.loads(path.read_text())
     right, card["facts"]["tokenizer"] = card["facts"]["tokenizer"], "f" * 64
-    path.write_text(json.dumps(card))
+    path.write_text(json.dumps(with_checksum(card)))
     with pytest.raises(UsageError) as caught:
         generate(settings)
     assert "f" * 64 in caught.value.what and right in caught.value.what

@@ -73,6 +73,7 @@ def test_only_parts_with_other_clips_are_made_again(
     assert digests(run.folder("tokens")) == before, "a preview writes nothing"
     tokenize(run)
     assert PoolHere.made == ["train-00000.parquet"]
+    assert PoolHere.verified == ["train-00000.tar"], "before the old seal goes, and no other shard"
     assert digests(run.folder("tokens")) == expected
     assert expected["test-00000.parquet"] == before["test-00000.parquet"]
     assert expected["train-00000.parquet"] != before["train-00000.parquet"]
@@ -118,6 +119,7 @@ def test_a_new_view_leaves_the_others_alone(run: Recipe, tmp_path: Path) -> None
     expected = anew(settings, tmp_path / "new")
     tokenize(settings)
     assert PoolHere.made == ["test-00000.small.parquet", "train-00000.small.parquet"]
+    assert PoolHere.verified == [], "nothing gives way to them"
     assert digests(settings.folder("tokens")) == expected
     PoolHere.made.clear()
     tokenize(run)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from schemas.card import with_checksum
 from schemas.clips import CLIPS, REJECTS
 from schemas.config.data import ShardsConfig
 from schemas.errors import UsageError
@@ -43,7 +44,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 def edit_card(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     card = json.loads((folder / "_vtok.json").read_text())
     change(card)
-    write_json(folder / "_vtok.json", card)
+    write_json(folder / "_vtok.json", with_checksum(card))
 
 
 def write_again(folder: Path, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from schemas.card import with_checksum
 from schemas.errors import UsageError
 from tests.tokens.stores import row_of, some_rows, store_of
 from vtok.tokens.check import Damage, check_store
@@ -119,7 +120,7 @@ def test_each_of_the_other_files(folder: Path, name: str) -> None:
 def test_a_card_that_counts_wrong(folder: Path) -> None:
     card = json.loads((folder / "_vtok.json").read_text())
     card["counts"] |= {"clips": 17, "tokens": 5}
-    (folder / "_vtok.json").write_text(json.dumps(card))
+    (folder / "_vtok.json").write_text(json.dumps(with_checksum(card)))
     found = damaged(folder)["_vtok.json"]
     assert [damage.what for damage in found] == [
         "it counts 17 clips, there are 18",

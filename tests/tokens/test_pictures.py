@@ -56,7 +56,7 @@ def test_pictures_show_the_source_above_what_the_codes_decode_to(run: Path, tmp_
         assert each.psnr_db == pytest.approx(-10 * np.log10(error), abs=0.05)
     sheet, gif = write_pictures(tmp_path / "a" / "rows.gif", decoded)
     with Image.open(sheet) as image:
-        assert (sheet.suffix, image.size) == (".png", (4 * 96, 6 * (96 + 14)))
+        assert (sheet.suffix, image.size) == (".png", (4 * (96 + 2), 6 * (96 + 14)))
         shown = np.asarray(image.convert("RGB"))[14 : 14 + 96 : 6, :96:6]
         assert np.array_equal(shown, decoded[0].source_thwc[0])
     with Image.open(gif) as image:

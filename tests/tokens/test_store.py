@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 
 from schemas.errors import IntegrityError, UsageError, VtokError
 from tests.tokens.making import GRID, TOKENIZER, codes_of_clip, make_store, token_row
+from vtok import artefacts
+from vtok.files import sha256_of, write_table
 from vtok.parquet import read_metadata, recover_part
 from vtok.tokens.parts import write_tokens
 from vtok.tokens.store import TokenStore
@@ -143,6 +146,37 @@ def test_truncation_is_seen(folder: Path) -> None:
             TokenStore(folder).check()
         with pytest.raises(IntegrityError, match="footer cannot be read"):
             TokenStore(folder).row_groups("train")
+
+
+def test_a_footer_that_says_something_else_is_seen_without_reading_the_part(folder: Path) -> None:
+    """The index has the sha256 of every footer: the histogram of the codes is believed only if it fits."""
+    part = folder / "train-00000.parquet"
+    good = part.read_bytes()
+    length = int.from_bytes(good[-8:-4], "little")
+    for at in range(len(good) - 8 - length, len(good), 61):
+        part.write_bytes(good[:at] + bytes([good[at] ^ 2]) + good[at + 1 :])
+        for read in (TokenStore(folder).usage, partial(TokenStore(folder).row_groups, "train")):
+            with pytest.raises(IntegrityError):
+                read()
+    at = len(good) - 8 - length - 1
+    part.write_bytes(good[:at] + bytes([good[at] ^ 2]) + good[at + 1 :])
+    TokenStore(folder).usage()  # a page, which it does not read
+
+
+def test_a_store_without_hashes_of_its_footers_is_read_whole(folder: Path) -> None:
+    """As those are that were written before there were any."""
+    wanted = TokenStore(folder).usage()
+    index = artefacts.load_index(folder).drop_columns("footer_sha256")
+    write_table(folder / "_index.parquet", index)
+    plan, card, digest = artefacts.load_plan(folder), artefacts.read_card(folder), sha256_of(folder / "_index.parquet")
+    artefacts.seal_card(folder, plan, index_sha256=digest, counts=card.counts, facts=card.facts)
+    assert set(artefacts.load_index(folder)["footer_sha256"].to_pylist()) == {None}
+    assert np.array_equal(TokenStore(folder).usage(), wanted)
+    part = folder / "train-00000.parquet"
+    good = part.read_bytes()
+    part.write_bytes(good[:500] + bytes([good[500] ^ 2]) + good[501:])
+    with pytest.raises(IntegrityError, match="sha256 differs"):
+        TokenStore(folder).usage()
 
 
 def test_a_page_that_says_other_codes_is_seen_while_reading(folder: Path) -> None:

@@ -106,7 +106,14 @@ def test_rows_without_a_class_and_one_latent_frame(tmp_path: Path) -> None:
 def test_the_page(ragged: TokenStore, tmp_path: Path) -> None:
     text = stats_page(ragged.summary(), survey(ragged, top=3))
     assert text == stats_page(ragged.summary(), survey(ragged, top=3))
-    for title in ("Codebook usage", "Splits and classes", "grid 2 x 2 x 3", "grid 3 x 1 x 2", "Pairs along time"):
+    for title in (
+        "Codebook usage",
+        "Splits and classes",
+        "grid 2 x 2 x 3",
+        "grid 3 x 1 x 2",
+        "Pairs along time",
+        "half by ",
+    ):
         assert title in text
     assert "http" not in text.replace("http-equiv", "") and "<script" not in text and "nan" not in text
     rows = {"train-00000.parquet": [{**row_of(0, "train"), "class_name": "<b>&"}]}

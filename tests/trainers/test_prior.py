@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.card import with_checksum
 from schemas.config import Recipe
 from schemas.errors import UsageError
 from tests.trainers.making import prepare
@@ -20,7 +21,7 @@ def test_a_store_of_another_tokenizer_is_refused_with_both_fingerprints(inputs: 
     path = recipe.folder("tokenizer") / "_vtok.json"
     card = json.loads(path.read_text())
     right, card["facts"]["fingerprint"] = card["facts"]["fingerprint"], "f" * 64
-    path.write_text(json.dumps(card))
+    path.write_text(json.dumps(with_checksum(card)))
     with pytest.raises(UsageError) as caught:
         train_prior(recipe)
     assert right in caught.value.what and "f" * 64 in caught.value.what
@@ -37,7 +38,7 @@ def test_labels_are_needed_for_a_conditional_prior(inputs: Path, tmp_path: Path)
     path = recipe.folder("tokens") / "_vtok.json"
     card = json.loads(path.read_text())
     card["facts"]["classes"] = []
-    path.write_text(json.dumps(card))
+    path.write_text(json.dumps(with_checksum(card)))
     with pytest.raises(UsageError, match="the token store has no labels") as caught:
         train_prior(recipe)
     assert "prior.model.condition=none" in caught.value.hint

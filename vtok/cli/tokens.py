@@ -13,7 +13,7 @@ from vtok.cli import tokens_at, tokens_check, tokens_exchange, tokens_look, toke
 
 app = typer.Typer(help="Look into a token store.", no_args_is_help=True)
 
-Store = Annotated[Path, typer.Argument(help="The store's folder.")]
+Store = Annotated[Path, typer.Argument(help="A token store, or a run that has one.")]
 
 
 @app.command()
@@ -21,7 +21,7 @@ def info(path: Store, as_json: Annotated[bool, typer.Option("--json", help="For 
     """Which tokenizer made it, how many clips and tokens, and how the codebook is used."""
     from vtok.tokens.store import TokenStore
 
-    store = TokenStore(path)
+    store = TokenStore(tokens_look.store_folder(path))
     facts = store.summary()
     if as_json:
         console.say(json.dumps(facts, indent=2))

@@ -37,14 +37,21 @@ def load_tokenizer(path_or_name: str | Path, device: str | torch.device = "cpu")
 
     Raises:
         UsageError: no finished tokenizer is there; for a published name, which file is wanted and where.
-        IntegrityError: the weights are not those that the card seals.
+        IntegrityError: the weights are not those that the card seals, or do not fit their description.
     """
     folder = located(path_or_name, "tokenizer")
     card = artefacts.load(folder, "tokenizer")
     tensors, description = read_weights(folder, "tokenizer", card.index_sha256)
-    model: VqganConfig | VqvaeConfig = TypeAdapter(TokenizerModelConfig).validate_python(description["model"])
-    tokenizer = build_tokenizer(model)
-    tokenizer.load_state_dict(tensors)
+    try:
+        model: VqganConfig | VqvaeConfig = TypeAdapter(TokenizerModelConfig).validate_python(description["model"])
+        tokenizer = build_tokenizer(model)
+        tokenizer.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # torch raises the last where shapes differ
+        raise IntegrityError(
+            f"the weights do not fit their description: {(str(error).splitlines() or [''])[0]}",
+            at=str(folder / "tokenizer.yaml"),
+            hint="copy the folder again, or train again",
+        ) from error
     tokenizer.requires_grad_(False).eval()
     if tokenizer.fingerprint != card.facts["fingerprint"]:
         raise IntegrityError("the tokenizer's fingerprint differs from the card", at=str(folder))

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from schemas.card import CARD_NAME, INDEX_NAME, PLAN_NAME, REJECTS_NAME, Card, Plan
 from schemas.config.base import fingerprint
@@ -174,8 +173,8 @@ class _Check:
         except IntegrityError as error:
             self._damage(Path(error.at).name, error.what, hint=_SEAL)
         try:
-            return Card.model_validate_json((self.folder / CARD_NAME).read_bytes())
-        except (OSError, ValidationError, ValueError):
+            return artefacts.read_card(self.folder)
+        except IntegrityError:
             return None
 
     def _index(self) -> list[dict[str, Any]] | None:

@@ -43,7 +43,7 @@ def _tiles(facts: _Row, row: _Row) -> Html:
     repeats = "" if row["repeat_rate"] is None else f"{100 * row['repeat_rate']:.1f}%"
     tiles = [
         ("rows", f"{row['rows']:,}", ", ".join(f"{name} {count:,}" for name, count in facts["splits"].items())),
-        ("codes", f"{row['codes']:,}", f"{facts['bits_per_token']:.2f} bits each on disk"),
+        ("codes", f"{row['codes']:,}", f"{facts['bits_per_token']:.2f} bits each, all columns"),
         ("codes in use", f"{row['used']:,}", f"of {size:,}; {row['dead']:,} dead"),
         ("perplexity", number(row["perplexity"]), f"{100 * row['perplexity'] / size:.1f}% of the codebook"),
         ("entropy", f"{row['entropy_bits']:.2f} bits", f"of {math.log2(size):.2f} at most"),
@@ -65,11 +65,13 @@ def _usage(facts: _Row, rows: Sequence[_Row]) -> Html:
     for colour, row in enumerate([row for row in rows if row["scope"] != "class"][:4], 1):
         mine = np.cumsum(np.sort(np.array(row["usage"]))[::-1]) / max(1, row["codes"])
         places = np.unique(np.linspace(0, len(mine) - 1, 129).astype(int))
-        name = row["name"] or "all"
-        series.append(Series(name, [(float(i + 1), float(100 * mine[i])) for i in places], colour))
+        name = f"{row['name'] or 'all'}: half by {int(np.searchsorted(mine, 0.5)) + 1:,}"
+        points = [(0.0, 0.0), *((float(i + 1), float(100 * mine[i])) for i in places)]
+        series.append(Series(name, points, colour, told=False))
     reach = line_chart(
         "What the most frequent codes cover",
-        "Share of all code positions that the n most frequent codes account for, by split.",
+        "Share of all code positions that the n most frequent codes account for, by split, and how many of them it "
+        "takes for half.",
         "%",
         series,
         across="number of codes, most frequent first",
@@ -139,7 +141,11 @@ def _positions(facts: _Row, rows: Sequence[_Row], grid: tuple[int, int, int]) ->
         for colour, (who, each) in enumerate(mine[:4], 1)
     ]
     by_time = line_chart(
-        "Entropy along time", "Mean over the places of a latent frame.", "bits", lines, across="latent frame"
+        "Entropy along time",
+        "Mean over the places of a latent frame. Few rows show less than there is: compare splits of like size.",
+        "bits",
+        lines,
+        across="latent frame",
     )
     repeats = line_chart(
         "Repeats along time",

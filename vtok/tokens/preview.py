@@ -26,6 +26,8 @@ SHEET_FRAMES = 8
 _SMALLEST = 96  # pixels: smaller frames are enlarged by a whole number
 _LETTER = 6  # pixels of a letter on the sheet, about
 _GREY = 128
+_ACROSS = 6  # rows side by side in the GIF, at most
+_GAP = 2  # white pixels between the frames of a row
 
 
 class Decoded(NamedTuple):
@@ -144,9 +146,9 @@ def write_pictures(out: Path, decoded: list[Decoded]) -> list[Path]:
     strips, labels, pairs = [], [], []
     for each in decoded:
         both = [_fitted(video, shape, factor) for video in (each.source_thwc, each.video_thwc) if video is not None]
-        strips += both
+        strips += [np.pad(video, ((0, 0), (0, 0), (0, _GAP), (0, 0)), constant_values=255) for video in both]
         said = _labels(each)
-        width = columns * shape[1] * factor // _LETTER
+        width = columns * (shape[1] * factor + _GAP) // _LETTER
         labels += [text if len(text) <= width else f"{text[: width - 3]}..." for text in said]
         length = max(map(len, both))
         pairs.append(np.concatenate([_as_long(video, length) for video in both], axis=1))
@@ -156,7 +158,8 @@ def write_pictures(out: Path, decoded: list[Decoded]) -> list[Path]:
     contact_sheet(strips, labels, columns).save(buffer, "PNG", optimize=True)
     paths = [out.with_suffix(".png"), out.with_suffix(".gif")]
     write_bytes(paths[0], buffer.getvalue())
-    write_gif(paths[1], grid_frames(pairs, min(6, len(pairs)), pad=4), max(1.0, float(decoded[0].row["fps"])))
+    across = -(-len(pairs) // -(-len(pairs) // _ACROSS))
+    write_gif(paths[1], grid_frames(pairs, across, pad=4), max(1.0, float(decoded[0].row["fps"])))
     return paths
 
 

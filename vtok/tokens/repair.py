@@ -18,7 +18,7 @@ from schemas.errors import IntegrityError, UsageError, VtokError
 from schemas.paths import ObjectPath
 from vtok import artefacts
 from vtok.artefacts import Part
-from vtok.files import sweep_temporaries, table_bytes, write_bytes, write_json
+from vtok.files import sweep_temporaries, table_bytes, write_bytes
 from vtok.locks import exclusive
 from vtok.parquet import read_metadata, recover_made_to
 from vtok.tokens.sealing import contents_fingerprint, store_facts
@@ -91,7 +91,7 @@ def _plan(folder: Path) -> tuple[Plan, list[str]]:
     rebuilt = []
     if sealed is not None and sealed.kind == "tokens" and plan != sealed:
         plan = sealed
-        write_json(folder / PLAN_NAME, plan.model_dump(mode="json"))
+        artefacts.write_plan(folder, plan)
         rebuilt.append(PLAN_NAME)
     if plan is None:
         assert damage is not None

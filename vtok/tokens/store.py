@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import Integer
 
 from schemas.card import CARD_NAME
@@ -16,7 +17,7 @@ from schemas.paths import as_path
 from schemas.tokens import code_type, tokens_schema
 from vtok import artefacts
 from vtok.files import open_parquet
-from vtok.parquet import read_footer, read_metadata
+from vtok.parquet import described, read_footer
 from vtok.tokens.parts import (
     HINT,
     arrays_of,
@@ -113,9 +114,18 @@ class TokenStore:
             if part["split"] != split or not part["rows"]:
                 continue
             path = self.folder / part["path"]
-            layout = read_footer(path)
-            require_maker(layout, path, self.tokenizer, self.codebook_size)
+            layout = self._footer(path, part["footer_sha256"])
             yield from (RowGroup(path, i, layout.row_group(i).num_rows) for i in range(layout.num_row_groups))
+
+    def _footer(self, path: Path, sha256: str | None) -> pq.FileMetaData:
+        """The layout of a part; where the index has no sha256 of it, it is believed until a row is read."""
+        try:
+            layout = read_footer(path, sha256)
+        except IntegrityError:
+            require_maker(read_footer(path), path, self.tokenizer, self.codebook_size)  # says so if it is another's
+            raise
+        require_maker(layout, path, self.tokenizer, self.codebook_size)
+        return layout
 
     def read(self, group: RowGroup, columns: list[str] | None = None) -> pa.Table:
         """The rows of one row group in the columns of `schema`; page checksums verified.
@@ -126,12 +136,7 @@ class TokenStore:
         Raises:
             IntegrityError: a page is damaged, the part is not the one that was written, or its pages have no checksums.
         """
-        if group.path not in self._verified:
-            artefacts.verify_part(self.folder, group.path.name, self._sha256[group.path.name])
-            if not self.unchecked:
-                with open_parquet(group.path) as file, group.path.open("rb") as stream:
-                    require_page_checksums(stream, file.metadata, group.path)
-            self._verified.add(group.path)
+        self._verify(group.path)
         try:
             with open_parquet(group.path, page_checksum_verification=True) as file:
                 return complete(file.read_row_group(group.number, columns=columns), self.schema, columns)
@@ -139,6 +144,16 @@ class TokenStore:
             raise IntegrityError(
                 f"damaged row group {group.number}: {str(error).splitlines()[0]}", at=str(group.path), hint=HINT
             ) from error
+
+    def _verify(self, path: Path) -> None:
+        """Compares a part with the index, once."""
+        if path in self._verified:
+            return
+        artefacts.verify_part(self.folder, path.name, self._sha256[path.name])
+        if not self.unchecked:
+            with open_parquet(path) as file, path.open("rb") as stream:
+                require_page_checksums(stream, file.metadata, path)
+        self._verified.add(path)
 
     def rows(self, split: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
         """All rows of a split in store order, as dicts; `codes` and `audio_codes` are 1-D integer arrays."""
@@ -162,10 +177,20 @@ class TokenStore:
         return np.concatenate([codes_of(self.read(group, ["codes"])) for group in groups])
 
     def usage(self) -> Integer[np.ndarray, " k"]:
-        """How often each code occurs, summed over the parts' footers; no page is read."""
+        """How often each code occurs, summed over the parts' footers.
+
+        No page is read, except in a store whose index does not vouch for the footers yet.
+
+        Raises:
+            IntegrityError: a footer is damaged, or not the one that was written.
+        """
         total = np.zeros(self.codebook_size, dtype=np.int64)
         for part in self.parts:
-            total += unpack_usage(read_metadata(self.folder / part["path"])["usage"], self.codebook_size)
+            path = self.folder / part["path"]
+            if part["footer_sha256"] is None:
+                self._verify(path)
+            facts = described(self._footer(path, part["footer_sha256"]), path, ("usage",))
+            total += unpack_usage(facts["usage"], self.codebook_size)
         return total
 
     def summary(self) -> dict[str, Any]:
