@@ -25,6 +25,7 @@ from schemas.config.data import DataConfig, ShardsConfig
 from schemas.errors import IntegrityError
 from schemas.paths import as_path
 from vtok import artefacts
+from vtok.shards.codec import encode_extras
 from vtok.shards.reader import Clip, read_shard
 from vtok.shards.writer import samples_digest
 from vtok.stopwatch import Stopwatch
@@ -75,6 +76,7 @@ class Inputs(NamedTuple):
         parts: in order of their names.
         num_frames, resolution: of every clip.
         decoding: what decides the frames of a clip.
+        audio_rate: samples per second of the clips' sound; none: they have no waveform.
         make: makes a worker's source of clips.
         verify: raises IntegrityError if what a payload names is damaged, as far as that can be told before decoding.
     """
@@ -84,6 +86,7 @@ class Inputs(NamedTuple):
     num_frames: int
     resolution: int
     decoding: dict[str, Any]
+    audio_rate: int | None
     make: Callable[[], ClipSource]
     verify: Callable[[Any], None]
 
@@ -106,7 +109,8 @@ def shard_inputs(recipe: Recipe) -> Inputs:
     decoder = card.config.get("shards", {}).get("decoder", "")
     make = partial(ShardSource, str(folder), decoder)
     shape = card.config["num_frames"], card.config["resolution"]
-    return Inputs(card, parts, *shape, {"decoder": decoder}, make, partial(_verify_shard, folder))
+    rate = card.config.get("shards", {}).get("audio_rate")
+    return Inputs(card, parts, *shape, {"decoder": decoder}, rate, make, partial(_verify_shard, folder))
 
 
 def _verify_shard(folder: Path, row: dict[str, Any]) -> None:
@@ -152,7 +156,8 @@ def clip_inputs(recipe: Recipe) -> Inputs:
     shards = recipe.shards.plain()
     decoding = {name: shards[name] for name in ("decoder", "policy", "hwaccel", "max_pixels", "max_frames")}
     make = partial(VideoSource, str(folder), manifest.parts, recipe.data.plain(), shards)
-    return Inputs(card, parts, recipe.data.num_frames, recipe.data.resolution, decoding, make, lambda _: None)
+    shape, rate = (recipe.data.num_frames, recipe.data.resolution), recipe.shards.audio_rate
+    return Inputs(card, parts, *shape, decoding, rate, make, lambda _: None)
 
 
 def _digests_of_rows(manifest: Manifest) -> np.ndarray:
@@ -171,9 +176,9 @@ class VideoSource:
 
     def __init__(self, folder: str, parts: list[ManifestPart], data: dict[str, Any], shards: dict[str, Any]) -> None:
         self.manifest = Manifest(as_path(folder), parts)
-        config = ShardsConfig.model_validate(shards)
-        self.decoder = decoder_version(config.decoder)
-        self._clips = ClipDecoder(DataConfig.model_validate(data), config, Stopwatch())
+        self.config = ShardsConfig.model_validate(shards)
+        self.decoder = decoder_version(self.config.decoder)
+        self._clips = ClipDecoder(DataConfig.model_validate(data), self.config, Stopwatch())
 
     def clips(self, payload: np.ndarray, rejects: list[dict[str, Any]]) -> Generator[Clip, None, None]:
         """See `ClipSource`; `payload` is row numbers of the manifest."""
@@ -181,4 +186,5 @@ class VideoSource:
             if isinstance(result, VideoError):
                 rejects.append(reject_row("tokens", row["source"], row["clip_id"], result.reason, result.detail))
             else:
-                yield Clip(row["clip_id"], result.frames_thwc, row["label"], row["class_name"], row, {})
+                extras = encode_extras(result.extras, self.config)
+                yield Clip(row["clip_id"], result.frames_thwc, row["label"], row["class_name"], row, extras)
