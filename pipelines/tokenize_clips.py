@@ -137,9 +137,7 @@ def _units(
     units = []
     for part in inputs.parts:
         shard = part.payload["path"] if config.source == "shards" else ""
-        for number, (view, shape, grid, sound) in enumerate(
-            zip(config.views, shapes, grids, audio_grids, strict=True)
-        ):
+        for number, (view, shape, grid, sound) in enumerate(zip(config.views, shapes, grids, audio_grids, strict=True)):
             content = fingerprint(
                 {
                     "version": SCHEMA_VERSIONS["tokens"],

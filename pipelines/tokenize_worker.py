@@ -23,11 +23,11 @@ from vtok.artefacts import Part
 from vtok.audio.clips import sound_picture
 from vtok.audio.tokenizer import load_audio_tokenizer
 from vtok.readahead import read_ahead
+from vtok.shards.reader import Clip
 from vtok.stopwatch import Stopwatch
 from vtok.tokenizers.chunked import encode_chunks
 from vtok.tokenizers.load import load_tokenizer
 from vtok.tokens.parts import write_tokens
-from vtok.shards.reader import Clip
 from vtok.tokens.views import cut_view, frames_of_view, view_span
 from vtok.video.ranges import to_model_range
 

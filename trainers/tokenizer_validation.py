@@ -52,7 +52,7 @@ class HeldOut:
 
     @torch.no_grad()
     def measure(self, model: VideoAutoencoder, lpips: LPIPS | None) -> tuple[dict[str, float], Tensor, np.ndarray]:
-        """Numbers, the reconstruction in [-0.5, 0.5], and how often each code occurs. The model is left in training mode.
+        """Numbers, the reconstruction in [-0.5, 0.5], how often each code occurs. The model is left in training mode.
 
         Args:
             lpips: measures `val_lpips`, on every frame; None: it is left out.

@@ -22,7 +22,10 @@ class SpectrumConfig(Config):
     )
     columns: int = Field(17, ge=2, le=1024, description="Windows a frame, from where it begins to where it ends.")
     decibels: float = Field(
-        80.0, gt=0, le=200, description="Range of levels below a full-scale sine, dB; what is fainter counts as silence."
+        80.0,
+        gt=0,
+        le=200,
+        description="Range of levels below a full-scale sine, dB; fainter is silence.",
     )
     height: int = Field(64, ge=8, le=4096, description="Rows (frequencies) to which a spectrum is resized.")
     width: int = Field(16, ge=8, le=4096, description="Columns (times) to which a spectrum is resized.")

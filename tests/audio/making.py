@@ -64,8 +64,8 @@ def write_videos(root: Path) -> Path:
     return root
 
 
-def sound_recipe(root: Path, run: Path, *, steps: int, **changes: Any) -> Recipe:
-    """The tokenizer of sound of the run `run`, in `run-sound`."""
+def sound_recipe(root: Path, run: Path, *, steps: int, out: Path | None = None) -> Recipe:
+    """A tokenizer of sound for the run `run`, in `run-sound` if not in `out`."""
     train = {
         "engine": "plain",
         "steps": steps,
@@ -76,7 +76,7 @@ def sound_recipe(root: Path, run: Path, *, steps: int, **changes: Any) -> Recipe
         "validate_clips": 8,
         "checkpoint_every": steps,
         "preview_clips": 2,
-        "generator": {"optimizer": "adam", "lr": 4e-3, "betas": [0.9, 0.99], "weight_decay": 0.0},
+        "generator": {"optimizer": "adam", "lr": 2e-3, "betas": [0.9, 0.99], "weight_decay": 0.0},
     }
     weights = {"image_gan_weight": 0.0, "video_gan_weight": 0.0, "gan_feature_weight": 0.0}
     tree = {
@@ -85,8 +85,7 @@ def sound_recipe(root: Path, run: Path, *, steps: int, **changes: Any) -> Recipe
         "loss": {"l1_weight": 1.0, "l2_weight": 4.0, **weights},
         "train": train,
     }
-    out = run.with_name(run.name + "-sound")
-    return recipe(root, out, data_run=str(run), tokenizer=tree, shards__audio_rate=RATE, **changes)
+    return recipe(root, out or run.with_name(run.name + "-sound"), data_run=str(run), tokenizer=tree)
 
 
 def film_recipe(root: Path, run: Path, **changes: Any) -> Recipe:

@@ -61,7 +61,7 @@ def view_span(view: ViewConfig, meta: dict[str, Any], fps: float) -> dict[str, A
     }
 
 
-def _frames(view: ViewConfig, num_frames: int) -> range:
+def frames_of_view(view: ViewConfig, num_frames: int) -> range:
     """Which frames of a clip, by number.
 
     Raises:
