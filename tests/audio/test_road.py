@@ -144,7 +144,7 @@ def test_rows_hold_the_codes_of_their_own_span(road: Road) -> None:
 def test_card_and_footers_say_what_made_them(road: Road) -> None:
     store, facts = TokenStore(road.films.folder("tokens")), load_audio_tokenizer(road.sounds.out).facts
     said = store.card.facts["audio"]
-    assert said == {**facts.plain(), "silent": "reject", "grid": [2, 4, 2]}
+    assert said == {**facts.plain(), "grid": [2, 4, 2]}
     assert store.card.facts["audio_codebook_size"] == facts.codebook_size == 32
     rejects = artefacts.load_rejects(store.folder).to_pylist()
     assert [row["reason"] for row in rejects] == ["no_sound"] * CLIPS_PER_VIDEO
@@ -198,6 +198,7 @@ def test_a_prior_learns_from_sounds_and_samples_follow_a_row(road: Road, tmp_pat
     assert all(np.isfinite(row["loss"]) for row in losses if "loss" in row)
     folders = [str(recipe.folder(stage)) for stage in ("samples", "prior", "tokenizer")]
     init = (folders[0], "0" * 64, *folders[1:], {**recipe.sample.plain(), "given": "train"}, 0, [])
+    recipe.folder("samples").mkdir()
     worker = GenerateWorker(*init, str(store.folder))
     given = worker.clips
     assert given is not None
@@ -250,9 +251,6 @@ def test_the_job_refuses_what_does_not_fit(road: Road, tmp_path: Path) -> None:
     recipe = copy(road, run, "shards", "tokenizer", tokens__audio=pictures)
     with pytest.raises(UsageError, match="3 channels, no sound"):
         tokenize_job(recipe)
-    changed = film_recipe(Path(recipe.data.root), run, tokens__audio=audio_of(road), tokens__views=[{"num_frames": 3}])
-    with pytest.raises(UsageError, match="not divisible"):
-        tokenize_job(changed)
     card = run / "shards" / "_vtok.json"
     tree = json.loads(card.read_text())
     for rate, message in ((2 * RATE, "8000 samples a second, the tokenizer of sound knows 4000"), (None, "no sound")):

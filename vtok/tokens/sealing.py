@@ -51,7 +51,8 @@ def store_facts(folder: Path, plan: Plan, parts: list[Part]) -> tuple[dict[str, 
     if "audio" in config:
         sounds = [view["audio_grid"] for view in config["views"]]
         same = all(grid == sounds[0] for grid in sounds)
-        facts["audio"] = {**config["audio"], "grid": sounds[0] if same else None}
+        made_by = {name: value for name, value in config["audio"].items() if name != "silent"}
+        facts["audio"] = {**made_by, "grid": sounds[0] if same else None}
         facts["audio_codebook_size"] = config["audio"]["codebook_size"]
         counts["silent"] = sum(read_metadata(folder / part.path, ("audio",))["audio"]["silent"] for part in parts)
     return counts, facts

@@ -82,9 +82,7 @@ def axes(height: int, width: int, resolution: int) -> tuple[Axis, Axis]:
     return _axis(height, resized_height, resolution), _axis(width, resized_width, resolution)
 
 
-def resize(
-    frames_thwc: Shaped[np.ndarray, "t h0 w0 c"], height: int, width: int
-) -> Float32[np.ndarray, "t {height} {width} c"]:
+def resize(frames_thwc: Shaped[np.ndarray, "t h0 w0 c"], height: int, width: int) -> Float32[np.ndarray, "t h w c"]:
     """Frames of any numeric type, resized to any proportions as above (torch's bilinear, `align_corners=False`)."""
     rows, columns = (_axis(*sides, sides[1]) for sides in zip(frames_thwc.shape[1:3], (height, width), strict=True))
     out = np.empty((len(frames_thwc), height, width, frames_thwc.shape[3]), np.float32)
