@@ -16,7 +16,7 @@ from vtok.datasets.shapes import draw_video, encode_avi
 from vtok.files import write_bytes
 
 FPS, FRAMES, RATE = 8, 12, 4000
-VIDEOS = 10
+VIDEOS = 8
 SILENT = "Ball/silent.avi"
 """A video without a sound track; every clip of it has no sound."""
 SPECTRUM = {"window": 32, "columns": 9, "decibels": 60.0, "height": 16, "width": 8}
@@ -24,10 +24,10 @@ MODEL = {"embedding_dim": 8, "n_codes": 32, "n_hiddens": 8, "downsample": [2, 4,
 
 
 def drum_and_tone(number: int, seconds: float = FRAMES / FPS, rate: int = RATE) -> np.ndarray:
-    """int16: a tone whose pitch is the video's, and noise that fades away from every third frame on."""
+    """int16: a tone of one of ten pitches, and noise that fades away from every third frame on."""
     random = np.random.default_rng(number)
     time = np.arange(round(seconds * rate)) / rate
-    sound = 0.2 * np.sin(2 * np.pi * (300 + 150 * number) * time)
+    sound = 0.2 * np.sin(2 * np.pi * (300 + 150 * (number % 10)) * time)
     for start in np.arange(number % 3, FRAMES, 3) / FPS:
         since = np.maximum(time - start, 0)
         sound += (time >= start) * 0.5 * np.exp(-since * 30) * random.uniform(-1, 1, len(time))
@@ -54,9 +54,9 @@ def film(frames_thwc: np.ndarray, samples: np.ndarray, rate: int = RATE) -> byte
     return sink.getvalue()
 
 
-def write_videos(root: Path) -> Path:
-    """`VIDEOS` videos of 12 frames with sound in two classes, and `SILENT`."""
-    for number in range(VIDEOS):
+def write_videos(root: Path, count: int = VIDEOS) -> Path:
+    """So many videos of 12 frames with sound in two classes, and `SILENT`."""
+    for number in range(count):
         kind = ("BallBounce", "SquareSlide")[number % 2]
         frames = draw_video(kind, number, size=32, num_frames=FRAMES, seed=0)
         write_bytes(root / f"{kind[:4]}/{number}.avi", film(frames, drum_and_tone(number)))
@@ -64,8 +64,8 @@ def write_videos(root: Path) -> Path:
     return root
 
 
-def sound_recipe(root: Path, run: Path, *, steps: int, out: Path | None = None) -> Recipe:
-    """A tokenizer of sound for the run `run`, in `run-sound` if not in `out`."""
+def sound_recipe(root: Path, run: Path, *, steps: int) -> Recipe:
+    """A tokenizer of sound for the run `run`, in `run-sound`."""
     train = {
         "engine": "plain",
         "steps": steps,
@@ -85,7 +85,7 @@ def sound_recipe(root: Path, run: Path, *, steps: int, out: Path | None = None) 
         "loss": {"l1_weight": 1.0, "l2_weight": 4.0, **weights},
         "train": train,
     }
-    return recipe(root, out or run.with_name(run.name + "-sound"), data_run=str(run), tokenizer=tree)
+    return recipe(root, run.with_name(run.name + "-sound"), data_run=str(run), tokenizer=tree)
 
 
 def film_recipe(root: Path, run: Path, **changes: Any) -> Recipe:
