@@ -76,7 +76,6 @@ class Inputs(NamedTuple):
         parts: in order of their names.
         num_frames, resolution: of every clip.
         decoding: what decides the frames of a clip.
-        audio_rate: samples per second of the clips' sound; none: they have no waveform.
         make: makes a worker's source of clips.
         verify: raises IntegrityError if what a payload names is damaged, as far as that can be told before decoding.
     """
@@ -86,7 +85,6 @@ class Inputs(NamedTuple):
     num_frames: int
     resolution: int
     decoding: dict[str, Any]
-    audio_rate: int | None
     make: Callable[[], ClipSource]
     verify: Callable[[Any], None]
 
@@ -109,8 +107,7 @@ def shard_inputs(recipe: Recipe) -> Inputs:
     decoder = card.config.get("shards", {}).get("decoder", "")
     make = partial(ShardSource, str(folder), decoder)
     shape = card.config["num_frames"], card.config["resolution"]
-    rate = card.config.get("shards", {}).get("audio_rate")
-    return Inputs(card, parts, *shape, {"decoder": decoder}, rate, make, partial(_verify_shard, folder))
+    return Inputs(card, parts, *shape, {"decoder": decoder}, make, partial(_verify_shard, folder))
 
 
 def _verify_shard(folder: Path, row: dict[str, Any]) -> None:
@@ -156,8 +153,7 @@ def clip_inputs(recipe: Recipe) -> Inputs:
     shards = recipe.shards.plain()
     decoding = {name: shards[name] for name in ("decoder", "policy", "hwaccel", "max_pixels", "max_frames")}
     make = partial(VideoSource, str(folder), manifest.parts, recipe.data.plain(), shards)
-    shape, rate = (recipe.data.num_frames, recipe.data.resolution), recipe.shards.audio_rate
-    return Inputs(card, parts, *shape, decoding, rate, make, lambda _: None)
+    return Inputs(card, parts, recipe.data.num_frames, recipe.data.resolution, decoding, make, lambda _: None)
 
 
 def _digests_of_rows(manifest: Manifest) -> np.ndarray:

@@ -190,7 +190,8 @@ def _audio_tokenizer(recipe: Recipe, inputs: Inputs) -> AudioTokenizer | None:
             at="tokens.source",
             hint="set it to shards",
         )
-    rate = check_shards({"shards": {"audio_rate": inputs.audio_rate}}, spectrum, str(recipe.folder(source)))
+    kept = inputs.card.config if source == "shards" else {"shards": recipe.shards.plain()}
+    rate = check_shards(kept, spectrum, str(recipe.folder(source)))
     if rate != audio.facts.audio_rate:
         raise UsageError(
             f"the clips' sound has {rate} samples a second, the tokenizer of sound knows {audio.facts.audio_rate}",

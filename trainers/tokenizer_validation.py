@@ -44,11 +44,10 @@ class HeldOut:
 
     def __init__(self, recipe: Recipe, folder: Path, batch_size: int) -> None:
         self.config, self.folder, self.batch_size = recipe.tokenizer, folder, batch_size
-        self.video_bcthw = _first_clips(recipe, self.config.train.validate_clips)
-        # sounds lie in [-1, 1]; everything is measured and shown in [-0.5, 0.5]
+        # a tokenizer sees sounds in [-1, 1]; everything is measured and shown in [-0.5, 0.5]
         self._scale = 1.0 if self.config.spectrum is None else 0.5
-        self._scaled_bcthw = self.video_bcthw * self._scale
-        self._psnr_still = float(psnr_of_best_constant_frame(self._scaled_bcthw).mean())
+        self.video_bcthw = self._scale * _first_clips(recipe, self.config.train.validate_clips)
+        self._psnr_still = float(psnr_of_best_constant_frame(self.video_bcthw).mean())
 
     @torch.no_grad()
     def measure(self, model: VideoAutoencoder, lpips: LPIPS | None) -> tuple[dict[str, float], Tensor, np.ndarray]:
@@ -61,25 +60,24 @@ class HeldOut:
         model.eval()
         recon, codes, distances = [], [], []
         for video in self.video_bcthw.split(self.batch_size):
-            output = model(video.to(device))
-            recon.append(output.recon_bcthw.float().cpu() * self._scale)
+            output = model(video.to(device) / self._scale)
+            recon.append(self._scale * output.recon_bcthw.float().cpu())
             codes.append(output.codes_bthw.cpu())
             if lpips is not None:
-                shown = output.recon_bcthw.float() * self._scale
-                pair = (video.to(device) * self._scale, shown.clamp(-0.5, 0.5))
+                pair = (video.to(device), (self._scale * output.recon_bcthw.float()).clamp(-0.5, 0.5))
                 distances.append(_lpips_of_frames(lpips, *pair).cpu())
         model.train()
         recon_bcthw = torch.cat(recon)
         counts = usage(torch.cat(codes).numpy(), self.config.model.n_codes)
         facts = health(counts)
         values = {
-            "val_psnr": float(psnr(recon_bcthw, self._scaled_bcthw).mean()),
+            "val_psnr": float(psnr(recon_bcthw, self.video_bcthw).mean()),
             "val_psnr_still": self._psnr_still,
             "val_perplexity": facts.perplexity,
             "val_dead": float(facts.dead),
         }
         if min(recon_bcthw.shape[-2:]) >= SSIM_LEAST_SIDE:
-            values["val_ssim"] = float(ssim(recon_bcthw, self._scaled_bcthw).mean())
+            values["val_ssim"] = float(ssim(recon_bcthw, self.video_bcthw).mean())
         if distances:
             values["val_lpips"] = float(torch.cat(distances).mean())
         return values, recon_bcthw, counts
@@ -87,7 +85,7 @@ class HeldOut:
     def show(self, recon_bcthw: Tensor, counts: np.ndarray, step: int) -> None:
         """Writes originals beside reconstructions as a GIF, and the usage of the codebook as a PNG."""
         count = self.config.train.preview_clips
-        originals, made = (_rgb(clips[:count]) for clips in (self._scaled_bcthw, recon_bcthw))
+        originals, made = (_rgb(clips[:count]) for clips in (self.video_bcthw, recon_bcthw))
         frames = side_by_side(list(originals), list(made))
         write_gif(self.folder / "previews" / f"step-{step:08d}.gif", frames, 8.0)
         buffer = io.BytesIO()
