@@ -108,8 +108,9 @@ def test_given_spectra_are_taken_by_frame() -> None:
     assert np.array_equal(sound_picture(extras, stft, FRAMES, range(2, 10, 3)), picture(given[[2, 5, 8]], stft))
     with pytest.raises(UsageError, match="spectra of shape"):
         sound_picture(extras, stft, FRAMES + 1)
-    with pytest.raises(IntegrityError, match="cannot be read"):
-        sound_picture({"stft.npy": b"no array"}, stft, FRAMES)
+    for damaged in (b"no array", b"", extras["stft.npy"][:300]):
+        with pytest.raises(IntegrityError, match="cannot be read"):
+            sound_picture({"stft.npy": damaged}, stft, FRAMES)
 
 
 def test_no_sound_is_none_and_silence_in_training() -> None:

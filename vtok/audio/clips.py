@@ -48,7 +48,7 @@ def sound_picture(
                 )
             return picture(array[list(frames)], config)
         samples, _ = wav_sound(bytes(member))
-    except ValueError as error:
+    except (ValueError, EOFError, OSError) as error:
         raise IntegrityError(f"the sound of a clip cannot be read: {error}") from error
     ends = (frames.start, frames.start + len(frames) * frames.step)
     first, last = (round(end * len(samples) / num_frames) for end in ends)
