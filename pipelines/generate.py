@@ -20,6 +20,7 @@ from schemas.paths import as_path
 from schemas.samples import SAMPLES
 from vtok import artefacts
 from vtok.artefacts import Part
+from vtok.audio.stores import audio_of_store
 from vtok.files import local_copy, read_table, sha256_of
 from vtok.parquet import recover_part, write_part
 from vtok.priors.collate import Collate, text_tokenizer_of
@@ -148,6 +149,11 @@ class GenerateWorker:
             store = TokenStore(as_path(tokens or ""))
             if store.tokenizer != self.tokenizer.fingerprint:
                 raise UsageError("the token store was made by another tokenizer than the prior's", at=str(store.folder))
+            heard = artefacts.load(as_path(prior), "prior").facts.get("audio_tokenizer")
+            if heard and heard != audio_of_store(store).get("fingerprint"):
+                raise UsageError(
+                    "the token store's sounds were encoded by another tokenizer than the prior's", at=str(store.folder)
+                )
             self.clips = GivenClips(store, self.config.given, columns_for(self.prior))
         self.clock = Stopwatch()
         card = artefacts.load(as_path(prior), "prior")

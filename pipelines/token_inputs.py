@@ -26,6 +26,7 @@ from schemas.errors import IntegrityError
 from schemas.paths import as_path
 from vtok import artefacts
 from vtok.artefacts import Part
+from vtok.shards.codec import encode_extras
 from vtok.shards.reader import Clip, read_shard
 from vtok.shards.writer import samples_digest
 from vtok.stopwatch import Stopwatch
@@ -181,9 +182,9 @@ class VideoSource:
 
     def __init__(self, folder: str, parts: list[ManifestPart], data: dict[str, Any], shards: dict[str, Any]) -> None:
         self.manifest = Manifest(as_path(folder), parts)
-        config = ShardsConfig.model_validate(shards)
-        self.decoder = decoder_version(config.decoder)
-        self._clips = ClipDecoder(DataConfig.model_validate(data), config, Stopwatch())
+        self.config = ShardsConfig.model_validate(shards)
+        self.decoder = decoder_version(self.config.decoder)
+        self._clips = ClipDecoder(DataConfig.model_validate(data), self.config, Stopwatch())
 
     def clips(self, payload: np.ndarray, rejects: list[dict[str, Any]]) -> Generator[Clip, None, None]:
         """See `ClipSource`; `payload` is row numbers of the manifest."""
@@ -191,4 +192,5 @@ class VideoSource:
             if isinstance(result, VideoError):
                 rejects.append(reject_row("tokens", row["source"], row["clip_id"], result.reason, result.detail))
             else:
-                yield Clip(row["clip_id"], result.frames_thwc, row["label"], row["class_name"], row, {})
+                extras = encode_extras(result.extras, self.config)
+                yield Clip(row["clip_id"], result.frames_thwc, row["label"], row["class_name"], row, extras)

@@ -26,6 +26,8 @@ from schemas.errors import UsageError
 from schemas.paths import as_path
 from schemas.version import SCHEMA_VERSIONS
 from vtok import artefacts
+from vtok.audio.clips import check_shards
+from vtok.audio.tokenizer import AudioTokenizer, load_audio_tokenizer
 from vtok.parquet import recover_made_to
 from vtok.tokenizers.autoencoder import VideoAutoencoder
 from vtok.tokenizers.chunked import encoder_halo
@@ -57,6 +59,8 @@ def tokenize_job(recipe: Recipe) -> Job:
     tokenizer = load_tokenizer(tokenizer_folder)
     shapes = [view_shape(view, inputs.num_frames, inputs.resolution) for view in config.views]
     grids = [_grid(*pair, config, tokenizer, recipe) for pair in zip(config.views, shapes, strict=True)]
+    audio = _audio_tokenizer(recipe, inputs)
+    audio_grids = [None if audio is None else _audio_grid(frames, audio) for frames, _, _ in shapes]
     device = _device(config, remote=recipe.cluster.address is not None)
     settings = {
         "tokenizer": tokenizer.fingerprint,
@@ -70,13 +74,15 @@ def tokenize_job(recipe: Recipe) -> Job:
         "source": config.source,
         "decoding": inputs.decoding,
     }
-    units = _units(inputs, config, settings, shapes, grids, tokenizer.codebook_size)
+    if audio is not None and config.audio is not None:  # else as it was before there was sound: stores keep their parts
+        settings["audio"] = {**audio.facts.plain(), "silent": config.audio.silent}
+    units = _units(inputs, config, settings, shapes, grids, audio_grids)
     contents = {unit.name: unit.payload.content for unit in units}
     plan = artefacts.make_plan(
         "tokens",
         {
             **settings,
-            "views": [{**view.plain(), "grid": list(grid)} for view, grid in zip(config.views, grids, strict=True)],
+            "views": [_planned_view(*each) for each in zip(config.views, grids, audio_grids, strict=True)],
             "classes": inputs.card.facts["classes"],
             "contents": contents_fingerprint(contents),
         },
@@ -107,7 +113,7 @@ def tokenize_job(recipe: Recipe) -> Job:
         worker=TokenizeWorker,
         init=(str(folder), str(tokenizer_folder), config.plain(), device, inputs.make),
         recover=lambda path, _: recover_made_to(path, contents[path.name]),
-        finish=partial(store_facts, plan),
+        finish=partial(store_facts, folder, plan),
         title="tokenize",
         item="clips",
         seconds=measure,
@@ -125,13 +131,13 @@ def _units(
     settings: dict[str, Any],
     shapes: list[Shape],
     grids: list[Shape],
-    codebook_size: int,
+    audio_grids: list[Shape | None],
 ) -> list[Unit]:
     """One unit a view and part of the input; the view `whole` has the plain names."""
     units = []
     for part in inputs.parts:
         shard = part.payload["path"] if config.source == "shards" else ""
-        for number, (view, shape, grid) in enumerate(zip(config.views, shapes, grids, strict=True)):
+        for number, (view, shape, grid, sound) in enumerate(zip(config.views, shapes, grids, audio_grids, strict=True)):
             content = fingerprint(
                 {
                     "version": SCHEMA_VERSIONS["tokens"],
@@ -144,14 +150,17 @@ def _units(
             )
             codes = part.clips * math.prod(grid)
             row_bytes = _ROW_BYTES + 3 * config.cond_frames * shape[1] * shape[2]
+            bits = math.prod(grid) * math.log2(settings["codebook_size"])
+            if sound is not None:
+                bits += math.prod(sound) * math.log2(settings["audio"]["codebook_size"])
             units.append(
                 Unit(
                     f"{part.stem}.parquet" if view.name == "whole" else f"{part.stem}.{view.name}.parquet",
                     part.clips,
-                    TokenPart(number, part.split, shard, part.payload, grid, content),
+                    TokenPart(number, part.split, shard, part.payload, grid, sound, content),
                     cost=float(part.clips * math.prod(shape)),
                     frames=part.frames,
-                    bytes=round(codes * math.log2(codebook_size) / 8 * _STORED + part.clips * row_bytes),
+                    bytes=round(part.clips * (bits / 8 * _STORED + row_bytes)),
                     tokens=codes,
                 )
             )
@@ -167,9 +176,57 @@ def _shards_of(units: list[Unit], kept: set[str]) -> list[Unit]:
     ]
 
 
+def _planned_view(view: ViewConfig, grid: Shape, audio_grid: Shape | None) -> dict[str, Any]:
+    """A view's entry in the plan."""
+    sound = {} if audio_grid is None else {"audio_grid": list(audio_grid)}
+    return {**view.plain(), "grid": list(grid), **sound}
+
+
+def _audio_tokenizer(recipe: Recipe, inputs: Inputs) -> AudioTokenizer | None:
+    """What encodes the clips' sound; none: it is not wanted.
+
+    Raises:
+        UsageError: there is none, or the clips have no sound that it knows.
+    """
+    config = recipe.tokens.audio
+    if config is None:
+        return None
+    audio = load_audio_tokenizer(config.tokenizer)
+    spectrum, source = audio.facts.spectrum, recipe.tokens.source
+    if spectrum.source == "stft" and source == "clips":
+        raise UsageError(
+            "spectra that lie beside the videos are read with the shards only",
+            at="tokens.source",
+            hint="set it to shards",
+        )
+    kept = inputs.card.config if source == "shards" else {"shards": recipe.shards.plain()}
+    rate = check_shards(kept, spectrum, str(recipe.folder(source)))
+    if rate != audio.facts.audio_rate:
+        raise UsageError(
+            f"the clips' sound has {rate} samples a second, the tokenizer of sound knows {audio.facts.audio_rate}",
+            at=config.tokenizer,
+            hint="set shards.audio_rate to what it was trained on, and make the shards again",
+        )
+    return audio
+
+
+def _audio_grid(num_frames: int, audio: AudioTokenizer) -> Shape:
+    """Codes (t, h, w) of the sound of a view."""
+    try:
+        return audio.grid(num_frames)
+    except ValueError as error:
+        raise UsageError(str(error), at="tokens.audio", hint="make clips or views that fit the tokenizer") from None
+
+
 def _grid(view: ViewConfig, shape: Shape, config: TokensConfig, tokenizer: VideoAutoencoder, recipe: Recipe) -> Shape:
     """Stored codes (t, h, w) of a view of that many frames, rows and columns of pixels."""
     at = f"tokens.views: {view.name}" if len(config.views) > 1 else str(recipe.folder(config.source))
+    if tokenizer.config.image_channels != 3:
+        raise UsageError(
+            f"this tokenizer sees {tokenizer.config.image_channels} channels, frames have 3",
+            at=str(recipe.folder("tokenizer")),
+            hint="a tokenizer of sound belongs into tokens.audio.tokenizer",
+        )
     try:
         t, h, w = tokenizer.grid(*shape)
     except ValueError as error:

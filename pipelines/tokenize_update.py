@@ -34,11 +34,15 @@ def kept_parts(
         there: the plan that the store was made to.
 
     Returns:
-        None if the store is not this job's to change: another tokenizer made it, or another version of vtok.
+        None if the store is not this job's to change: another tokenizer (of frames or of sound) made it, or
+        another version of vtok.
     """
     if (there.kind, there.schema_version) != (plan.kind, plan.schema_version):
         return None
     if there.config.get("tokenizer") != plan.config["tokenizer"]:
+        return None
+    sounds = [each.config.get("audio", {}).get("fingerprint") for each in (there, plan)]
+    if None not in sounds and sounds[0] != sounds[1]:
         return None
     names = [name for name in there.units if name in contents and (folder / name).exists()]
 

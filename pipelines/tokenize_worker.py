@@ -12,19 +12,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from pipelines.decode_clips import clip_fps
 from pipelines.token_inputs import ClipSource
+from schemas.clips import reject_row
 from schemas.config.tokens import TokensConfig, ViewConfig
 from schemas.paths import as_path
 from vtok.artefacts import Part
+from vtok.audio.clips import sound_picture
+from vtok.audio.tokenizer import load_audio_tokenizer
 from vtok.readahead import read_ahead
+from vtok.shards.reader import Clip
 from vtok.stopwatch import Stopwatch
 from vtok.tokenizers.chunked import encode_chunks
 from vtok.tokenizers.load import load_tokenizer
 from vtok.tokens.parts import write_tokens
-from vtok.tokens.views import cut_view, view_span
+from vtok.tokens.views import cut_view, frames_of_view, view_span
 from vtok.video.ranges import to_model_range
 
 
@@ -37,6 +41,7 @@ class TokenPart(NamedTuple):
         shard: name of the shard that holds them; "" if none does.
         clips: for the worker's `ClipSource`.
         grid: codes (t, h, w) of a row.
+        audio_grid: of its sound; none: sounds are not encoded.
         content: fingerprint of everything that decides its bytes.
     """
 
@@ -45,6 +50,7 @@ class TokenPart(NamedTuple):
     shard: str
     clips: Any
     grid: tuple[int, int, int]
+    audio_grid: tuple[int, int, int] | None
     content: str
 
 
@@ -54,10 +60,12 @@ class Framed(NamedTuple):
     Attributes:
         meta: the clip's row of the manifest.
         video_thwc: the frames of a view.
+        sound_cthw: the picture of its sound; none: it has no sound, or it is not wanted.
     """
 
     meta: dict[str, Any]
     video_thwc: UInt8[np.ndarray, "t h w 3"]
+    sound_cthw: Float32[np.ndarray, "1 t h2 w2"] | None
 
 
 class TokenizeWorker:
@@ -85,6 +93,9 @@ class TokenizeWorker:
         torch.set_num_threads(self.config.threads)
         self.tokenizer = load_tokenizer(tokenizer, device=device)
         self.fingerprint = self.tokenizer.fingerprint
+        self.audio = None
+        if self.config.audio is not None:
+            self.audio = load_audio_tokenizer(self.config.audio.tokenizer, device)
         self.clock = Stopwatch()
 
     def make(self, name: str, payload: TokenPart) -> Part:
@@ -97,9 +108,9 @@ class TokenizeWorker:
             for batch in self._batches(self.clock.each("decode", ahead)):
                 with self.clock.phase("encode"):
                     codes = self.encode([clip.video_thwc for clip in batch])
-                rows += [
-                    self._row(clip, code_thw, view, payload.shard) for clip, code_thw in zip(batch, codes, strict=True)
-                ]
+                    sounds = self._encode_sounds([clip.sound_cthw for clip in batch])
+                for clip, codes_thw, sound in zip(batch, codes, sounds, strict=True):
+                    rows.append(self._row(clip, codes_thw, view, payload.shard) | {"audio_codes": sound})
         with self.clock.phase("write"):
             return write_tokens(
                 self.folder / name,
@@ -113,6 +124,7 @@ class TokenizeWorker:
                 row_group_rows=self.config.row_group_rows,
                 point=f"tokens:{name}",
                 mode=self.config.mode,
+                audio=None if self.audio is None else {**self.audio.facts.plain(), "grid": payload.audio_grid},
                 made_by={"view": view.plain(), "device": self.device, "chunk_frames": self.config.chunk_frames},
             )
 
@@ -146,7 +158,30 @@ class TokenizeWorker:
     def _framed(self, payload: TokenPart, view: ViewConfig, rejects: list[dict[str, Any]]) -> Iterator[Framed]:
         with contextlib.closing(self.source.clips(payload.clips, rejects)) as clips:
             for clip in clips:
-                yield Framed(clip.meta, cut_view(clip.video_thwc, view))
+                sound = self._sound(clip, view)
+                if self.config.audio is not None and self.config.audio.silent == "reject" and sound is None:
+                    where = clip.meta["source"], clip.clip_id
+                    rejects.append(reject_row("tokens", *where, "no_sound", "tokens.audio wants sound of every clip"))
+                    continue
+                yield Framed(clip.meta, cut_view(clip.video_thwc, view), sound)
+
+    def _sound(self, clip: Clip, view: ViewConfig) -> Float32[np.ndarray, "1 t h w"] | None:
+        if self.audio is None:
+            return None
+        frames = len(clip.video_thwc)
+        return sound_picture(clip.extras, self.audio.facts.spectrum, frames, frames_of_view(view, frames))
+
+    def _encode_sounds(self, pictures: list[Float32[np.ndarray, "1 t h w"] | None]) -> list[np.ndarray | None]:
+        """Codes of the sounds that there are, in raster order: like `encode`, of no neighbour's influence."""
+        heard = [picture for picture in pictures if picture is not None]
+        if self.audio is None or not heard:
+            return [None] * len(pictures)
+        if self.device != "cpu":
+            heard += [heard[-1]] * (self.config.batch_size - len(heard))
+        with torch.inference_mode():
+            made = self.audio.network.encode(torch.from_numpy(np.stack(heard)).to(self.device)).cpu().numpy()
+        codes = iter(made)
+        return [None if picture is None else next(codes).reshape(-1) for picture in pictures]
 
     def _batches(self, clips: Iterator[Framed]) -> Iterator[list[Framed]]:
         """Successive clips of one shape, at most `batch_size` of them; a long one by itself."""
@@ -185,7 +220,7 @@ class TokenizeWorker:
 
 
 def _size(clip: Framed) -> int:
-    return clip.video_thwc.nbytes
+    return clip.video_thwc.nbytes + (0 if clip.sound_cthw is None else clip.sound_cthw.nbytes)
 
 
 _COPIED = ("clip_id", "split", "label", "class_name", "caption", "source", "source_sha256")

@@ -71,6 +71,7 @@ REASONS: dict[str, str] = {
     "changed": "the file is not the one that ingest saw",
     "still": "the clip moves less than data.min_motion",
     "black": "more of the clip's frames are black than data.max_black",
+    "no_sound": "the clip has no sound, and tokens.audio.silent is reject",
     "not_in_split": "the official split lists do not name this file, or contradict each other",
     "missing": "the dataset's lists name this video, but it is not there",
 }

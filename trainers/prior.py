@@ -27,6 +27,7 @@ from trainers.engine import Engine, EngineName, barrier, make_engine, rank, worl
 from trainers.optim import learning_rate
 from trainers.task import Task, micro_batches
 from vtok import artefacts
+from vtok.audio.stores import audio_of_store, check_audio
 from vtok.files import write_bytes
 from vtok.priors.base import Batch, Draws
 from vtok.priors.build import Facts, build_prior, describe
@@ -53,9 +54,14 @@ def train_prior(recipe: Recipe, *, resume: str = "auto") -> Card:
     store = TokenStore(recipe.folder("tokens"))
     check_tokenizer(store, recipe.folder("tokenizer"))
     folder, config = local_only(recipe.folder("prior"), "training", NEEDS_LOCAL), recipe.prior
+    sound = {}
+    if isinstance(config.model, GptConfig) and config.model.condition == "audio":
+        named = None if recipe.tokens.audio is None else recipe.tokens.audio.tokenizer
+        check_audio(store, config.model.tokens_before, config.model.condition_vocabulary or 0, named)
+        sound = {"audio_tokenizer": audio_of_store(store).get("fingerprint", "")}
     check_columns(config.model, store)
     settings = config.model_dump(mode="json", exclude={"train": loop.CADENCE | {"accumulate"}})
-    inputs = {"tokens": store.card.fingerprint, "tokenizer": store.tokenizer}
+    inputs = {"tokens": store.card.fingerprint, "tokenizer": store.tokenizer, **sound}
     if isinstance(config.model, GptConfig) and config.model.text_tokenizer is not None:
         from vtok.priors.text import read_text_tokenizer
 
@@ -83,6 +89,7 @@ def train_prior(recipe: Recipe, *, resume: str = "auto") -> Card:
             "position_entropy": task.position_entropy,
             "kind": task.model.kind,
             "text_tokenizer_sha256": text,
+            **sound,
         }
         artefacts.seal_card(folder, plan, index_sha256=digest, counts=counts, facts=facts)
     barrier()

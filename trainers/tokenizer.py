@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,9 +32,10 @@ from trainers.precision import use_precision
 from trainers.task import Task, micro_batches
 from trainers.tokenizer_validation import HeldOut, warn
 from vtok import artefacts
+from vtok.audio.clips import check_shards, sound_batch
 from vtok.hardware import cpu_count
 from vtok.seeds import generator
-from vtok.shards.loader import ClipBatches, ClipLoader
+from vtok.shards.loader import ClipBatch, ClipBatches, ClipLoader
 from vtok.shards.reader import ShardReader
 from vtok.tokenizers.autoencoder import Reconstruction, VideoAutoencoder
 from vtok.tokenizers.discriminators import Discriminators
@@ -64,7 +66,12 @@ def train_tokenizer(recipe: Recipe, *, resume: str = "auto") -> Card:
     """
     shards = artefacts.load(recipe.folder("shards"), "shards")
     folder, config = local_only(recipe.folder("tokenizer"), "training", NEEDS_LOCAL), recipe.tokenizer
+    audio_rate = None
+    if config.spectrum is not None:
+        audio_rate = check_shards(shards.config, config.spectrum, str(recipe.folder("shards")))
     settings = config.model_dump(mode="json", exclude={"train": RUN_ONLY})
+    if config.spectrum is None:  # as before there were sounds: runs can be resumed
+        del settings["spectrum"]
     plan = artefacts.make_plan("tokenizer", {**settings, "seed": recipe.seed}, {"shards": shards.fingerprint}, [])
     card = artefacts.begin(folder, plan)
     if card is not None:
@@ -74,13 +81,15 @@ def train_tokenizer(recipe: Recipe, *, resume: str = "auto") -> Card:
     if rank() == 0:
         description = {"model": config.model.plain()}
         digest = write_weights(folder, "tokenizer", task.model.state_dict(), description)
-        grid = task.model.grid(shards.config["num_frames"], *[shards.config["resolution"]] * 2)
+        grid = task.model.grid(shards.config["num_frames"], *config.frame_size(shards.config["resolution"]))
         facts = {
             "fingerprint": task.model.eval().fingerprint,
             "codebook_size": config.model.n_codes,
             "downsample": list(config.model.downsample),
             "grid": list(grid),
         }
+        if config.spectrum is not None:
+            facts |= {"spectrum": config.spectrum.plain(), "audio_rate": audio_rate}
         counts = {
             "steps": config.train.steps,
             "parameters": sum(p.numel() for p in task.model.parameters()),
@@ -95,7 +104,7 @@ class TrainBatch(NamedTuple):
     """This rank's share of a batch.
 
     Attributes:
-        video_bcthw: float32 in [-0.5, 0.5], on the device.
+        video_bcthw: float32 in [-0.5, 0.5] (pictures of sounds: in [-1, 1]), on the device.
         clip_ids: names, to be told where something goes wrong.
     """
 
@@ -129,7 +138,8 @@ class TokenizerTask(Task):
                     "perceptual_weight to 0",
                 )
             return None
-        scale = 1.0 if losses.lpips_half_contrast else 2.0
+        # pictures of sounds have the range that LPIPS was made for, as TATS trains on them
+        scale = 1.0 if losses.lpips_half_contrast or self.config.spectrum is not None else 2.0
         return LPIPS.load(losses.lpips_weights, scale, losses.lpips_sha256).to(self.device)
 
     def build(self, engine: EngineName) -> Mapping[str, Engine]:
@@ -163,8 +173,13 @@ class TokenizerTask(Task):
             self.loader.load_state_dict(self.loader_state)
         self.loader.seek(start_step)
         for batch in self.loader.forever():
-            video = torch.from_numpy(to_model_range(batch.video_bthwc)).to(self.device)
-            yield TrainBatch(video, batch.clip_ids)
+            yield TrainBatch(torch.from_numpy(self._seen(batch)).to(self.device), batch.clip_ids)
+
+    def _seen(self, batch: ClipBatch) -> np.ndarray:
+        """What the tokenizer sees of clips: their frames, or the pictures of their sound."""
+        if self.config.spectrum is None:
+            return to_model_range(batch.video_bthwc)
+        return sound_batch(batch.extras, batch.metas, self.config.spectrum)
 
     def state(self) -> dict[str, Any]:
         return {"loader": self.loader.state_dict()}

@@ -14,6 +14,7 @@ from torch import Tensor
 from schemas.config import Recipe
 from schemas.errors import UsageError
 from vtok import console
+from vtok.audio.clips import sound_batch, sound_picture
 from vtok.evaluation.reconstruction import SSIM_LEAST_SIDE, psnr, psnr_of_best_constant_frame, ssim
 from vtok.files import write_bytes
 from vtok.shards.reader import ShardReader
@@ -43,12 +44,14 @@ class HeldOut:
 
     def __init__(self, recipe: Recipe, folder: Path, batch_size: int) -> None:
         self.config, self.folder, self.batch_size = recipe.tokenizer, folder, batch_size
-        self.video_bcthw = _first_clips(recipe, self.config.train.validate_clips)
+        # a tokenizer sees sounds in [-1, 1]; everything is measured and shown in [-0.5, 0.5]
+        self._scale = 1.0 if self.config.spectrum is None else 0.5
+        self.video_bcthw = self._scale * _first_clips(recipe, self.config.train.validate_clips)
         self._psnr_still = float(psnr_of_best_constant_frame(self.video_bcthw).mean())
 
     @torch.no_grad()
     def measure(self, model: VideoAutoencoder, lpips: LPIPS | None) -> tuple[dict[str, float], Tensor, np.ndarray]:
-        """Numbers, the reconstruction, and how often each code occurs. The model is left in training mode.
+        """Numbers, the reconstruction in [-0.5, 0.5], how often each code occurs. The model is left in training mode.
 
         Args:
             lpips: measures `val_lpips`, on every frame; None: it is left out.
@@ -57,11 +60,11 @@ class HeldOut:
         model.eval()
         recon, codes, distances = [], [], []
         for video in self.video_bcthw.split(self.batch_size):
-            output = model(video.to(device))
-            recon.append(output.recon_bcthw.float().cpu())
+            output = model(video.to(device) / self._scale)
+            recon.append(self._scale * output.recon_bcthw.float().cpu())
             codes.append(output.codes_bthw.cpu())
             if lpips is not None:
-                pair = (video.to(device), output.recon_bcthw.float().clamp(-0.5, 0.5))
+                pair = (video.to(device), (self._scale * output.recon_bcthw.float()).clamp(-0.5, 0.5))
                 distances.append(_lpips_of_frames(lpips, *pair).cpu())
         model.train()
         recon_bcthw = torch.cat(recon)
@@ -82,8 +85,8 @@ class HeldOut:
     def show(self, recon_bcthw: Tensor, counts: np.ndarray, step: int) -> None:
         """Writes originals beside reconstructions as a GIF, and the usage of the codebook as a PNG."""
         count = self.config.train.preview_clips
-        originals = to_pixels(self.video_bcthw[:count].numpy())
-        frames = side_by_side(list(originals), list(to_pixels(recon_bcthw[:count].numpy())))
+        originals, made = (_rgb(clips[:count]) for clips in (self.video_bcthw, recon_bcthw))
+        frames = side_by_side(list(originals), list(made))
         write_gif(self.folder / "previews" / f"step-{step:08d}.gif", frames, 8.0)
         buffer = io.BytesIO()
         Image.fromarray(usage_picture(counts)).save(buffer, "PNG")
@@ -112,11 +115,22 @@ def _lpips_of_frames(lpips: LPIPS, video_bcthw: Tensor, recon_bcthw: Tensor) -> 
     return lpips(*frames).flatten()
 
 
+def _rgb(clips_bcthw: Tensor) -> np.ndarray:
+    """Pixels; sounds are grey, low frequencies at the bottom."""
+    pixels = to_pixels(clips_bcthw.numpy())
+    return pixels if pixels.shape[-1] != 1 else np.repeat(pixels[:, :, ::-1], 3, axis=-1)
+
+
 def _first_clips(recipe: Recipe, count: int) -> Tensor:
-    shards = recipe.folder("shards")
+    shards, spectrum = recipe.folder("shards"), recipe.tokenizer.spectrum
     for split in ("test", "train"):
         reader = ShardReader(shards, split, seed=recipe.seed, shuffle=False)
         if len(reader):
             clips = list(itertools.islice(reader.clips(0), count))
+            if spectrum is not None:
+                if all(sound_picture(clip.extras, spectrum, clip.meta["num_frames"]) is None for clip in clips):
+                    raise UsageError(f"none of the first clips of {split!r} has sound", at=str(shards))
+                sounds = sound_batch([clip.extras for clip in clips], [clip.meta for clip in clips], spectrum)
+                return torch.from_numpy(sounds)
             return torch.from_numpy(to_model_range(np.stack([clip.video_thwc for clip in clips])))
     raise UsageError("the shards hold no clips", at=str(shards), hint="ingest videos that can be decoded")

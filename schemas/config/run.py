@@ -73,6 +73,11 @@ class Recipe(Config):
         description="Where `tokenizer/` and `prior/` lie instead of `out`: a local folder, because checkpoints need "
         "one. For runs whose `out` is an object store.",
     )
+    data_run: str | None = Field(
+        None,
+        description="Folder of another run whose `clips/` and `shards/` are used instead of this one's: a tokenizer of "
+        "sound learns from the shards of the run that it is for.",
+    )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of every random draw.")
     data: DataConfig
     shards: ShardsConfig = Field(default_factory=ShardsConfig)
@@ -87,6 +92,13 @@ class Recipe(Config):
         model, data, crop = self.tokenizer.model, self.data, self.tokenizer.train.augment.crop
         if crop is not None and crop > data.resolution:
             raise ValueError(f"tokenizer.train.augment.crop {crop} is larger than data.resolution {data.resolution}")
+        if self.tokenizer.spectrum is not None:
+            try:
+                model.grid(data.num_frames, *self.tokenizer.frame_size(data.resolution))
+            except ValueError as error:
+                message = str(error).replace("num_frames", "data.num_frames")
+                raise ValueError(f"{message} (tokenizer.model.downsample, tokenizer.spectrum)") from None
+            return self
         sides = {"data.resolution": data.resolution}
         if crop is not None:
             sides["tokenizer.train.augment.crop"] = crop
@@ -100,7 +112,11 @@ class Recipe(Config):
 
     def folder(self, stage: str) -> Path:
         """The folder of a stage: one of `clips shards tokenizer tokens prior samples`."""
-        run = self.models if self.models is not None and stage in ("tokenizer", "prior") else self.out
+        run = self.out
+        if self.models is not None and stage in ("tokenizer", "prior"):
+            run = self.models
+        elif self.data_run is not None and stage in ("clips", "shards"):
+            run = self.data_run
         return as_path(run) / STAGE_FOLDERS[stage]
 
 

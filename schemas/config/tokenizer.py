@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from schemas.config.audio import SpectrumConfig
 from schemas.config.base import Config
 from schemas.config.train import OptimConfig, TrainConfig
 
@@ -314,6 +315,11 @@ class TokenizerConfig(Config):
         "train.idle_discriminators, loss.lpips_half_contrast and loss.lpips_dropout, where they are not set.",
     )
 
+    spectrum: SpectrumConfig | None = Field(
+        None,
+        description="Learn the clips' sound as a video of one channel, a spectrum a frame; null: learn their frames. "
+        "Needs model.image_channels 1.",
+    )
     model: TokenizerModelConfig = Field(
         default_factory=VqganConfig, description="Architecture: `kind: vqgan` (TATS) or `kind: vqvae` (VideoGPT)."
     )
@@ -335,6 +341,20 @@ class TokenizerConfig(Config):
         if tree.get("parity") is True and kind in _PARITY:
             tree = _with_defaults(tree, _PARITY[kind])
         return tree
+
+    def frame_size(self, resolution: int) -> tuple[int, int]:
+        """Height and width of what the tokenizer sees of clips of that resolution."""
+        return (resolution, resolution) if self.spectrum is None else (self.spectrum.height, self.spectrum.width)
+
+    @model_validator(mode="after")
+    def _spectra_are_whole(self) -> TokenizerConfig:
+        if self.spectrum is None:
+            return self
+        if self.model.image_channels != 1:
+            raise ValueError(f"a spectrum has 1 channel, not {self.model.image_channels}: set model.image_channels 1")
+        if self.train.augment != AugmentConfig():
+            raise ValueError("a spectrum is neither cropped nor mirrored: leave out train.augment")
+        return self
 
     @model_validator(mode="after")
     def _losses_fit_the_model(self) -> TokenizerConfig:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from schemas.config.audio import AudioTokensConfig
 from schemas.config.base import Config
 
 
@@ -44,6 +45,9 @@ class TokensConfig(Config):
         (ViewConfig(),), min_length=1, description="Windows, flips and resolutions of every clip; a row for each."
     )
     cond_frames: int = Field(0, ge=0, description="Keep the first n frames of each view as pixels beside its codes.")
+    audio: AudioTokensConfig | None = Field(
+        None, description="Encode the sound of every view, too, into the column audio_codes; null: do not."
+    )
     mode: Literal["exact", "fast"] = Field(
         "exact",
         description="`exact`: the codes of float32; `fast`: the encoder computes in bfloat16, and some codes differ.",

@@ -264,6 +264,9 @@ class TokenBatches:
         sizes = {int(store.card.facts.get("audio_codebook_size", 0)) for store in self.stores}
         if self.audio and len(sizes) > 1:
             raise UsageError(f"the stores have audio codebooks of different sizes: {sorted(sizes)}", at=self.where)
+        makers = {(store.card.facts.get("audio") or {}).get("fingerprint") for store in self.stores}
+        if self.audio and len(makers) > 1:
+            raise UsageError("the stores' sounds were encoded by different tokenizers", at=self.where)
         return max(sizes)
 
     def _least_bytes(self) -> int:

@@ -103,7 +103,7 @@ class _Check:
         self.rejects: list[dict[str, Any]] = []
         self.contents: dict[str, str] = {}  # what each part says it was made from
         self.repairable = True  # by this vtok
-        self.tokens = 0
+        self.tokens = self.silent = 0
         self.facts: dict[str, Any] = {}  # tokenizer, codebook_size, ... that all parts must share
 
     def run(self, advance: Callable[[int], None]) -> Findings:
@@ -268,6 +268,11 @@ class _Check:
             if footer[key] != self.facts[key]:
                 self._damage(name, f"its footer has {key} {_short(footer[key])}, the store {_short(self.facts[key])}")
 
+        sounds = [_maker_of_sounds(each) for each in (footer, self.card.facts if self.card is not None else footer)]
+        if sounds[0] != sounds[1]:
+            made, wanted = map(_short, sounds)
+            self._damage(name, f"its footer says that tokenizer {made} encoded its sounds, the store {wanted}")
+
     def _groups(self, path: Path) -> Iterator[tuple[int, pa.Table]]:
         """The row groups that can be read; the others are damages."""
         with open_parquet(path, page_checksum_verification=True) as file, path.open("rb") as stream:
@@ -286,12 +291,15 @@ class _Check:
     def _rows(self, name: str, group: int, table: pa.Table, footer: dict[str, Any], counted: np.ndarray) -> None:
         classes = self.card.facts.get("classes") if self.card is not None else None
         view = name.removesuffix(".parquet").partition(".")[2] or "whole" if "view_id" in table.column_names else None
-        wrong = GroupCheck(table, footer["codebook_size"], footer["split"], classes, view=view)
+        wrong = GroupCheck(
+            table, footer["codebook_size"], footer["split"], classes, view=view, audio=footer.get("audio")
+        )
         for fault in wrong.faults:
             self._damage(name, fault.what, group=group, rows=fault.rows)
         if not wrong.readable:
             return
         self.ids.add(name, group, table)
+        self.silent += table["audio_codes"].null_count if footer.get("audio") else 0
         codes = flat_codes(table)
         counted += usage(codes[codes < len(counted)], len(counted))
         self.read_rows += table.num_rows - wrong.bad_rows
@@ -330,7 +338,7 @@ class _Check:
             "parts": len(index),
             "rejects": sum(row["rejects"] for row in index),
             "bytes": sum(row["bytes"] for row in index),
-            **({"tokens": self.tokens} if sound else {}),
+            **({"tokens": self.tokens, "silent": self.silent} if sound else {}),
         }
         for key, number in wanted.items():
             if key in self.card.counts and self.card.counts[key] != number:
@@ -369,6 +377,12 @@ def _unreadable(file: pq.ParquetFile, group: int) -> list[str]:
         except _READ_ERRORS:
             bad.append(column)
     return bad
+
+
+def _maker_of_sounds(facts: dict[str, Any]) -> Any:
+    """Fingerprint of the tokenizer of sound, of a footer or a card."""
+    audio = facts.get("audio")
+    return audio.get("fingerprint") if isinstance(audio, dict) else None
 
 
 def _short(value: Any) -> str:

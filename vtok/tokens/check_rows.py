@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Bool
 
 from schemas.tokens import tokens_schema
@@ -28,6 +31,7 @@ class GroupCheck:
         split: of every row.
         classes: names by label; None: not known.
         view: view_id of every row; None: the version has none.
+        audio: what the part's footer says of its codes of sound; None: there are none.
 
     Attributes:
         faults: what is wrong.
@@ -36,7 +40,14 @@ class GroupCheck:
     """
 
     def __init__(
-        self, table: pa.Table, codebook_size: int, split: str, classes: list[str] | None, *, view: str | None
+        self,
+        table: pa.Table,
+        codebook_size: int,
+        split: str,
+        classes: list[str] | None,
+        *,
+        view: str | None,
+        audio: Mapping[str, Any] | None = None,
     ) -> None:
         self.faults: list[Fault] = []
         self._table, self._bad = table, np.zeros(table.num_rows, bool)
@@ -49,6 +60,8 @@ class GroupCheck:
                 other = np.array([value != view for value in table["view_id"].to_pylist()])
                 self._note(other, f"the view is not {view!r}, that of the part")
             self._labels(classes)
+            if audio is not None:
+                self._sounds(audio["codebook_size"], math.prod(audio["grid"]))
         self.bad_rows = int(self._bad.sum()) if self.readable else table.num_rows
 
     def _note(self, wrong: Bool[np.ndarray, " n"], what: str) -> None:
@@ -86,6 +99,15 @@ class GroupCheck:
         high = flat_codes(self._table) >= codebook_size
         rows = np.repeat(np.arange(len(sizes)), sizes)
         self._note(np.isin(np.arange(len(sizes)), rows[high]), f"a code is not below {codebook_size:,}")
+
+    def _sounds(self, codebook_size: int, count: int) -> None:
+        column = self._table["audio_codes"].combine_chunks()
+        found = pc.fill_null(pc.list_value_length(column), count).to_numpy(zero_copy_only=False)
+        self._note(found != count, f"the sound has not {count} codes")
+        high = pc.greater_equal(pc.list_flatten(column), codebook_size).to_numpy(zero_copy_only=False)
+        rows = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
+        what = f"a code of the sound is not below {codebook_size:,}"
+        self._note(np.isin(np.arange(len(column)), rows[high]), what)
 
     def _labels(self, classes: list[str] | None) -> None:
         if not classes:

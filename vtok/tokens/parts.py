@@ -55,6 +55,7 @@ def write_tokens(
     point: str,
     mode: Mode = "exact",
     audio_codebook_size: int = 0,
+    audio: Mapping[str, Any] | None = None,
     made_by: Mapping[str, Any] | None = None,
 ) -> Part:
     """Writes one part.
@@ -76,11 +77,16 @@ def write_tokens(
         point: prefix of the crash points.
         mode: how the codes were made.
         audio_codebook_size: audio codes are below this.
+        audio: what made the audio codes (`fingerprint`, `codebook_size`, `grid`, ...); the footer has it, and how many
+            rows have none (`silent`).
         made_by: what else the footer says about how the codes were made, JSON-compatible.
 
     Raises:
         ValueError: a row does not keep the contract.
     """
+    if audio is not None:
+        silent = sum(row.get("audio_codes") is None for row in rows)
+        audio_codebook_size, audio = audio["codebook_size"], {**audio, "silent": silent}
     counts = np.zeros(codebook_size, dtype=np.int64)
     for row in rows:
         _check_row({**DEFAULTS, **row}, codebook_size, audio_codebook_size, grid)
@@ -104,6 +110,7 @@ def write_tokens(
         "entropy_bits": facts.entropy_bits,
         "dead_codes": facts.dead,
         "made_by": dict(made_by or {}),
+        **({} if audio is None else {"audio": dict(audio)}),
     }
     schema = tokens_schema(codebook_size, audio_codebook_size)
     columns = [_column(rows, field) for field in schema]

@@ -158,7 +158,7 @@ def _move_aside(folder: Path, name: str) -> None:
 
 def _seal(folder: Path, plan: Plan, parts: list[Part]) -> list[str]:
     """Seals the store unless it is sealed right; the files that were made for it."""
-    counts, facts = store_facts(plan, parts)
+    counts, facts = store_facts(folder, plan, parts)
     try:
         card = artefacts.load(folder, "tokens")
         same = (card.config, card.inputs, card.facts) == (plan.config, plan.inputs, facts)

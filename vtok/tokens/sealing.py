@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from schemas.card import Plan
 from schemas.config.base import fingerprint
 from vtok.artefacts import Part
+from vtok.parquet import read_metadata
 
 
 def contents_fingerprint(contents: Mapping[str, str]) -> str:
@@ -26,10 +28,11 @@ def view_of(plan: Plan, part: str) -> dict[str, Any]:
     return next(dict(view) for view in plan.config["views"] if view["name"] == name)
 
 
-def store_facts(plan: Plan, parts: list[Part]) -> tuple[dict[str, int], dict[str, Any]]:
+def store_facts(folder: Path, plan: Plan, parts: list[Part]) -> tuple[dict[str, int], dict[str, Any]]:
     """Counts and facts of a card.
 
     Args:
+        folder: the store; its parts' footers are read where sounds were encoded.
         plan: of `vtok tokenize`.
         parts: all of them.
     """
@@ -45,4 +48,11 @@ def store_facts(plan: Plan, parts: list[Part]) -> tuple[dict[str, int], dict[str
         "classes": config["classes"],
         "views": config["views"],
     }
+    if "audio" in config:
+        sounds = [view["audio_grid"] for view in config["views"]]
+        same = all(grid == sounds[0] for grid in sounds)
+        made_by = {name: value for name, value in config["audio"].items() if name != "silent"}
+        facts["audio"] = {**made_by, "grid": sounds[0] if same else None}
+        facts["audio_codebook_size"] = config["audio"]["codebook_size"]
+        counts["silent"] = sum(read_metadata(folder / part.path, ("audio",))["audio"]["silent"] for part in parts)
     return counts, facts

@@ -18,7 +18,7 @@ def view_shape(view: ViewConfig, num_frames: int, resolution: int) -> tuple[int,
     Raises:
         UsageError: the clip has not that many frames or pixels.
     """
-    frames = _frames(view, num_frames)
+    frames = frames_of_view(view, num_frames)
     side = resolution if view.resolution is None else view.resolution
     if view.fit == "crop" and side > resolution:
         raise UsageError(
@@ -32,7 +32,7 @@ def view_shape(view: ViewConfig, num_frames: int, resolution: int) -> tuple[int,
 def cut_view(video_thwc: UInt8[np.ndarray, "t h w 3"], view: ViewConfig) -> UInt8[np.ndarray, "t2 h2 w2 3"]:
     """The pixels of a view, contiguous."""
     _, side, _ = view_shape(view, len(video_thwc), min(video_thwc.shape[1:3]))
-    frames = video_thwc[_frames(view, len(video_thwc))]
+    frames = video_thwc[frames_of_view(view, len(video_thwc))]
     height, width = frames.shape[1:3]
     if view.resolution is not None and (height, width) != (side, side):
         if view.fit == "resize":
@@ -51,7 +51,7 @@ def view_span(view: ViewConfig, meta: dict[str, Any], fps: float) -> dict[str, A
         meta: the clip's row of the manifest.
         fps: frames per second of the clip.
     """
-    frames = _frames(view, meta["num_frames"])
+    frames = frames_of_view(view, meta["num_frames"])
     missing = meta["num_frames"] - 1 - frames[-1]
     return {
         "num_frames": len(frames),
@@ -61,8 +61,12 @@ def view_span(view: ViewConfig, meta: dict[str, Any], fps: float) -> dict[str, A
     }
 
 
-def _frames(view: ViewConfig, num_frames: int) -> range:
-    """Which frames of a clip."""
+def frames_of_view(view: ViewConfig, num_frames: int) -> range:
+    """Which frames of a clip, by number.
+
+    Raises:
+        UsageError: the clip has not that many frames.
+    """
     available = range(view.first_frame, num_frames, view.frame_stride)
     wanted = len(available) if view.num_frames is None else view.num_frames
     if not 0 < wanted <= len(available):

@@ -82,6 +82,15 @@ def axes(height: int, width: int, resolution: int) -> tuple[Axis, Axis]:
     return _axis(height, resized_height, resolution), _axis(width, resized_width, resolution)
 
 
+def resize(frames_thwc: Shaped[np.ndarray, "t h0 w0 c"], height: int, width: int) -> Float32[np.ndarray, "t h w c"]:
+    """Frames of any numeric type, resized to any proportions as above (torch's bilinear, `align_corners=False`)."""
+    rows, columns = (_axis(*sides, sides[1]) for sides in zip(frames_thwc.shape[1:3], (height, width), strict=True))
+    out = np.empty((len(frames_thwc), height, width, frames_thwc.shape[3]), np.float32)
+    for i, frame in enumerate(frames_thwc):
+        out[i] = _resize_crop(frame, rows, columns)
+    return out
+
+
 def resize_crop_uint8(frames_thwc: UInt8[np.ndarray, "t h w c"], resolution: int) -> UInt8[np.ndarray, "t r r c"]:
     """Frames resized and cropped to squares of `resolution`, rounded to the nearest of 0..255: what shards store."""
     count, height, width, channels = frames_thwc.shape

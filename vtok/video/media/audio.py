@@ -128,10 +128,20 @@ def wav_samples(data: bytes) -> Int16[np.ndarray, " samples"]:
     Raises:
         ValueError: it is none.
     """
+    return wav_sound(data)[0]
+
+
+def wav_sound(data: bytes) -> tuple[Int16[np.ndarray, " samples"], int]:
+    """The samples of a mono 16-bit WAV file, and how many there are in a second.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
         with wave.open(io.BytesIO(data), "rb") as file:
             if file.getnchannels() != 1 or file.getsampwidth() != 2:
                 raise ValueError("the sound is not mono with 16 bits")
-            return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.int16)
+            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.int16)
+            return samples, file.getframerate()
     except (wave.Error, EOFError) as error:
         raise ValueError(f"the sound cannot be read: {error}") from error
