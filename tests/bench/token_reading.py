@@ -92,7 +92,7 @@ def token_row(number: int, codes: np.ndarray, grid: tuple[int, int, int]) -> dic
 
 def part_facts(grid: tuple[int, int, int]) -> dict[str, Any]:
     common: dict[str, Any] = {"tokenizer": "a" * 64, "codebook_size": CODEBOOK, "grid": grid, "split": "train"}
-    return {**common, "rejects": [], "row_group_rows": 128, "point": ""}
+    return {**common, "rejects": [], "row_group_rows": 256, "point": ""}
 
 
 def seal(folder: Path, plan: Any, parts: list[Any], grid: tuple[int, int, int]) -> None:
