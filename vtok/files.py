@@ -187,7 +187,11 @@ def read_table(path: str | Path, *, columns: list[str] | None = None, schema: pa
     try:
         with open_parquet(path, page_checksum_verification=True) as file:
             table = file.read(columns=columns)
-        return table if schema is None else table.cast(schema)
+        if schema is None:
+            return table
+        if table.schema.equals(schema):  # a cast would import all of pyarrow's compute functions
+            return table.replace_schema_metadata(schema.metadata)
+        return table.cast(schema)
     except FileNotFoundError:
         raise VtokError("no such file", at=str(path)) from None
     except (pa.ArrowException, OSError, ValueError) as error:

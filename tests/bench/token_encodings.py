@@ -48,7 +48,9 @@ def lifelike(rows: int, random: np.random.Generator) -> np.ndarray:
     return codes.reshape(rows, LENGTH)
 
 
-def measured(table: pa.Table, usage: str, group: int, level: int, encoding: dict[str, Any]) -> tuple[float, float, float]:
+def measured(
+    table: pa.Table, usage: str, group: int, level: int, encoding: dict[str, Any]
+) -> tuple[float, float, float]:
     """Bits a code of the column, bits a code of the whole part, ms to read a random row group's codes."""
     options = {"compression_level": level, **encoding}
     data = table_bytes(table, row_group_size=group, metadata={b"vtok": usage.encode()}, **options)

@@ -143,7 +143,7 @@ class TokenBatches:
         clips = sum(map(sum, sizes))
         if not clips or (last == "drop" and clips < batch_size):
             names = " + ".join(repr(split) for split in self.splits)
-            names += "" if views is None else f" in the views {', '.join(views)}"
+            names += "" if views is None else f" in the views {', '.join(self.views or [])}"
             raise UsageError(
                 f"split {names} has {clips} clips: fewer than one batch of {batch_size}",
                 at=self.where,

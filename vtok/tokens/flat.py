@@ -22,7 +22,7 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int64, Integer, UInt8, UInt32
+from jaxtyping import Bool, Int64, Integer, UInt8, UInt32
 
 from schemas.errors import IntegrityError
 from schemas.tokens import tokens_schema
@@ -172,7 +172,9 @@ def _records(part: pq.ParquetFile, group: int, first: int, flags: Flags, schema:
     heads["row"] = np.arange(first, first + table.num_rows)
     for axis in range(3):
         heads["grid"][:, axis] = table[f"grid_{'thw'[axis]}"].to_numpy()
-    heads["label"] = table["label"].fill_null(_NONE).to_numpy()
+    labels = table["label"].combine_chunks()
+    known = np.frombuffer(labels.buffers()[1], "<i4", len(labels), 4 * labels.offset)
+    heads["label"] = np.where(_valid(labels), known, _NONE)
     heads["pixels"] = np.stack([table["height"].to_numpy(), table["width"].to_numpy()], axis=1)
     codes, sizes = _slices(table["codes"])
     if (sizes != heads["grid"].prod(axis=1) * flags.code.itemsize).any():
@@ -198,11 +200,18 @@ def _slices(column: pa.ChunkedArray) -> tuple[list[bytes], Int64[np.ndarray, " n
         _, offsets, content = array.buffers()
         bounds = np.frombuffer(offsets, "<i4", len(array) + 1, 4 * array.offset).astype(np.int64)
         data = b"" if content is None else content.to_pybytes()
-    lengths = np.diff(bounds)
-    if array.null_count:
-        lengths = np.where(array.is_valid().to_numpy(zero_copy_only=False), lengths, _NONE)
+    lengths = np.where(_valid(array), np.diff(bounds), _NONE)
     ends = bounds[:-1] + np.maximum(lengths, 0)
     return [data[at:end] for at, end in zip(bounds[:-1].tolist(), ends.tolist(), strict=True)], lengths
+
+
+def _valid(array: pa.Array) -> Bool[np.ndarray, " n"]:
+    """Which values are there; Arrow's own answer would import all of its compute functions first."""
+    bits = array.buffers()[0]
+    if bits is None:
+        return np.ones(len(array), np.bool_)
+    unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
+    return unpacked[array.offset : array.offset + len(array)].astype(np.bool_)
 
 
 def _masks(rows: int) -> UInt32[np.ndarray, " n"]:
