@@ -86,6 +86,7 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
         logs = Logs(folder, step, config)
     saved, best = step, checkpoint.best_score(folder) if found is not None else math.inf
     meter = Meter(task, config.steps, step)
+    receipts: list[tuple[str, dict[str, Any]]] = []
     with _interruptible() as interrupted, explained(engines, config, f"{task.name}.train"):
         while step < config.steps:
             waiting = time.perf_counter()
@@ -102,6 +103,9 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
             step += 1
             if not math.isfinite(values["loss"]):
                 raise not_finite(values["loss"], step, folder, saved, save_bad_batch(folder, batch, step))
+            receipt = task.receipt(step)
+            if receipt is not None:
+                receipts.append(receipt)
             validated: dict[str, float] = {}
             better = False
             if step % config.validate_every == 0 or step == config.steps:
@@ -113,6 +117,11 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
                 best = min(best, score) if score is not None else best
             if logs is not None and (validated or step % config.log_every == 0 or step == 1):
                 row = meter.row(step, {**values, **validated})
+                if receipts:  # of the epochs that ended since the last line
+                    row["receipts"] = [facts for _, facts in receipts]
+                    for line in [line for line, facts in receipts[:-1] if not facts["sound"]] + [receipts[-1][0]]:
+                        console.say(f"{task.name}: {line}")
+                    receipts = []
                 logs.write(row)
                 console.say(step_line(task.name, row))
             if step % config.checkpoint_every == 0 or step == config.steps or stopping or better:

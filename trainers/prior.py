@@ -25,6 +25,7 @@ from schemas.paths import NEEDS_LOCAL, local_only
 from trainers import loop
 from trainers.engine import Engine, EngineName, barrier, make_engine, rank, world_size
 from trainers.optim import learning_rate
+from trainers.ranks import gather
 from trainers.task import Task, micro_batches
 from vtok import artefacts
 from vtok.audio.stores import audio_of_store, check_audio
@@ -124,9 +125,7 @@ class PriorTask(Task):
         self.model = self.config.model
         self.tokenizer = recipe.folder("tokenizer")
         self.batch_size = self.config.train.batch_size
-        self.crop = self.config.train.crop
-        self.grid = self.crop or store.grid
-        self.units_per_batch = self.batch_size * int(np.prod(self.grid))
+        self.crop, self.views = self.config.train.crop, self.config.train.views
         self.classes = store.classes if self.model.condition == "label" else []
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.loader = TokenLoader(
@@ -139,12 +138,15 @@ class PriorTask(Task):
             crop=None if self.crop is None else Crop(*self.crop),
             cond_frames="cond_frames" in self.model.columns,
             audio="audio_codes" in self.model.columns,
+            views=self.views,
         )
+        self.grid = self.loader.source.shape
+        self.units_per_batch = self.batch_size * int(np.prod(self.grid))
         splits = store.splits()
         self.held_out = "test" if splits.get("test") else "train"
-        if self.crop is None:
+        if self.crop is None and self.views is None:
             self.position_entropy = float(position_entropy(store.codes("train"), store.codebook_size).mean())
-        else:  # codes have no place of their own: the entropy of all
+        else:  # codes have no place of their own, or are some of the store's: the entropy of all
             self.position_entropy = health(store.usage()).entropy_bits * math.log(2)
 
     def build(self, engine: EngineName) -> Mapping[str, Engine]:
@@ -192,6 +194,12 @@ class PriorTask(Task):
         for tokens in self.loader.batches(start_step):
             yield self.collate.of_tokens(tokens, str(self.store.folder))
 
+    def receipt(self, step: int) -> tuple[str, dict[str, Any]] | None:
+        if step % self.loader.batches_per_epoch or self.loader.finished is None:
+            return None
+        found = self.loader.receipt(gather(self.loader.finished))
+        return str(found), found.row()
+
     def state(self) -> dict[str, Any]:
         return {"loader": self.loader.state_dict()}
 
@@ -224,9 +232,7 @@ class PriorTask(Task):
     def validate(self, step: int) -> dict[str, float]:
         start = time.perf_counter()
         self.prior.eval()
-        rows = itertools.islice(
-            self.store.rows(self.held_out, columns_of(self.model)), self.config.train.validate_clips
-        )
+        rows = itertools.islice(self._held_out_rows(), self.config.train.validate_clips)
         total = clips = 0.0
         while chunk := list(itertools.islice(rows, self.batch_size)):
             batch = self.collate.of_rows(chunk, str(self.store.folder), self.crop)
@@ -239,6 +245,10 @@ class PriorTask(Task):
             "position_entropy": self.position_entropy,
             "seconds": time.perf_counter() - start,
         }
+
+    def _held_out_rows(self) -> Iterator[dict[str, Any]]:
+        rows = self.store.rows(self.held_out, [*columns_of(self.model), "view_id"])
+        return rows if self.views is None else (row for row in rows if row["view_id"] in self.views)
 
     def flops_per_unit(self) -> float:
         """Floating-point operations of a training step a code."""

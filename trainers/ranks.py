@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 
@@ -35,3 +36,11 @@ def barrier() -> None:
     """Waits for all ranks."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
+
+
+def gather(value: Any) -> list[Any]:
+    """Each rank's value, on all ranks."""
+    found: list[Any] = [value] * world_size()
+    if world_size() > 1:
+        torch.distributed.all_gather_object(found, value)
+    return found

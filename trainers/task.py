@@ -54,6 +54,11 @@ class Task(ABC):
         """How good a validation was: the lower the better. None: this training has no best checkpoint."""
         return validated.get("val")
 
+    def receipt(self, step: int) -> tuple[str, dict[str, Any]] | None:
+        """What the epoch that ended with this many steps handed out, a line for people and a row for logs; None: no
+        epoch ended here, or nothing keeps count. Called on all ranks after every step."""
+        return None
+
     def flops_per_unit(self) -> float | None:
         """Floating-point operations of forward and backward pass per unit, for the MFU; None: not known."""
         return None

@@ -222,6 +222,10 @@ class PriorTrainConfig(TrainConfig):
         description="Train on random crops of this many codes (t, h, w) instead of whole clips; null: whole clips. "
         "Clips of different sizes need it, and prior.model.boxes tells the prior where a crop lies.",
     )
+    views: list[str] | None = Field(
+        None,
+        description="Train on the rows of these views (`view_id`) of the token store only; null: on all of them.",
+    )
 
 
 _OPTIM: dict[str, dict[str, Any]] = {

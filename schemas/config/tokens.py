@@ -63,7 +63,7 @@ class TokensConfig(Config):
         ge=1,
         description="Clips in one forward pass on a GPU, the last batch padded; on a CPU they go one by one.",
     )
-    row_group_rows: int = Field(128, ge=1, description="Rows in a Parquet row group.")
+    row_group_rows: int = Field(256, ge=1, description="Rows in a Parquet row group; more rows: fewer bits a code.")
     threads: int = Field(1, ge=1, description="torch threads of an encoding worker on the CPU.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where the tokenizer runs; `auto`: cuda where this machine has it, else the CPU."

@@ -5,11 +5,12 @@ litdata, mosaicml-streaming, datatrove, Hugging Face datasets, Grain, webdataset
 
 Everyone reads the same uniform codes (14 bits), exported from one store by `vtok tokens export`, on one core. A
 measurement is a process of its own: the time to the first batch counts from its start, imports included; an epoch that
-is not timed comes first (vtok lays its cache out in it, and says how long that took); then whole epochs for a second or
-more, then the time to go on at 90 % of an epoch. Rounds are interleaved; medians. The codes' sum is compared.
+is not timed comes first, of which the codes' sum is compared (vtok lays its cache out in it); then batches of further
+epochs for a second or two, then the time to go on at 90 % of an epoch. Rounds are interleaved; medians.
 
-Peers live in an environment of their own (`--peers-python`; with pydantic, jaxtyping, PyYAML and google-crc32c, so that
-vtok can export to litdata there); what is missing there is left out with a line.
+`--ratio` measures vtok against the bare memmap alone, batches of both by turns in one process: a ratio that a busy
+machine changes little. Peers live in an environment of their own (`--peers-python`; with pydantic, jaxtyping, PyYAML,
+h5py and google-crc32c, so that vtok can export to litdata there); what is missing there is left out with a line.
 `--scale` measures a store of 10,000 parts and 10,000,000 short rows instead: opening, first batch, resuming, memory.
 """
 
@@ -29,7 +30,7 @@ import statistics  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
-from collections.abc import Callable, Iterable, Iterator  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -93,7 +94,7 @@ def token_row(number: int, codes: np.ndarray, grid: tuple[int, int, int]) -> dic
 
 def part_facts(grid: tuple[int, int, int]) -> dict[str, Any]:
     common: dict[str, Any] = {"tokenizer": "a" * 64, "codebook_size": CODEBOOK, "grid": grid, "split": "train"}
-    return {**common, "rejects": [], "row_group_rows": 128, "point": ""}
+    return {**common, "rejects": [], "row_group_rows": 256, "point": ""}
 
 
 def seal(folder: Path, plan: Any, parts: list[Any], grid: tuple[int, int, int]) -> None:
@@ -235,20 +236,20 @@ def measure(name: str, data: Path, seconds: float) -> dict[str, Any]:
     """Time to the first batch, tokens/s of later epochs, time to resume, the sum of an epoch's codes."""
     epoch, _ = open_epochs(name, data)
     stream = epoch(0)
-    next(stream)
+    head = next(stream)
     first = time.perf_counter() - START
     began = time.perf_counter()
-    consume(stream)
-    laid_out = time.perf_counter() - began
     total, batches = 0, 0
-    for batch in epoch(0):
+    for batch in itertools.chain([head], stream):
         total += int(np.asarray(batch, dtype=np.int64).sum())
         batches += 1
+    laid_out = time.perf_counter() - began
     tokens, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        for batch in epoch(0):
+    endless = itertools.chain.from_iterable(epoch(0) for _ in itertools.count())
+    while (spent := time.perf_counter() - began) < seconds:
+        for batch in itertools.islice(endless, 64):
             tokens += int(np.prod(np.asarray(batch).shape))
-    rate = tokens / (time.perf_counter() - began)
+    rate = tokens / spent
     began = time.perf_counter()
     next(epoch(int(0.9 * batches)))
     resumed = time.perf_counter() - began
@@ -262,9 +263,29 @@ def measure(name: str, data: Path, seconds: float) -> dict[str, Any]:
     }
 
 
-def consume(stream: Iterable[Any]) -> None:
-    for _ in stream:
-        pass
+def ratio(rows: int, rounds: int = 200) -> None:
+    """vtok and the memmap by turns in one process, eight batches each; neither its first epoch."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["VTOK_CACHE"] = f"{folder}/cache"
+        data = Path(folder)
+        build_store(data / "store", rows)
+        build("memmap", data)
+        for name in OURS:
+            streams = {}
+            for each in (name, "memmap"):
+                epoch, _ = open_epochs(each, data)
+                for _ in epoch(0):
+                    pass
+                streams[each] = itertools.chain.from_iterable(epoch(0) for _ in itertools.count())
+            times: dict[str, list[float]] = {each: [] for each in streams}
+            for _ in range(rounds):
+                for each, stream in streams.items():
+                    began = time.perf_counter()
+                    for _ in itertools.islice(stream, 8):
+                        pass
+                    times[each].append(time.perf_counter() - began)
+            ours, bare = (8 * BATCH * LENGTH / statistics.median(times[each]) / 1e6 for each in (name, "memmap"))
+            print(f"{name}: {ours:.0f} million codes/s, memmap {bare:.0f}: {ours / bare:.2f} of it", flush=True)
 
 
 def scale(parts: int, rows: int) -> None:
@@ -363,11 +384,12 @@ def compare(options: argparse.Namespace, data: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=20_000, help="a multiple of 16")
+    parser.add_argument("--rows", type=int, default=8192, help="a multiple of 16")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="at least so long is a rate measured")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS)
     parser.add_argument("--peers-python", help="python of the environment that has the peers")
+    parser.add_argument("--ratio", action="store_true")
     parser.add_argument("--scale", action="store_true")
     parser.add_argument("--parts", type=int, default=10_000, help="of --scale")
     parser.add_argument("--scale-rows", type=int, default=10_000_000, help="of --scale")
@@ -378,6 +400,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.scale:
         scale(options.parts, options.scale_rows)
+    elif options.ratio:
+        ratio(options.rows)
     elif options.build:
         build(options.build, options.data)
         print("{}")

@@ -61,6 +61,9 @@ def test_it_trains_and_samples(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert card.facts["position_entropy"] > 1.2
     assert rows[-1]["val"] < 0.85 * card.facts["position_entropy"], [row["loss"] for row in rows]
     assert rows[-1]["val"] < rows[0]["loss"]
+    receipts = [receipt for row in rows for receipt in row.get("receipts", [])]
+    assert [receipt["epoch"] for receipt in receipts] == list(range(steps // 4)), "32 clips in batches of 8"
+    assert all(receipt["sound"] and receipt["once"] == 32 for receipt in receipts)
     assert load_prior(out / "prior").config.kind == card.facts["kind"]
     drawn = _draw_and_check(recipe, out)
     frames = sampling.get("latent_frames", 2)
@@ -96,11 +99,16 @@ def test_frames_condition_videogpt(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     _draw_and_check(recipe, out)
 
 
-def test_crops_with_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crops_with_their_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = make_learnable_run(tmp_path / "run", monkeypatch)
-    recipe = recipe_of(out, SMALL | {"boxes": True}, steps=3, lr=1e-2, crop=[2, 2, 2])
+    recipe = recipe_of(out, SMALL | {"boxes": True}, steps=4, lr=1e-2, crop=[2, 2, 2], views=["whole"])
     card = train_prior(recipe)
     assert card.facts["grid"] == [2, 2, 2]
+    assert "prior: epoch 0: 32 of 32 clips seen exactly once\n" in "".join(capsys.readouterr())
+    with pytest.raises(UsageError, match="split 'train' in the views flip has 0 clips"):
+        train_prior(recipe_of(out.rename(tmp_path / "again"), SMALL, steps=4, lr=1e-2, views=["flip"]))
     prior = load_prior(out / "prior")
     assert isinstance(prior, GptPrior)
     assert prior.transformer.vtokens_pos_emb.shape == (1, *GRID, 32)

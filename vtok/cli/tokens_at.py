@@ -42,7 +42,7 @@ def at(
         raise UsageError("no prior beside this store says how large a batch is", at=str(path), hint="give --batch-size")
     if rank is not None and rank >= world:
         raise UsageError(f"there is no rank {rank} of {world}", hint="ranks count from 0; --world says how many")
-    batches = TokenBatches(store, split, batch_size, seed=seed, world=world)
+    batches = TokenBatches(store, split, batch_size, seed=seed, world=world, views=trained.get("views"))
     found = clips_at(batches, step, rank)
     epoch, number = divmod(step, batches.per_epoch)
     if as_json:
@@ -55,11 +55,12 @@ def at(
 
 
 def _trained_with(folder: Path) -> dict[str, Any]:
-    """Seed and batch size of a prior, finished or not."""
+    """Seed, batch size and views of a prior, finished or not."""
     from schemas.card import PLAN_NAME
     from vtok import artefacts
 
     if not (folder / PLAN_NAME).exists():
         return {}
     config = artefacts.load_plan(folder).config
-    return {"seed": config.get("seed", 0), "batch_size": config.get("train", {}).get("batch_size")}
+    train = config.get("train", {})
+    return {"seed": config.get("seed", 0), "batch_size": train.get("batch_size"), "views": train.get("views")}

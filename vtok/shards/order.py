@@ -57,6 +57,19 @@ class EpochOrder:
             index = first + int(np.searchsorted(inside, position, side="right"))
         return Place(int(self._shards[index]), position - self._start(index))
 
+    def places(self, start: int, stop: int) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """`place` of the positions start .. stop-1: shards, and clips within them."""
+        positions = np.arange(start, stop)
+        index = np.searchsorted(self._ends, positions, side="right")
+        if self._shuffle:
+            for window in np.unique(index // WINDOW_SHARDS).tolist():
+                own = index // WINDOW_SHARDS == window
+                begin = self._start(window * WINDOW_SHARDS)
+                positions[own] = begin + self._permutation(window)[positions[own] - begin]
+            index = np.searchsorted(self._ends, positions, side="right")
+        before = np.concatenate([np.zeros(1, np.int64), self._ends])
+        return self._shards[index], positions - before[index]
+
     def _start(self, index: int) -> int:
         return int(self._ends[index - 1]) if index else 0
 

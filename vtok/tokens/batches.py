@@ -12,15 +12,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Int64, Integer, UInt8
 
 from schemas.errors import UsageError
 from schemas.paths import ObjectPath
 from vtok.tokens.cache import CACHE_BYTES, FlatCache
 from vtok.tokens.crops import Crop, crop_draws
-from vtok.tokens.flat import Flags, FlatRow, PartFile
+from vtok.tokens.flat import Flags, FlatRow, PartFile, flat_row
+from vtok.tokens.gather import gather
+from vtok.tokens.selection import select
 from vtok.tokens.sequence import Last, Order, RowSequence
 from vtok.tokens.store import TokenStore
+
+STRETCH = 1 << 12
+"""Rows that are looked up at a time: numpy's cost a call is shared by many batches."""
 
 
 class TokenBatch(NamedTuple):
@@ -30,8 +35,9 @@ class TokenBatch(NamedTuple):
         codes_bthw: codes.
         labels_b: class labels; -1 where a row has none.
         valid_b: false for the rows that only fill up the last batch of an epoch.
-        clip_ids, view_ids: names of the rows.
-        captions: texts.
+        clip_ids, view_ids: names of the rows; lists, or `vtok.tokens.gather.Texts`, which are lists that are made when
+            they are looked at.
+        captions: texts, likewise.
         boxes_b6: (t0, t1, h0, h1, w0, w1) in the latent grid of the row: the crop that the codes are.
         cond_frames_bthwc: the first pixel frames of the views, if they were asked for.
         audio_codes_bn: audio codes, if they were asked for.
@@ -41,13 +47,23 @@ class TokenBatch(NamedTuple):
     codes_bthw: Int64[np.ndarray, "b t h w"]
     labels_b: Int64[np.ndarray, " b"]
     valid_b: Bool[np.ndarray, " b"]
-    clip_ids: list[str]
-    view_ids: list[str]
-    captions: list[str | None]
+    clip_ids: Sequence[str]
+    view_ids: Sequence[str]
+    captions: Sequence[str | None]
     boxes_b6: Int64[np.ndarray, "b 6"]
     cond_frames_bthwc: UInt8[np.ndarray, "b n height width 3"] | None = None
     audio_codes_bn: Int64[np.ndarray, "b n"] | None = None
     rows_b: Int64[np.ndarray, " b"] | None = None
+
+
+class _Line(NamedTuple):
+    """The rows of a step: `vtok.tokens.sequence.Places`, the part of each, and its number within the part."""
+
+    rows: Int64[np.ndarray, " n"]
+    epochs: Int64[np.ndarray, " n"]
+    valid: Bool[np.ndarray, " n"]
+    parts: list[int]
+    inside: list[int]
 
 
 class TokenBatches:
@@ -66,6 +82,7 @@ class TokenBatches:
             own, as often as its weight says; an epoch of the mix is as long as all stores together, and nothing is left
             over.
         crop: what is cut out of every row.
+        views: only rows of these views; none: all rows. Every part is read once, to find them.
         cond_frames, audio: whether batches have them.
         verify: off: neither parts nor cache are checked.
         cache: folder of the cache; none: the user's.
@@ -98,6 +115,7 @@ class TokenBatches:
         last: Last = "drop",
         weights: Sequence[float] | None = None,
         crop: Crop | None = None,
+        views: Sequence[str] | None = None,
         cond_frames: bool = False,
         audio: bool = False,
         verify: bool = True,
@@ -109,6 +127,7 @@ class TokenBatches:
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
         self.shuffle, self.order, self.last, self.crop = shuffle, order, last, crop or Crop()
         self.cond_frames, self.audio = cond_frames, audio
+        self.views = None if views is None else sorted(set(views))
         if cond_frames and self.crop.partial:
             raise UsageError("conditioning frames are those of whole rows", hint="leave out the crop or cond_frames")
         self.shape = self._common()
@@ -116,9 +135,15 @@ class TokenBatches:
             raise UsageError(f"a batch of {batch_size} does not divide by {world} ranks", hint="change batch_size")
         owned = [list(_parts(store, self.splits)) for store in self.stores]
         sizes = [[part.rows for part in parts] for parts in owned]
+        self._picked: Integer[np.ndarray, " n"] | None = None
+        if views is not None:
+            chosen = [select(parts, views, verify=verify) for parts in owned]
+            owned, sizes = [parts for parts, _ in chosen], [list(map(len, rows)) for _, rows in chosen]
+            self._picked = np.concatenate([np.zeros(0, np.int32), *(part for _, rows in chosen for part in rows)])
         clips = sum(map(sum, sizes))
         if not clips or (last == "drop" and clips < batch_size):
             names = " + ".join(repr(split) for split in self.splits)
+            names += "" if views is None else f" in the views {', '.join(self.views or [])}"
             raise UsageError(
                 f"split {names} has {clips} clips: fewer than one batch of {batch_size}",
                 at=self.where,
@@ -131,12 +156,18 @@ class TokenBatches:
         self.dropped, self.padded = self.sequence.dropped, self.sequence.padded
         self._store_of_part = [number for number, parts in enumerate(owned) for _ in parts]
         flat = [part for parts in owned for part in parts]
-        self._starts = np.concatenate([[0], np.cumsum([part.rows for part in flat], dtype=np.int64)])
+        self._starts = np.concatenate([[0], np.cumsum([rows for own in sizes for rows in own], dtype=np.int64)])
         flags = Flags(verify, cond_frames, self.stores[0].codebook_size > 65_536, self._audio_size() > 65_536)
         self.cache = FlatCache(flat, flags, folder=cache, limit=cache_bytes)
-        if shuffle and order == "rows" and self._least_bytes() > cache_bytes:
+        t, h, w = self.shape
+        self._boxes = np.tile(np.array([0, t, 0, h, 0, w], np.int64), (batch_size // world, 1))
+        self._code = flags.code
+        self._steps = max(1, STRETCH // batch_size)
+        self._stretches: dict[int, list[_Line]] = {}
+        least = self._least_bytes([sum(part.rows for part in parts) for parts in owned])
+        if shuffle and order == "rows" and least > cache_bytes:
             raise UsageError(
-                f"the codes take {self._least_bytes():,} bytes, the cache holds {cache_bytes:,}",
+                f"the codes take {least:,} bytes, the cache holds {cache_bytes:,}",
                 at=str(self.cache.folder),
                 hint="raise cache_bytes, or shuffle with order='parts', which needs few parts at a time",
             )
@@ -165,6 +196,7 @@ class TokenBatches:
             "last": self.last,
             "weights": None if self.sequence.mix is None else self.sequence.mix.quota.tolist(),
             "crop": [self.crop.t, self.crop.h, self.crop.w, self.crop.stride],
+            **({} if self.views is None else {"views": self.views}),
         }
 
     def rows_at(self, step: int, rank: int | None = None) -> Int64[np.ndarray, " n"]:
@@ -180,7 +212,8 @@ class TokenBatches:
             IntegrityError: its part is damaged.
         """
         part = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return self.stores[self._store_of_part[part]], self.cache.row(part, number - int(self._starts[part]))
+        inside = number - int(self._starts[part]) if self._picked is None else int(self._picked[number])
+        return self.stores[self._store_of_part[part]], self.cache.row(part, inside)
 
     def __getitem__(self, step: int) -> TokenBatch:
         """This rank's share of the batch of a step.
@@ -189,13 +222,16 @@ class TokenBatches:
             IntegrityError: a part is not the one that was written.
             UsageError: a row is smaller than the crop, or lacks what was asked for.
         """
-        share = self.batch_size // self.world
-        rows, epochs, valid = self.sequence.places(step, self.rank * share, share)
-        parts = np.searchsorted(self._starts, rows, side="right") - 1
-        inside = rows - self._starts[parts]
-        read = self.cache.row
-        found = [read(part, number) for part, number in zip(parts.tolist(), inside.tolist(), strict=True)]
-        codes, boxes = self._cut(found, rows, epochs) if self.crop.partial else self._whole(found)
+        at = self._at(step)
+        rows, valid = at.rows.copy(), at.valid.copy()
+        records = self.cache.records(at.parts, at.inside)
+        if not (self.crop.partial or self.cond_frames or self.audio):
+            whole = gather(records, self.shape, self._code)
+            if whole is not None:
+                codes = whole.codes_bn.reshape(-1, *self.shape)
+                return TokenBatch(codes, whole.labels_b, valid, *whole[2:], self._boxes.copy(), rows_b=rows)
+        found = [flat_row(record, self.cache.flags) for record in records]
+        codes, boxes = self._cut(found, rows, at.epochs) if self.crop.partial else self._whole(found)
         return TokenBatch(
             codes,
             np.array([row.label for row in found], np.int64),
@@ -209,16 +245,28 @@ class TokenBatches:
             rows,
         )
 
+    def _at(self, step: int) -> _Line:
+        """Where the rows of a step are. Many steps are looked up together; the last two stretches are kept."""
+        number, line = divmod(step, self._steps)
+        stretch = self._stretches.get(number)
+        if stretch is None:
+            if len(self._stretches) == 2:
+                del self._stretches[next(iter(self._stretches))]
+            share = self.batch_size // self.world
+            places = self.sequence.stretch(number * self._steps, self._steps, self.rank * share, share)
+            parts = np.searchsorted(self._starts, places.rows, side="right") - 1
+            inside = places.rows - self._starts[parts] if self._picked is None else self._picked[places.rows]
+            stretch = list(map(_Line, *places, parts.tolist(), inside.tolist()))
+            self._stretches[number] = stretch
+        return stretch[line]
+
     def _whole(self, found: list[FlatRow]) -> tuple[np.ndarray, np.ndarray]:
         """Codes and boxes of whole rows."""
         for row in found:
             if row.grid != self.shape:
                 raise _misfit(row, f"has codes of {row.grid}, not {self.shape}", "crop the rows")
         flat = np.frombuffer(b"".join([row.codes for row in found]), found[0].code)
-        t, h, w = self.shape
-        boxes = np.empty((len(found), 6), np.int64)
-        boxes[:] = (0, t, 0, h, 0, w)
-        return flat.reshape(len(found), t, h, w).astype(np.int64), boxes
+        return flat.reshape(len(found), *self.shape).astype(np.int64), self._boxes.copy()
 
     def _cut(self, found: list[FlatRow], rows: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Codes and boxes of crops."""
@@ -269,12 +317,10 @@ class TokenBatches:
             raise UsageError("the stores' sounds were encoded by different tokenizers", at=self.where)
         return max(sizes)
 
-    def _least_bytes(self) -> int:
+    def _least_bytes(self, rows: list[int]) -> int:
         """What the codes alone take in the cache; unknown (0) for rows with grids of their own."""
-        width = 2 if self.stores[0].codebook_size <= 65_536 else 4
-        rows = [sum(store.splits().get(split, 0) for split in self.splits) for store in self.stores]
         return sum(
-            0 if store.ragged else count * int(np.prod(store.grid)) * width
+            0 if store.ragged else count * int(np.prod(store.grid)) * self._code.itemsize
             for store, count in zip(self.stores, rows, strict=True)
         )
 

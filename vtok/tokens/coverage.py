@@ -39,11 +39,13 @@ class Coverage:
 
     Attributes:
         next_step: the first step that is not.
+        before: rows of the epoch that came in its earlier steps.
     """
 
     def __init__(self, epoch: int, first_step: int, batches: TokenBatches) -> None:
         self.epoch, self.first_step, self.next_step = epoch, first_step, first_step
         self.total, self.dropped, self.per_epoch = batches.clips, batches.dropped, batches.per_epoch
+        self.before = first_step % batches.per_epoch * batches.batch_size
         self._clips = self._digest = 0
         self._repeated: list[int] = []
         self._seen = np.zeros(batches.clips, np.bool_)
@@ -108,8 +110,9 @@ class Receipt:
         total: rows that there are.
         once: rows that came exactly once.
         dropped: rows that the epoch leaves out because they fill no batch.
+        before: rows that came in its earlier steps, which are not counted, as after an interruption.
         missing, repeated: the first thousand rows that did not come, or came more than once; with `dropped`, as many
-            are missing as are left out.
+            are missing as are left out; what is missing is not known where `before` is not 0.
         digest: of all rows that came.
     """
 
@@ -117,6 +120,7 @@ class Receipt:
     total: int
     once: int
     dropped: int
+    before: int
     missing: list[int]
     repeated: list[int]
     digest: int
@@ -124,10 +128,17 @@ class Receipt:
     @property
     def sound(self) -> bool:
         """Every row came exactly once, but for those that the epoch leaves out."""
-        return not self.repeated and self.once == self.total - self.dropped
+        return not self.repeated and self.once == self.total - self.dropped - self.before
+
+    def row(self) -> dict[str, Any]:
+        """For a log: JSON-compatible."""
+        names = ("epoch", "total", "once", "dropped", "before", "sound")
+        return {**{name: getattr(self, name) for name in names}, "digest": f"{self.digest:016x}"}
 
     def __str__(self) -> str:
         text = f"epoch {self.epoch}: {self.once} of {self.total} clips seen exactly once"
+        if self.before:
+            text += f", {self.before} before this run went on"
         if self.dropped:
             text += f", {self.dropped} left out because they fill no batch"
         if self.sound:
@@ -149,9 +160,11 @@ def combine(ranks: Sequence[Coverage]) -> Receipt:
         twice |= seen & one.seen
         twice[one.repeated] = True
         seen |= one.seen
-    missing, repeated = np.flatnonzero(~seen)[:1000].tolist(), np.flatnonzero(twice)[:1000].tolist()
-    digest = sum(one.digest for one in ranks) % _WORD
-    return Receipt(first.epoch, first.total, int((seen & ~twice).sum()), first.dropped, missing, repeated, digest)
+    before = min(one.before for one in ranks)
+    missing = [] if before else np.flatnonzero(~seen)[:1000].tolist()
+    repeated, digest = np.flatnonzero(twice)[:1000].tolist(), sum(one.digest for one in ranks) % _WORD
+    once = int((seen & ~twice).sum())
+    return Receipt(first.epoch, first.total, once, first.dropped, before, missing, repeated, digest)
 
 
 def whole_digest(rows: int) -> int:

@@ -5,7 +5,8 @@ lie, the CRC-32C of each) has a checksum of its own that is compared when the fi
 its CRC every time that it is read. A CRC-32 notices every change of up to 32 neighbouring bits, and any other with a
 probability of 1 - 2^-32.
 
-    head    magic, version, flags, rows, sha256 of the part, offsets (rows + 1), CRCs (rows), CRC of all of this
+    head    magic, version, flags, rows, sha256 of the part and of what made it, offsets (rows + 1), CRCs (rows, each
+            exclusive-or'ed with a hash of the row's number: no row is taken for another), CRC of all of this
     row     row number, grid, label, lengths; codes; audio codes; clip_id, view_id, caption; conditioning frames
 """
 
@@ -21,17 +22,21 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Integer, UInt8
+from jaxtyping import Bool, Int64, Integer, UInt8, UInt32
 
 from schemas.errors import IntegrityError
 from schemas.tokens import tokens_schema
-from vtok.tokens.parts import HINT, arrays_of, complete
+from vtok.tokens.order import mix
+from vtok.tokens.parts import HINT, complete
 
-VERSION = 1
+VERSION = 2
 _MAGIC = b"VTOKFLAT"
 _HEAD = struct.Struct("<8sIIQ32s32s")  # magic, version, flags, rows, sha256 of the part and of what made it
 _ROW = struct.Struct("<q11i")  # row, t, h, w, label, height, width; bytes of audio, texts, frames (-1: none)
-_COLUMNS = ["clip_id", "view_id", "codes", "grid_t", "grid_h", "grid_w", "height", "width", "label", "caption"]
+ROW_HEAD = np.dtype([("row", "<i8"), ("grid", "<i4", 3), ("label", "<i4"), ("pixels", "<i4", 2), ("lengths", "<i4", 5)])
+"""What a row begins with, to numpy; the lengths are those of audio codes, clip_id, view_id, caption and frames."""
+_COLUMNS = ["grid_t", "grid_h", "grid_w", "height", "width", "label"]
+_BLOBS = ["codes", "audio_codes", "clip_id", "view_id", "caption"]
 _NONE = -1
 
 
@@ -79,6 +84,16 @@ class Flags(NamedTuple):
     def number(self) -> int:
         """As one number."""
         return sum(1 << bit for bit, value in enumerate(self) if value)
+
+    @property
+    def code(self) -> np.dtype[Any]:
+        """The type of a code."""
+        return np.dtype("<u4" if self.wide else "<u2")
+
+    @property
+    def audio_code(self) -> np.dtype[Any]:
+        """The type of an audio code."""
+        return np.dtype("<u4" if self.wide_audio else "<u2")
 
 
 class FlatRow(NamedTuple):
@@ -128,43 +143,80 @@ def write_flat(stream: IO[bytes], source: PartFile, part: pq.ParquetFile, flags:
     head = _HEAD.pack(_MAGIC, VERSION, flags.number, rows, source.origin[:32], source.origin[32:])
     offset = len(head) + 8 * (rows + 1) + 4 * rows + 4
     stream.seek(offset)
-    bounds = [offset]
+    schema = tokens_schema(65_537 if flags.wide else 1, 65_537 if flags.wide_audio else 1)
+    lengths: list[int] = []
     crcs: list[int] = []
     for group in range(part.num_row_groups):
         try:
-            rows_of_group = _rows(part, group, len(crcs), flags)
+            records = _records(part, group, len(crcs), flags, schema)
         except (pa.ArrowException, OSError, ValueError, TypeError) as error:
             what = f"damaged row group {group}: {str(error).splitlines()[0]}"
             raise IntegrityError(what, at=str(source.path), hint=HINT) from error
-        for data in rows_of_group:
-            stream.write(data)
-            bounds.append(bounds[-1] + len(data))
-            crcs.append(google_crc32c.value(data))
-    head += np.array(bounds, "<i8").tobytes() + np.array(crcs, "<u4").tobytes()
+        stream.write(b"".join(records))
+        lengths += map(len, records)
+        crcs += map(google_crc32c.value, records)
+    bounds = offset + np.cumsum([0, *lengths], dtype="<i8")
+    head += bounds.tobytes() + (np.array(crcs, "<u4") ^ _masks(rows)).tobytes()
     stream.seek(0)
     stream.write(head + struct.pack("<I", google_crc32c.value(head)))
 
 
-def _rows(part: pq.ParquetFile, group: int, first: int, flags: Flags) -> list[bytes]:
-    columns = [*_COLUMNS, "audio_codes", *(["cond_frames"] if flags.frames else [])]
-    schema = tokens_schema(65_537 if flags.wide else 1, 65_537 if flags.wide_audio else 1)
+def _records(part: pq.ParquetFile, group: int, first: int, flags: Flags, schema: pa.Schema) -> list[bytes]:
+    """The rows of a row group as they lie in the file; nothing is made a Python object that stays bytes."""
+    columns = [*_COLUMNS, *_BLOBS, *(["cond_frames"] if flags.frames else [])]
     table = complete(part.read_row_group(group, columns=columns), schema, columns)
-    codes, audio = arrays_of(table, "codes"), arrays_of(table, "audio_codes")
-    plain = table.drop_columns(["codes", "audio_codes"]).to_pylist()
-    out = []
-    for number, row in enumerate(plain):
-        blobs = [
-            codes[number].tobytes(),
-            None if audio[number] is None else audio[number].tobytes(),
-            *(None if row[name] is None else row[name].encode() for name in ("clip_id", "view_id", "caption")),
-            row.get("cond_frames"),
-        ]
-        label = _NONE if row["label"] is None else row["label"]
-        shape = (row["grid_t"], row["grid_h"], row["grid_w"], label, row["height"], row["width"])
-        lengths = [_NONE if blob is None else len(blob) for blob in blobs]
-        data = _ROW.pack(first + number, *shape, *lengths[1:]) + b"".join(blob for blob in blobs if blob)
-        out.append(data + bytes(-len(data) % 8))
-    return out
+    if not table.num_rows:
+        return []
+    table.validate(full=True)
+    heads = np.zeros(table.num_rows, ROW_HEAD)
+    heads["row"] = np.arange(first, first + table.num_rows)
+    for axis in range(3):
+        heads["grid"][:, axis] = table[f"grid_{'thw'[axis]}"].to_numpy()
+    labels = table["label"].combine_chunks()
+    known = np.frombuffer(labels.buffers()[1], "<i4", len(labels), 4 * labels.offset)
+    heads["label"] = np.where(_valid(labels), known, _NONE)
+    heads["pixels"] = np.stack([table["height"].to_numpy(), table["width"].to_numpy()], axis=1)
+    codes, sizes = _slices(table["codes"])
+    if (sizes != heads["grid"].prod(axis=1) * flags.code.itemsize).any():
+        raise ValueError("codes that do not fill their grid")
+    heads["lengths"] = _NONE
+    pieces = [codes]
+    for number, name in enumerate(columns[len(_COLUMNS) + 1 :]):
+        piece, heads["lengths"][:, number] = _slices(table[name])
+        pieces.append(piece)
+    data, width = heads.tobytes(), ROW_HEAD.itemsize
+    starts = range(0, len(data), width)
+    rows = map(b"".join, zip((data[at : at + width] for at in starts), *pieces, strict=True))
+    return [row + bytes(-len(row) % 8) for row in rows]
+
+
+def _slices(column: pa.ChunkedArray) -> tuple[list[bytes], Int64[np.ndarray, " n"]]:
+    """The bytes of each value of a column of lists or texts, and how many they are; -1: there is no value."""
+    array = column.combine_chunks()
+    if pa.types.is_list(array.type):
+        values = array.values.to_numpy(zero_copy_only=False)
+        data, bounds = values.tobytes(), array.offsets.to_numpy().astype(np.int64) * values.itemsize
+    else:
+        _, offsets, content = array.buffers()
+        bounds = np.frombuffer(offsets, "<i4", len(array) + 1, 4 * array.offset).astype(np.int64)
+        data = b"" if content is None else content.to_pybytes()
+    lengths = np.where(_valid(array), np.diff(bounds), _NONE)
+    ends = bounds[:-1] + np.maximum(lengths, 0)
+    return [data[at:end] for at, end in zip(bounds[:-1].tolist(), ends.tolist(), strict=True)], lengths
+
+
+def _valid(array: pa.Array) -> Bool[np.ndarray, " n"]:
+    """Which values are there; Arrow's own answer would import all of its compute functions first."""
+    bits = array.buffers()[0]
+    if bits is None:
+        return np.ones(len(array), np.bool_)
+    unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
+    return unpacked[array.offset : array.offset + len(array)].astype(np.bool_)
+
+
+def _masks(rows: int) -> UInt32[np.ndarray, " n"]:
+    """A hash of each row's number."""
+    return (mix(np.arange(1, rows + 1, dtype=np.uint64)) >> np.uint64(32)).astype(np.uint32)
 
 
 class Damaged(Exception):
@@ -180,15 +232,18 @@ class FlatFile:
         flags: what it must hold.
         verify: off: nothing is compared.
 
+    Attributes:
+        rows: how many it has.
+        map: its bytes.
+        bounds: where each row begins in them; the last one, where the last row ends.
+        crcs: the CRC-32C of each row.
+
     Raises:
         Damaged: it is another file, or its head is damaged.
         FileNotFoundError: there is none.
     """
 
     def __init__(self, path: Path, source: PartFile, flags: Flags, *, verify: bool = True) -> None:
-        self._flags, self._verify = flags, verify
-        self._code = np.dtype("<u4" if flags.wide else "<u2")
-        self._audio = np.dtype("<u4" if flags.wide_audio else "<u2")
         with path.open("rb") as stream:
             head = stream.read(_HEAD.size)
             if len(head) < _HEAD.size:
@@ -201,45 +256,38 @@ class FlatFile:
             table = 12 * rows + 12
             if size < _HEAD.size + table:
                 raise Damaged("cut off")
-            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        rest = self._map[_HEAD.size : _HEAD.size + table]
+            self.map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        rest = self.map[_HEAD.size : _HEAD.size + table]
         if verify and google_crc32c.value(head + rest[:-4]) != int.from_bytes(rest[-4:], "little"):
             raise Damaged("the head")
         self.rows = int(rows)
         split = 8 * (self.rows + 1)
-        self._bounds = memoryview(rest)[:split].cast("q")
-        self._crcs = memoryview(rest)[split:-4].cast("I")
-        if verify and self._bounds[-1] != size:
+        self.bounds = memoryview(rest)[:split].cast("q")
+        masked = np.frombuffer(rest, "<u4", self.rows, split)
+        self.crcs = memoryview(np.bitwise_xor(masked, _masks(self.rows)))
+        if verify and self.bounds[-1] != size:
             raise Damaged("cut off")
 
-    def row(self, number: int) -> FlatRow:
-        """One row.
 
-        Raises:
-            Damaged: it is not the one that was written.
-        """
-        data = self._map[self._bounds[number] : self._bounds[number + 1]]
-        if self._verify and google_crc32c.value(data) != self._crcs[number]:
-            raise Damaged(f"row {number}")
-        own, t, h, w, label, height, width, *lengths = _ROW.unpack_from(data)
-        if self._verify and own != number:
-            raise Damaged(f"row {number} is row {own}")
-        at = _ROW.size + t * h * w * self._code.itemsize
-        codes = data[_ROW.size : at]
-        audio_bytes, id_bytes, view_bytes, caption_bytes, frame_bytes = lengths
-        audio: Any = None
-        if audio_bytes >= 0:
-            audio = np.frombuffer(data, self._audio, audio_bytes // self._audio.itemsize, at)
-            at += audio_bytes
-        clip_id = data[at : at + id_bytes].decode()
-        at += id_bytes
-        view_id = data[at : at + view_bytes].decode()
-        at += view_bytes
-        caption = None
-        if caption_bytes >= 0:
-            caption = data[at : at + caption_bytes].decode()
-            at += caption_bytes
-        frames: Any = None
-        if frame_bytes >= 0:
-            frames = np.frombuffer(data, np.uint8, frame_bytes, at).reshape(-1, height, width, 3)
-        return FlatRow(own, (t, h, w), codes, self._code, label, clip_id, view_id, caption, audio, frames)
+def flat_row(record: bytes, flags: Flags) -> FlatRow:
+    """A row from its bytes."""
+    own, t, h, w, label, height, width, *lengths = _ROW.unpack_from(record)
+    at = _ROW.size + t * h * w * flags.code.itemsize
+    codes = record[_ROW.size : at]
+    pieces: list[Any] = []
+    for length in lengths:
+        pieces.append(record[at : at + length] if length >= 0 else None)
+        at += max(0, length)
+    audio, clip_id, view_id, caption, frames = pieces
+    return FlatRow(
+        own,
+        (t, h, w),
+        codes,
+        flags.code,
+        label,
+        clip_id.decode(),
+        view_id.decode(),
+        None if caption is None else caption.decode(),
+        None if audio is None else np.frombuffer(audio, flags.audio_code),
+        None if frames is None else np.frombuffer(frames, np.uint8).reshape(-1, height, width, 3),
+    )

@@ -11,8 +11,9 @@ from typing import Any
 
 from vtok.stepping import StepLoader
 from vtok.tokens.batches import TokenBatch, TokenBatches
-from vtok.tokens.coverage import Coverage
+from vtok.tokens.coverage import Coverage, Receipt, combine
 from vtok.tokens.crops import Crop
+from vtok.tokens.mix_coverage import MixCoverage, MixReceipt, combine_mix
 from vtok.tokens.store import TokenStore
 
 __all__ = ["Crop", "TokenBatch", "TokenBatches", "TokenLoader", "clips_at"]
@@ -29,8 +30,7 @@ class TokenLoader(StepLoader[TokenBatch]):
 
     Attributes:
         source: the batches.
-        coverage: which rows of the present epoch were handed out by this process (`vtok.tokens.coverage.combine`); none
-            for a mix, whose epochs are not those of its stores.
+        coverage: which rows of the present epoch were handed out by this process.
         finished: that of the last epoch that was finished.
     """
 
@@ -48,22 +48,34 @@ class TokenLoader(StepLoader[TokenBatch]):
         self.source: TokenBatches = TokenBatches(stores, splits, batch_size, **options)
         super().__init__(self.source, workers=workers, prefetch=prefetch, pin=pin)
         self.clips, self.batches_per_epoch = self.source.clips, self.source.per_epoch
-        self.coverage: Coverage | None = None
-        self.finished: Coverage | None = None
+        self.coverage: Coverage | MixCoverage | None = None
+        self.finished: Coverage | MixCoverage | None = None
 
     def batches(self, start_step: int) -> Iterator[TokenBatch]:
         """The batches of steps start_step, start_step + 1, ... without end."""
         self.seek(start_step)
         return self.forever()
 
+    def receipt(self, pieces: Sequence[Coverage | MixCoverage]) -> Receipt | MixReceipt:
+        """What came in an epoch.
+
+        Args:
+            pieces: `finished` of all ranks, or of all pieces between interruptions.
+
+        Raises:
+            UsageError: they are not of one epoch.
+        """
+        if self.source.sequence.mix is not None:
+            return combine_mix(self.source.sequence, [piece for piece in pieces if isinstance(piece, MixCoverage)])
+        return combine([piece for piece in pieces if isinstance(piece, Coverage)])
+
     def _next(self) -> TokenBatch:
         step = self.step
         batch = super()._next()
-        if self.source.sequence.mix is not None:
-            return batch
         epoch = step // self.source.per_epoch
         if self.coverage is None or self.coverage.epoch != epoch or self.coverage.next_step != step:
-            self.coverage = Coverage(epoch, step, self.source)
+            kind = Coverage if self.source.sequence.mix is None else MixCoverage
+            self.coverage = kind(epoch, step, self.source)
         assert batch.rows_b is not None
         self.coverage.add(batch.rows_b[batch.valid_b])
         if self.step % self.source.per_epoch == 0:

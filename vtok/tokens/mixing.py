@@ -66,6 +66,11 @@ class Mix:
         stores, turns = (np.concatenate(columns)[part] for columns in zip(*blocks, strict=True))
         return Draws(stores, turns)
 
+    def drawn(self, position: int) -> Int64[np.ndarray, " stores"]:
+        """How often each store is drawn from before a position."""
+        number, inside = divmod(position, BLOCK)
+        return number * self.quota + np.bincount(self._block(number).stores[:inside], minlength=len(self.quota))
+
     def _block(self, number: int) -> Draws:
         if number not in self._blocks:
             if len(self._blocks) == 2:

@@ -100,5 +100,5 @@ class PartsOrder:
 
     def __call__(self, start: int, stop: int) -> Int64[np.ndarray, " n"]:
         """The rows at the positions start .. stop-1."""
-        places = [self._order.place(position) for position in range(start, stop)]
-        return np.array([self._starts[place.shard] + place.clip for place in places], np.int64)
+        parts, inside = self._order.places(start, stop)
+        return self._starts[parts] + inside

@@ -225,12 +225,17 @@ def complete(table: pa.Table, schema: pa.Schema, columns: Iterable[str] | None =
     """
     names = schema.names if columns is None else list(columns)
     arrays = [
-        table[name].cast(schema.field(name).type)
+        _as(table[name], schema.field(name).type)
         if name in table.column_names
         else pa.array([DEFAULTS[name]] * table.num_rows, schema.field(name).type)
         for name in names
     ]
     return pa.Table.from_arrays(arrays, schema=pa.schema([schema.field(name) for name in names]))
+
+
+def _as(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+    """A cast where one is needed: the first one imports all of pyarrow's compute functions."""
+    return column if column.type == type_ else column.cast(type_)
 
 
 def codes_of(table: pa.Table) -> Integer[np.ndarray, "n s"]:

@@ -22,7 +22,7 @@ Order = Literal["rows", "parts"]
 
 
 class Places(NamedTuple):
-    """Some places of a batch.
+    """Some places of a batch, or (steps, places) of the batches of several steps.
 
     Attributes:
         rows: numbers of the rows, counted through over all parts of all stores.
@@ -30,9 +30,9 @@ class Places(NamedTuple):
         valid: false for the rows that only fill up the last batch of an epoch.
     """
 
-    rows: Int64[np.ndarray, " n"]
-    epochs: Int64[np.ndarray, " n"]
-    valid: Bool[np.ndarray, " n"]
+    rows: Int64[np.ndarray, "*steps n"]
+    epochs: Int64[np.ndarray, "*steps n"]
+    valid: Bool[np.ndarray, "*steps n"]
 
 
 class RowSequence:
@@ -82,18 +82,36 @@ class RowSequence:
 
     def places(self, step: int, first: int, count: int) -> Places:
         """The places first .. first+count-1 (count > 0) of the batch of a step."""
+        return Places(*(field[0] for field in self.stretch(step, 1, first, count)))
+
+    def stretch(self, step: int, steps: int, first: int, count: int) -> Places:
+        """`places` of the steps step .. step+steps-1, a line each: numpy's cost a call is shared by them."""
         if self.mix is not None:
-            return self._mixed(step * self._batch_size + first, count)
-        epoch, batch = divmod(step, self.per_epoch)
-        start = batch * self._batch_size + first
-        order, rows, at = self._order(-1, epoch), [], start
-        while at < start + count:  # past its end, the batch is filled up with the epoch's first rows
+            drawn = self._mixed(step * self._batch_size, steps * self._batch_size)
+            return Places(*(self._lines(field, first, count) for field in drawn))
+        pieces = []
+        end = step + steps
+        while step < end:
+            epoch, batch = divmod(step, self.per_epoch)
+            run = min(end - step, self.per_epoch - batch)
+            pieces.append(self._of_epoch(epoch, batch, run))
+            step += run
+        return Places(*(self._lines(np.concatenate(fields), first, count) for fields in zip(*pieces, strict=True)))
+
+    def _lines(self, values: np.ndarray, first: int, count: int) -> np.ndarray:
+        return values.reshape(-1, self._batch_size)[:, first : first + count]
+
+    def _of_epoch(self, epoch: int, batch: int, count: int) -> Places:
+        """Whole batches of one epoch."""
+        order, rows = self._order(-1, epoch), []
+        at, stop = batch * self._batch_size, (batch + count) * self._batch_size
+        valid = np.arange(at, stop) < self.rows
+        while at < stop:  # past its end, the batch is filled up with the epoch's first rows
             inside = at % self.rows
-            run = min(start + count - at, self.rows - inside)
+            run = min(stop - at, self.rows - inside)
             rows.append(order(inside, inside + run))
             at += run
-        valid = np.arange(start, start + count) < self.rows
-        return Places(np.concatenate(rows), np.full(count, epoch, np.int64), valid)
+        return Places(np.concatenate(rows), np.full(len(valid), epoch, np.int64), valid)
 
     def _mixed(self, start: int, count: int) -> Places:
         assert self.mix is not None
@@ -110,6 +128,25 @@ class RowSequence:
                 rows[own[here]] = base + self._order(store, epoch)(at, at + int(here.sum()))
             base += size
         return Places(rows, epochs, np.ones(count, np.bool_))
+
+    def owed(self, first_step: int, next_step: int) -> list[Int64[np.ndarray, " rows"]]:
+        """How often a mix owes every row of each store in the steps first_step .. next_step-1."""
+        assert self.mix is not None
+        turns, stops = (self.mix.drawn(step * self._batch_size).tolist() for step in (first_step, next_step))
+        out = []
+        for store, size in enumerate(self._sizes):
+            times, turn, stop = np.zeros(size, np.int64), turns[store], stops[store]
+            while turn < stop:
+                epoch, at = divmod(turn, size)
+                run = min(size - at, stop - turn)
+                if run == size:  # whole epochs of the store: every row once in each
+                    times += (stop - turn) // size
+                    run = (stop - turn) // size * size
+                else:
+                    times[self._order(store, epoch)(at, at + run)] += 1
+                turn += run
+            out.append(times)
+        return out
 
     def _order(self, store: int, epoch: int) -> RowOrder | PartsOrder:
         """The order of a store's rows in an epoch; -1: of all stores'. The last two of each are kept."""

@@ -24,7 +24,7 @@ from vtok.tokens.exchange import FORMATS
 from vtok.tokens.exchange.base import FACTS_NAME, ROWS_NAME, Facts, Row
 from vtok.tokens.store import write_tokens
 
-_PART_ROWS, _GROUP_ROWS = 4096, 128
+_PART_ROWS, _GROUP_ROWS = 4096, 256
 
 
 class Origin(NamedTuple):

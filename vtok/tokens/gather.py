@@ -1,0 +1,123 @@
+"""A batch of whole rows of one grid, out of their bytes in the cache, by a few calls of numpy for all of them.
+
+The bytes are copies that were compared with their checksums (vtok/tokens/cache.py), so what is used is what was
+verified, whatever becomes of the file meanwhile. Texts are decoded when somebody looks at them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+from jaxtyping import Int64
+
+from vtok.tokens.flat import ROW_HEAD
+
+_ALIGNED = 8
+"""Bytes that every record's length is a multiple of."""
+_HEAD = ROW_HEAD.itemsize
+_GRID = ROW_HEAD.fields["grid"][1]  # type: ignore[index]  # where a record says its grid
+
+
+class Texts(Sequence[Any]):
+    """One of the texts of some rows: a list of strings (none where a row has none) that is made at the first look.
+
+    It compares with lists, and another process is sent a list.
+
+    Args:
+        tails: of each record, what comes after its codes.
+        lengths: (rows, 5): of audio codes, clip_id, view_id, caption and frames in it; -1: none.
+        column: which length is that of the text.
+    """
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+    def __init__(self, tails: Sequence[bytes], lengths: np.ndarray, column: int) -> None:
+        self._tails, self._lengths, self._column = tails, lengths, column
+        self._made: list[str | None] | None = None
+
+    def _list(self) -> list[str | None]:
+        if self._made is None:
+            starts = np.maximum(self._lengths[:, : self._column], 0).sum(axis=1).tolist()
+            lengths = self._lengths[:, self._column].tolist()
+            self._made = [
+                None if length < 0 else tail[start : start + length].decode()
+                for tail, start, length in zip(self._tails, starts, lengths, strict=True)
+            ]
+            self._tails = ()
+        return self._made
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        return self._list()[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._list())
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Texts):
+            return self._list() == other._list()
+        return self._list() == other if isinstance(other, list) else NotImplemented
+
+    def __repr__(self) -> str:
+        return repr(self._list())
+
+    def __reduce__(self) -> tuple[Callable[..., list[Any]], tuple[list[Any]]]:
+        return list, (self._list(),)
+
+
+class Gathered(NamedTuple):
+    """Some rows.
+
+    Attributes:
+        codes_bn: their codes in raster order.
+        labels_b: -1 where a row has none.
+        clip_ids, view_ids, captions: their texts.
+    """
+
+    codes_bn: Int64[np.ndarray, "b n"]
+    labels_b: Int64[np.ndarray, " b"]
+    clip_ids: Texts
+    view_ids: Texts
+    captions: Texts
+
+
+def gather(records: Sequence[bytes], grid: tuple[int, int, int], code: np.dtype[Any]) -> Gathered | None:
+    """The rows in some records; None: not all of them have this grid.
+
+    Args:
+        records: bytes of rows, as `vtok.tokens.cache.FlatCache.records` gives them; at least one.
+        grid: (t, h, w).
+        code: type of a code in a record.
+    """
+    rows, size = len(records), math.prod(grid)
+    after = _HEAD + size * code.itemsize
+    joined = b"".join(records)
+    same = np.array(grid, "<i4").tobytes() * rows
+    if len(set(map(len, records))) == 1:  # as a rule: the texts have one length, or are padded to one
+        apart = len(joined) // rows
+        if np.ndarray(rows, "V12", joined, _GRID, apart).tobytes() != same:
+            return None
+        heads_b = np.ndarray(rows, ROW_HEAD, joined, 0, apart)
+        codes_bn = np.ndarray((rows, size), code, joined, _HEAD, (apart, code.itemsize))
+    else:  # a window at every place where a record could begin: a view, of which only the rows' own are read
+        starts = np.array(list(itertools.accumulate(map(len, records[:-1]), initial=0))) // _ALIGNED
+        heads_b = np.ndarray((len(joined) - _HEAD) // _ALIGNED + 1, ROW_HEAD, joined, 0, _ALIGNED)[starts]
+        if heads_b["grid"].tobytes() != same:
+            return None
+        windows = (len(joined) - after) // _ALIGNED + 1
+        codes_bn = np.ndarray((windows, size), code, joined, _HEAD, (_ALIGNED, code.itemsize))[starts]
+    tails, lengths = [record[after:] for record in records], heads_b["lengths"].copy()
+    texts = (Texts(tails, lengths, column) for column in (1, 2, 3))
+    return Gathered(codes_bn.astype(np.int64), heads_b["label"].astype(np.int64), *texts)
