@@ -114,6 +114,7 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
             if logs is not None and (validated or step % config.log_every == 0 or step == 1):
                 row = meter.row(step, {**values, **validated})
                 logs.write(row)
+                logs.write_counts(step, task.counts() if validated else {})
                 console.say(step_line(task.name, row))
             if step % config.checkpoint_every == 0 or step == config.steps or stopping or better:
                 state: dict[str, Any] = {"plan": plan.fingerprint, "task": task.state()}
