@@ -175,8 +175,8 @@ class VqvaeConfig(_ModelConfig):
             ValueError: a side is not divisible by its downsampling factor, or the grid is not `position_grid`.
         """
         found = super().grid(num_frames, height, width)
-        if self.position_grid not in (None, found):
-            raise ValueError(f"a grid of {list(found)}, but positions for {list(self.position_grid or ())} are learnt")
+        if self.position_grid is not None and self.position_grid != found:
+            raise ValueError(f"a grid of {list(found)}, but positions for {list(self.position_grid)} are learnt")
         return found
 
     @model_validator(mode="after")
