@@ -2,7 +2,8 @@
 
 torch marks a folder in which it compiles an op by a file named `lock` (`torch.utils.file_baton`), and every other
 process waits until that file is gone: without end and without a word, if the process that made it was killed. The maker
-keeps the file open, so on one machine it can be found; on another one that shares the folder it shows by what it writes.
+keeps the file open, so on one machine it can be found; on another one that shares the folder it shows by what it
+writes.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def holder(lock: Path) -> int | None:
     target = str(lock.resolve())
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
-            if os.readlink(link) == target:
+            if str(link.readlink()) == target:
                 return int(link.parts[2])
         except OSError:  # it is gone, or another user's
             continue

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from pathlib import Path
 import torch
 
 from schemas.config import Recipe
+from tests.bench.contenders import peak_bytes
 from tests.bench.seed_vqgan import SeedTrainer
 from trainers.tokenizer import TokenizerTask, TrainBatch
 
@@ -87,10 +87,7 @@ def make_step(name: str, options: argparse.Namespace, start: int) -> Step:
 def peak_mb(name: str, options: argparse.Namespace, start: int) -> float:
     """Peak resident memory of two steps, MB, over what was there before the first."""
     step = make_step(name, options, start)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for number in range(2):
-        step(number)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return peak_bytes(lambda: [step(number) for number in range(2)], torch.device("cpu")) / 1e6
 
 
 def measure(options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
