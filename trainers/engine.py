@@ -22,6 +22,7 @@ from torch import nn
 from schemas.config.train import OptimConfig, TrainConfig
 from schemas.errors import VtokError
 from trainers.blocks import checkpoint_blocks, compile_blocks
+from trainers.op_lock import wait_for_compilation
 from trainers.optim import clip_gradients, make_optimizer, set_lr
 from trainers.precision import LossScale, check_precision, use_precision
 from trainers.ranks import average, barrier, rank, world_size
@@ -207,6 +208,7 @@ def _start_deepspeed() -> str | None:
     try:
         import deepspeed
 
+        wait_for_compilation()
         deepspeed.utils.logger.setLevel("ERROR")
         with console.quiet_stdout():
             deepspeed.init_distributed("nccl" if cuda else "gloo", auto_mpi_discovery=False, timeout=DEADLINE)

@@ -123,6 +123,7 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
                         console.say(f"{task.name}: {line}")
                     receipts = []
                 logs.write(row)
+                logs.write_counts(step, task.counts() if validated else {})
                 console.say(step_line(task.name, row))
             if step % config.checkpoint_every == 0 or step == config.steps or stopping or better:
                 state: dict[str, Any] = {"plan": plan.fingerprint, "task": task.state()}

@@ -7,6 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int64
+
 from schemas.config.train import TrainConfig
 from schemas.errors import UsageError
 from trainers.tensorboard import EventWriter
@@ -44,6 +47,11 @@ class Logs:
             self._events.write(row["step"], {k: v for k, v in numbers.items() if k not in ("step", "steps")})
         if self._wandb is not None:
             self._wandb.log(numbers, step=row["step"])
+
+    def write_counts(self, step: int, counts: dict[str, Int64[np.ndarray, " k"]]) -> None:
+        """Adds histograms (`trainers.task.Task.counts`) to TensorBoard's file."""
+        if self._events is not None and counts:
+            self._events.write_counts(step, counts)
 
     def close(self) -> None:
         """Says good-bye to Weights & Biases; files need no closing."""

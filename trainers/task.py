@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from trainers.engine import Engine, EngineName
@@ -49,6 +51,10 @@ class Task(ABC):
     @abstractmethod
     def validate(self, step: int) -> dict[str, float]:
         """Measures on held-out clips and writes previews; with the averaged weights where an average is kept."""
+
+    def counts(self) -> dict[str, Int64[np.ndarray, " k"]]:
+        """Histograms of the last validation, by name: how often each of the integers 0, 1, ... occurred."""
+        return {}
 
     def score(self, validated: dict[str, float]) -> float | None:
         """How good a validation was: the lower the better. None: this training has no best checkpoint."""

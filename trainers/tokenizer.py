@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from schemas.card import Card
@@ -286,6 +287,9 @@ class TokenizerTask(Task):
         draws = generator(self.seed, "frame", step, *keys)
         index = torch.randint(0, video.shape[2], (share * world_size(),), generator=draws)
         return index[rank() * share : (rank() + 1) * share].to(self.device)
+
+    def counts(self) -> dict[str, Int64[np.ndarray, " k"]]:
+        return {"val_usage": self.held_out.usage_k}
 
     def score(self, validated: dict[str, Any]) -> float | None:
         return -validated["val_psnr"] if validated else None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from schemas.config import Recipe
 from schemas.errors import UsageError
 from vtok import console
 from vtok.audio.clips import sound_batch, sound_picture
-from vtok.evaluation.reconstruction import SSIM_LEAST_SIDE, psnr, psnr_of_best_constant_frame, ssim
+from vtok.evaluation.reconstruction import SSIM_LEAST_SIDE, psnr, psnr_of_best_constant_frame, sharpness, ssim
 from vtok.files import write_bytes
 from vtok.shards.reader import ShardReader
 from vtok.tokenizers.autoencoder import VideoAutoencoder
@@ -38,9 +39,14 @@ class HeldOut:
         folder: the run's; previews go into `previews/`.
         batch_size: clips in a forward pass.
 
+    Attributes:
+        usage_k: how often each code occurred in the last measurement, the most frequent code first.
+
     Raises:
         UsageError: the shards hold no clips.
     """
+
+    usage_k: Int64[np.ndarray, " k"]
 
     def __init__(self, recipe: Recipe, folder: Path, batch_size: int) -> None:
         self.config, self.folder, self.batch_size = recipe.tokenizer, folder, batch_size
@@ -69,10 +75,12 @@ class HeldOut:
         model.train()
         recon_bcthw = torch.cat(recon)
         counts = usage(torch.cat(codes).numpy(), self.config.model.n_codes)
+        self.usage_k = np.sort(counts)[::-1]
         facts = health(counts)
         values = {
             "val_psnr": float(psnr(recon_bcthw, self.video_bcthw).mean()),
             "val_psnr_still": self._psnr_still,
+            "val_sharpness": float(sharpness(recon_bcthw, self.video_bcthw).mean()),
             "val_perplexity": facts.perplexity,
             "val_dead": float(facts.dead),
         }

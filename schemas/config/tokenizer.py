@@ -154,6 +154,38 @@ class VqvaeConfig(_ModelConfig):
     n_res_layers: int = Field(4, ge=0, description="Residual blocks with axial attention, in encoder and decoder each.")
     downsample: tuple[int, int, int] = Field((4, 4, 4), description="Downsampling of time, height, width: powers of 2.")
 
+    residual_width: int | None = Field(
+        None,
+        ge=1,
+        description="Channels between the two convolutions of a residual block; null: half of n_hiddens, as VideoGPT's "
+        "released code. Its paper's own code: 128.",
+    )
+    position_grid: tuple[int, int, int] | None = Field(
+        None,
+        description="Latent grid (t, h, w) for which positions are learnt, that every attention adds (VideoGPT's "
+        "paper's own code); all clips must then have it. Null: no positions.",
+    )
+    post_kernel: Literal[1, 3] = Field(
+        1, description="Side of the convolution after the codes; VideoGPT's paper's own code: 3."
+    )
+
+    def grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Latent grid (t, h, w) of a clip of that size.
+
+        Raises:
+            ValueError: a side is not divisible by its downsampling factor, or the grid is not `position_grid`.
+        """
+        found = super().grid(num_frames, height, width)
+        if self.position_grid is not None and self.position_grid != found:
+            raise ValueError(f"a grid of {list(found)}, but positions for {list(self.position_grid)} are learnt")
+        return found
+
+    @model_validator(mode="after")
+    def _positions_fit(self) -> Self:
+        if self.position_grid is not None and (self.n_hiddens % 3 or min(self.position_grid) < 1):
+            raise ValueError("position_grid needs sides of 1 or more, and n_hiddens that are a multiple of 3")
+        return self
+
     @field_validator("downsample")
     @classmethod
     def _some_level(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:

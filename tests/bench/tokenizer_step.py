@@ -4,10 +4,10 @@
 
 The same weights, the same clips, the same threads, fp32 on the CPU. Contenders: vtok as it is, vtok with `parity`
 (two passes of the generator a batch, as the seed) and the seed's method (one-hot codes, two passes). Rounds are
-interleaved; the figure is the median of the rounds and the ratio of medians, in the two phases of a run: before the
-discriminators join (the seed runs them all the same) and after. Peak memory is the resident set of a process of its own
-that takes three steps, less what it held before the first. Losses of the first steps are compared, so nobody is fast by
-doing something else.
+interleaved; the figures are the medians of the rounds' seconds and of their ratios, in the two phases of a run: before
+the discriminators join (the seed runs them all the same) and after. Peak memory is the resident set of a process of its
+own that takes two steps with the discriminators, less what it held before the first. Losses of the first steps are
+compared, so nobody is fast by doing something else.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from pathlib import Path
 import torch
 
 from schemas.config import Recipe
+from tests.bench.contenders import peak_bytes
 from tests.bench.seed_vqgan import SeedTrainer
 from trainers.tokenizer import TokenizerTask, TrainBatch
 
@@ -85,12 +85,9 @@ def make_step(name: str, options: argparse.Namespace, start: int) -> Step:
 
 
 def peak_mb(name: str, options: argparse.Namespace, start: int) -> float:
-    """Peak resident memory of three steps, MB, over what was there before the first."""
+    """Peak resident memory of two steps, MB, over what was there before the first."""
     step = make_step(name, options, start)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for number in range(3):
-        step(number)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return peak_bytes(lambda: [step(number) for number in range(2)], torch.device("cpu")) / 1e6
 
 
 def measure(options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
@@ -109,10 +106,15 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]
         for name in CONTENDERS:  # the first step starts from equal weights
             if abs(losses[name][0] - losses["seed"][0]) > 1e-3 * abs(losses["seed"][0]):
                 raise SystemExit(f"{phase}: {name} has loss {losses[name][0]}, the seed {losses['seed'][0]}")
-        medians = {name: statistics.median(times[name]) for name in CONTENDERS}
         results[phase] = {
-            name: {"seconds": medians[name], "times_seed": medians["seed"] / medians[name]} for name in CONTENDERS
+            name: {
+                "seconds": statistics.median(times[name]),
+                "times_seed": statistics.median(b / a for a, b in zip(times[name], times["seed"], strict=True)),
+            }
+            for name in CONTENDERS
         }
+        if start:
+            continue
         for name in CONTENDERS:
             command = [sys.executable, "-m", "tests.bench.tokenizer_step", *sys.argv[1:], "--peak", name, str(start)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -123,10 +125,10 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--size", type=int, default=48)
     parser.add_argument("--codes", type=int, default=16384)
     parser.add_argument("--hiddens", type=int, default=16)
     parser.add_argument("--discriminator-channels", type=int, default=32)
@@ -141,8 +143,8 @@ def main() -> None:
     for phase, rows in results.items():
         print(f"{phase}: {options.batch} x {options.frames} x {options.size}^2, {options.threads} thread(s)")
         for name, row in rows.items():
-            figures = f"{row['seconds']:8.3f} s  {row['times_seed']:5.2f}x the seed  peak {row['peak_mb']:7.0f} MB"
-            print(f"  {name:<14}{figures}")
+            peak = f"  peak {row['peak_mb']:7.0f} MB" if "peak_mb" in row else ""
+            print(f"  {name:<14}{row['seconds']:8.3f} s  {row['times_seed']:5.2f}x the seed{peak}")
     if options.out:
         options.out.write_text(json.dumps(results, indent=2) + "\n")
 

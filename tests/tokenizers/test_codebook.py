@@ -160,6 +160,20 @@ def test_chunks_do_not_change_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(torch.cdist(rows.double(), codebook.embeddings.double()).argmin(1), whole.flatten())
 
 
+def test_parts_of_the_codes_do_not_change_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small integers, so that every sum is exact and many codes are equally near."""
+    draws = torch.Generator().manual_seed(0)
+    codebook = Codebook(500, 4).eval()
+    codebook.embeddings.copy_(torch.randint(-6, 7, (500, 4), generator=draws))
+    codebook.embeddings[130:260] = codebook.embeddings[:130].clone()
+    rows = torch.randint(-6, 7, (300, 4), generator=draws).float()
+    exact = (rows[:, None] - codebook.embeddings).square().sum(-1).argmin(1)
+    assert {0, 2, 3} <= set((exact // 128).tolist()) and not set(range(130, 260)) & set(exact.tolist())
+    for most in (1 << 22, 256 * 128):  # all codes at once; four parts of them
+        monkeypatch.setattr("vtok.tokenizers.codebook._MAX_DISTANCES", most)
+        assert torch.equal(codebook.nearest(rows[None])[0], exact)
+
+
 def test_codes_of_a_clip_do_not_depend_on_its_neighbours() -> None:
     codebook = Codebook(64, 4).eval()
     clips = [_z(50, 4, seed) for seed in range(3)]

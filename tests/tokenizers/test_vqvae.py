@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from schemas.config.tokenizer import VqvaeConfig
-from vtok.tokenizers.axial import AxialBlock, draw_attention
-from vtok.tokenizers.base import Tokenizer
+from vtok.tokenizers.axial import AxialBlock, Positions, draw_attention
+from vtok.tokenizers.base import Tokenizer, fingerprint_of
 from vtok.tokenizers.vqvae import VQVAE
 
 SMALL = VqvaeConfig(embedding_dim=4, n_codes=16, n_hiddens=8, n_res_layers=1, downsample=(2, 4, 4))
@@ -160,3 +161,51 @@ def test_fingerprint_sees_the_architecture_and_not_parity() -> None:
     same = VQVAE(SMALL.model_copy(update={"parity": True}), _generator())
     assert same.fingerprint == VQVAE(SMALL, _generator()).fingerprint
     assert {type(m).__name__ for m in same.modules() if "BatchNorm" in type(m).__name__} == {"BatchNorm3d"}
+
+
+PAPER = {"residual_width": 5, "position_grid": (2, 2, 4), "post_kernel": 3, "n_hiddens": 12}
+
+
+def test_the_paper_s_variant() -> None:
+    config = VqvaeConfig.model_validate({**SMALL.plain(), **PAPER})
+    assert config.grid(4, 8, 16) == (2, 2, 4)
+    with pytest.raises(ValueError, match=re.escape("a grid of [2, 2, 2], but positions for [2, 2, 4] are learnt")):
+        config.grid(4, 8, 8)
+    with pytest.raises(ValueError, match="n_hiddens that are a multiple of 3"):
+        VqvaeConfig.model_validate({**SMALL.plain(), **PAPER, "n_hiddens": 8})
+    model = VQVAE(config).eval()
+    state = model.state_dict()
+    assert [name for name in state if "positions" in name] == [f"encoder.positions.{axis}" for axis in "thw"]
+    assert state["encoder.res_stack.0.block.2.conv.weight"].shape == (5, 12, 3, 3, 3)
+    assert state["post_vq_conv.conv.weight"].shape == (12, 4, 3, 3, 3)
+    assert 0.002 < float(state["encoder.positions.w"].std()) < 0.05
+    video, codes = _video(1, 3, 4, 8, 16), torch.arange(16).view(1, 2, 2, 4)
+    before = model.latents(video), model.decode(codes)
+    with torch.no_grad():
+        model.encoder.positions.h[1] += 1
+    after = model.latents(video), model.decode(codes)
+    assert all(a.shape == b.shape and not torch.allclose(a, b) for a, b in zip(before, after, strict=True))
+    after[1].sum().backward()
+    assert all(float(p.grad.abs().sum()) > 0 for p in model.encoder.positions.parameters())
+    copy = VQVAE(config).eval()
+    copy.load_state_dict(model.state_dict())
+    assert torch.equal(copy.decode(codes), after[1]) and copy.fingerprint == model.fingerprint
+
+
+def test_positions_of_every_place() -> None:
+    positions = Positions((2, 3, 4), 6)
+    with torch.no_grad():
+        for side, start in ((positions.t, 0), (positions.h, 100), (positions.w, 200)):
+            side.copy_(start + torch.arange(len(side) * 2).view(-1, 2))
+    assert positions().shape == (2, 3, 4, 6)
+    assert positions()[1, 2, 3].tolist() == [2, 3, 104, 105, 206, 207]
+
+
+def test_options_of_the_paper_leave_other_fingerprints_alone() -> None:
+    """A store that was made before there were these options keeps its tokenizer."""
+    plain = {name: value for name, value in SMALL.plain().items() if name not in PAPER or name == "n_hiddens"}
+    facts = {"input_range": (-0.5, 0.5), "policy": "p"}
+    older = fingerprint_of(SimpleNamespace(plain=lambda: plain), {}, **facts)
+    assert fingerprint_of(SMALL, {}, **facts) == older
+    wider = VqvaeConfig.model_validate({**plain, "residual_width": 5})
+    assert fingerprint_of(wider, {}, **facts) != older

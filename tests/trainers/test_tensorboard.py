@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import numpy as np
 
 from tests.trainers.making import losses
 from tests.trainers.tiny_task import train
@@ -83,6 +84,33 @@ def test_scalars_by_step(tmp_path: Path) -> None:
     assert scalars(writer.path) == {1: {"loss": 2.5, "val": -1.0}, 300: {"loss": 0.5}}
     first = dict(fields(records(writer.path)[0]))
     assert first[3] == b"brain.Event:2" and first[1] > 1.7e9
+
+
+def histograms(path: Path) -> dict[int, dict[str, dict[int, Any]]]:
+    """Fields of the histograms, by step and name."""
+    found: dict[int, dict[str, dict[int, Any]]] = {}
+    for record in records(path):
+        event = dict(fields(record))
+        for _, message in fields(event.get(5, b"")):
+            value = dict(fields(message))
+            if 5 in value:
+                found.setdefault(event[2], {})[value[1].decode()] = dict(fields(value[5]))
+    return found
+
+
+def test_histograms_of_counts(tmp_path: Path) -> None:
+    writer = EventWriter(tmp_path, 0)
+    many = np.arange(1025)
+    writer.write_counts(7, {"usage": np.array([5, 2, 0, 1]), "many": many})
+    found = histograms(writer.path)
+    assert list(found) == [7] and list(found[7]) == ["usage", "many"]
+    usage = found[7]["usage"]
+    assert [usage[number] for number in (1, 2, 3, 4, 5)] == [0, 4, 8, 5, 11], "least, most, number, sums of 0, 1, 2, 3"
+    assert np.frombuffer(usage[6], "<f8").tolist() == [1, 2, 3, 4]
+    assert np.frombuffer(usage[7], "<f8").tolist() == [5, 2, 0, 1]
+    limits, buckets = (np.frombuffer(found[7]["many"][number], "<f8") for number in (6, 7))
+    assert len(limits) == len(buckets) == 342 and limits[0] == 3 and limits[-1] == 1025
+    assert buckets[0] == 0 + 1 + 2 and buckets[-1] == 1023 + 1024 and buckets.sum() == many.sum()
 
 
 def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,10 +17,11 @@ from safetensors.torch import save_file
 from schemas.config import Recipe
 from schemas.errors import UsageError, VtokError
 from tests.trainers.making import losses, prepare, settings
+from tests.trainers.test_tensorboard import histograms
 from trainers.tokenizer import TokenizerTask, TrainBatch, train_tokenizer
 from vtok import artefacts
 from vtok.cli import main
-from vtok.evaluation.reconstruction import ssim
+from vtok.evaluation.reconstruction import sharpness, ssim
 from vtok.metrics_log import read_metrics
 from vtok.tokenizers.lpips import LPIPS
 
@@ -60,6 +62,7 @@ def test_a_validation_measures_and_shows(inputs: Path, tmp_path: Path, lpips_wei
     values = task.validate(7)
     assert task.model.training
     assert 0 < values["val_psnr"] < 60 and -1 <= values["val_ssim"] <= 1 and values["val_lpips"] > 0
+    assert values["val_sharpness"] > 0
     assert 1 <= values["val_perplexity"] <= 16 and 0 <= values["val_dead"] < 16
     assert "warnings" not in values, "it is too early to tell"
     with Image.open(tmp_path / "previews" / "usage-00000007.png") as picture:
@@ -101,6 +104,12 @@ def test_warnings_go_to_the_metrics(inputs: Path, tmp_path: Path) -> None:
     train_tokenizer(recipe)
     first, second = read_metrics(recipe.folder("tokenizer"))
     assert "warnings" not in first and "collapses" in second["warnings"][0]
+    (events,) = (recipe.folder("tokenizer") / "tensorboard").iterdir()
+    shown = histograms(events)
+    assert list(shown) == [1, 2] and list(shown[1]) == ["val_usage"]
+    buckets = np.frombuffer(shown[2]["val_usage"][7], "<f8")
+    assert len(buckets) == 16 and (np.diff(buckets) <= 0).all(), "a bucket a code, the most frequent code first"
+    assert (buckets == 0).sum() == second["val_dead"]
 
 
 def test_a_batch_that_breaks_the_training_is_kept(
@@ -137,6 +146,21 @@ def test_structural_similarity() -> None:
     assert near.shape == (2,) and (near > 0.85).all() and (far < near - 0.2).all()
     alone = ssim(video[1:] + 0.05 * noise[1:], video[1:])
     torch.testing.assert_close(alone[0], near[1])
+
+
+def test_sharpness() -> None:
+    draws = torch.Generator().manual_seed(0)
+    video = torch.rand(2, 3, 2, 16, 16, generator=draws) - 0.5
+    video[1] *= 0.1
+    torch.testing.assert_close(sharpness(video, video), torch.ones(2))
+    torch.testing.assert_close(sharpness(video / 2, video), torch.full((2,), 0.25), rtol=1e-3, atol=0)
+    blurred = torch.nn.functional.avg_pool3d(video, (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False)
+    assert (sharpness(blurred, video) < 0.3).all() and (sharpness(video, blurred) > 3).all()
+    flat = torch.zeros(1, 3, 2, 16, 16)
+    torch.testing.assert_close(sharpness(flat, flat), torch.ones(1))
+    assert float(sharpness(flat, video[:1])) < 1e-4
+    outside = 0.5 * torch.ones_like(flat) + torch.rand(flat.shape, generator=draws)
+    torch.testing.assert_close(sharpness(outside, flat), torch.ones(1))
 
 
 def test_the_vqvae_from_the_command_line(inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

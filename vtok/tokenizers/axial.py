@@ -18,6 +18,7 @@ from vtok.tokenizers.layers import SamePadConv3d, draw_uniform_
 from vtok.tokenizers.norm import Norm, normalise
 
 HEADS = 2
+_POSITION_STD = 0.01
 Axis = Literal["t", "h", "w"]
 _AXES: dict[Axis, int] = {"t": 1, "h": 2, "w": 3}
 
@@ -53,36 +54,62 @@ class AxisAttention(nn.Module):
         return x_bthwc.movedim(self.axis, -2).unflatten(-1, (self.heads, -1)).movedim(-2, -3)
 
 
-class AxialBlock(nn.Module):
-    """attn_w(x) + attn_h(x) + attn_t(x)."""
+class Positions(nn.Module):
+    """A learnt vector for every place of a latent grid: a third of its channels from each of t, h and w."""
 
-    def __init__(self, channels: int, heads: int = HEADS) -> None:
+    def __init__(self, grid: tuple[int, int, int], channels: int) -> None:
         super().__init__()
+        self.t, self.h, self.w = (nn.Parameter(torch.zeros(side, channels // 3)) for side in grid)
+
+    def forward(self) -> Float[Tensor, "t h w c"]:
+        sides = (len(self.t), len(self.h), len(self.w))
+        parts = (self.t[:, None, None], self.h[:, None], self.w)
+        return torch.cat([part.expand(*sides, -1) for part in parts], -1)
+
+
+class AxialBlock(nn.Module):
+    """attn_w(x) + attn_h(x) + attn_t(x), of x plus its positions where there are some.
+
+    Args:
+        positions: shared by all blocks; a module of its owner's, not of this one.
+    """
+
+    def __init__(self, channels: int, heads: int = HEADS, positions: Positions | None = None) -> None:
+        super().__init__()
+        self._positions = (positions,)  # a tuple hides it from the module, so it has one name in the state dict
         self.attn_w = AxisAttention(channels, heads, "w")
         self.attn_h = AxisAttention(channels, heads, "h")
         self.attn_t = AxisAttention(channels, heads, "t")
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
         x_bthwc = x.movedim(1, -1)
+        (positions,) = self._positions
+        if positions is not None:
+            x_bthwc = x_bthwc + positions()
         return (self.attn_w(x_bthwc) + self.attn_h(x_bthwc) + self.attn_t(x_bthwc)).movedim(-1, 1)
 
 
 class AttentionResidualBlock(nn.Module):
-    """x + block(x): norm-ReLU-conv3 to half the channels, norm-ReLU-conv1 back, norm-ReLU-attention; zero padding."""
+    """x + block(x): norm-ReLU-conv3 to `inner` channels, norm-ReLU-conv1 back, norm-ReLU-attention; zero padding.
 
-    def __init__(self, channels: int, norm: Norm) -> None:
+    Args:
+        inner: None: half of `channels`.
+        positions: see `AxialBlock`.
+    """
+
+    def __init__(self, channels: int, norm: Norm, inner: int | None = None, positions: Positions | None = None) -> None:
         super().__init__()
-        half = channels // 2
+        inner = channels // 2 if inner is None else inner
         self.block = nn.Sequential(
             normalise(norm, channels),
             nn.ReLU(),
-            SamePadConv3d(channels, half, 3, padding="constant", bias=False),
-            normalise(norm, half),
+            SamePadConv3d(channels, inner, 3, padding="constant", bias=False),
+            normalise(norm, inner),
             nn.ReLU(),
-            SamePadConv3d(half, channels, 1, padding="constant", bias=False),
+            SamePadConv3d(inner, channels, 1, padding="constant", bias=False),
             normalise(norm, channels),
             nn.ReLU(),
-            AxialBlock(channels),
+            AxialBlock(channels, positions=positions),
         )
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
@@ -91,8 +118,14 @@ class AttentionResidualBlock(nn.Module):
 
 @torch.no_grad()
 def draw_attention(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw every attention of `module`: weights from N(0, 1/sqrt(channels)), the bias as torch's linear layers do."""
+    """Draw every attention of `module`: weights from N(0, 1/sqrt(channels)), the bias as torch's linear layers do.
+
+    Positions come from N(0, 0.01).
+    """
     for layer in module.modules():
+        if isinstance(layer, Positions) and not layer.t.is_meta:
+            for side_nc in (layer.t, layer.h, layer.w):
+                side_nc.normal_(0, _POSITION_STD, generator=generator)
         if isinstance(layer, _Linear) and not layer.weight.is_meta:
             std = 1 / math.sqrt(layer.in_features)
             values = torch.randn(layer.weight.shape, device=generator.device, generator=generator)

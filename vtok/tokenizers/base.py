@@ -26,6 +26,7 @@ _TRAINING_FIELDS = frozenset(
     }
 )
 _QUANTIZER_FIELDS = frozenset({"quantizer", "levels", "bits"})
+_UNLESS_DEFAULT = {"residual_width": None, "position_grid": None, "post_kernel": 1}
 _DECIDING = ("encoder.", "decoder.", "pre_vq_conv.", "post_vq_conv.", "codebook.embeddings")
 
 
@@ -80,6 +81,7 @@ def fingerprint_of(
     architecture = {name: value for name, value in config.plain().items() if name not in _TRAINING_FIELDS}
     if architecture.get("quantizer") == "codebook":  # as before there were others: stores keep their fingerprints
         architecture = {name: value for name, value in architecture.items() if name not in _QUANTIZER_FIELDS}
+    architecture = {name: value for name, value in architecture.items() if _UNLESS_DEFAULT.get(name, ...) != value}
     facts = {"architecture": architecture, "input_range": list(input_range), "resize": policy}
     digest = hashlib.sha256(canonical(facts))
     for name in sorted(tensors):

@@ -23,9 +23,11 @@ from vtok.tokenizers.collective import from_first_rank, rows_of_all_ranks, sum_o
 from vtok.tokenizers.layers import default_generator
 
 # Distances held at once. A CPU is fastest while they stay near its caches (2^22 float32 values are 16 MiB), a GPU when
-# there are enough of them to fill it.
+# there are enough of them to fill it. Fewer rows than `_ROWS` at once cost a matrix product more than it wins: it lays
+# the codes out anew every time.
 _MAX_DISTANCES = 1 << 22
 _MAX_DISTANCES_GPU = 1 << 26
+_ROWS = 1024
 _GROUP = 128
 _ALIGNED = 8
 _EPS = 1e-7
@@ -132,45 +134,52 @@ class Codebook(nn.Module):
             ValueError: random numbers are needed and `draws` is None, or the first batch is not shared out evenly.
         """
         with torch.autocast(z_bcthw.device.type, enabled=False):
-            z_bcthw = z_bcthw.float()
-            z_bnc = z_bcthw.flatten(2).transpose(1, 2)
-            rows_nc = z_bnc.detach().reshape(-1, z_bnc.shape[-1])
+            # Channels last from here on: nothing is copied where the encoder's latents lie so already.
+            z_bthwc = z_bcthw.float().movedim(1, -1).contiguous()
+            rows_bnc = z_bthwc.detach().flatten(1, 3)
+            rows_nc = rows_bnc.flatten(0, 1)
             if self.training and not self._is_initialized():
                 self._initialise(rows_nc, draws)
-            codes_bn = self.nearest(z_bnc.detach())
+            codes_bn = self.nearest(rows_bnc)
             codes_bthw = codes_bn.unflatten(1, z_bcthw.shape[2:])
-            chosen_bcthw = self.lookup(codes_bthw)
-            commitment_loss = self.commitment_weight * F.mse_loss(z_bcthw, chosen_bcthw)
+            chosen_bthwc = F.embedding(codes_bthw, self.embeddings)
+            commitment_loss = self.commitment_weight * F.mse_loss(z_bthwc, chosen_bthwc)
             counts_k = torch.bincount(codes_bn.flatten(), minlength=self.n_codes).float()
             all_counts_k = sum_over_ranks(counts_k.clone()) if self.training else counts_k
             probabilities = counts_k / counts_k.sum() if self.parity else all_counts_k / all_counts_k.sum()
             perplexity = torch.exp(-(probabilities * (probabilities + 1e-10).log()).sum())
             if self.training:
                 self._update(rows_nc, codes_bn.flatten(), all_counts_k, draws)
-            straight_through = (chosen_bcthw - z_bcthw).detach() + z_bcthw
+            straight_through = ((chosen_bthwc - z_bthwc.detach()) + z_bthwc).movedim(-1, 1)
         return CodebookOutput(straight_through, codes_bthw, commitment_loss, perplexity)
 
     @torch.no_grad()
     def nearest(self, z_bnc: Float[Tensor, "b n c"]) -> Int[Tensor, "b n"]:
         """The code of the nearest vector (the lowest, where several are equally near).
 
-        Every clip of the batch is compared by itself, in chunks of rows whose bounds depend on n alone: its codes do
-        not depend on its neighbours.
+        Every clip of the batch is compared by itself, in parts whose bounds depend on n alone: its codes do not depend
+        on its neighbours.
         """
         n, dim = z_bnc.shape[1:]
-        step = max(1, (_MAX_DISTANCES_GPU if z_bnc.is_cuda else _MAX_DISTANCES) // self.n_codes)
-        room_nk = z_bnc.new_empty(min(step, n), self.n_codes)
-        room_nc = z_bnc.new_zeros(len(room_nk), -(-(dim + 1) // _ALIGNED) * _ALIGNED)
+        most = _MAX_DISTANCES_GPU if z_bnc.is_cuda else _MAX_DISTANCES
+        step = min(max(most // self.n_codes, min(_ROWS, most // _GROUP)), max(1, n))
+        width = min(self.n_codes, max(1, most // step // _GROUP) * _GROUP)
+        room_nk = z_bnc.new_empty(step * width)
+        room_nc = z_bnc.new_zeros(step, -(-(dim + 1) // _ALIGNED) * _ALIGNED)
         room_nc[:, dim] = 1
         codes_bn = torch.empty(z_bnc.shape[:2], dtype=torch.int64, device=z_bnc.device)
         factors_kc = self._factors(room_nc.shape[1])
         for z_nc, codes_n in zip(z_bnc, codes_bn, strict=True):
             for part_nc, out_n in zip(z_nc.split(step), codes_n.split(step), strict=True):
-                # In the same memory every time: fresh pages cost as much as the comparison.
-                rows_nc, distances_nk = room_nc[: len(part_nc)], room_nk[: len(part_nc)]
+                rows_nc = room_nc[: len(part_nc)]
                 rows_nc[:, :dim] = part_nc
-                torch.mm(rows_nc, factors_kc.T, out=distances_nk)
-                out_n.copy_(_argmin(distances_nk))
+                found = []
+                for codes_kc in factors_kc.split(width):
+                    # In the same memory every time: fresh pages cost as much as the comparison.
+                    distances_nk = room_nk[: len(rows_nc) * len(codes_kc)].view(len(rows_nc), -1)
+                    torch.mm(rows_nc, codes_kc.T, out=distances_nk)
+                    found.append(_least(distances_nk))
+                out_n.copy_(_first_least(found, width))
         return codes_bn
 
     def _factors(self, width: int) -> Float[Tensor, "k c"]:
@@ -229,11 +238,11 @@ class Codebook(nn.Module):
         self.z_avg.mul_(self.decay).add_(sums_kc, alpha=1 - self.decay)
         total = self.N.sum()
         smoothed_k = (self.N + _EPS) / (total + self.n_codes * _EPS) * total
-        self.embeddings.copy_(self.z_avg / smoothed_k.unsqueeze(1))
+        torch.div(self.z_avg, smoothed_k.unsqueeze(1), out=self.embeddings)
         if self.random_restart:
             # N and z_avg stay as they are: the vector serves the next assignment only, unless it is then used.
             unused_k1 = self.N.lt(self.restart_threshold).unsqueeze(1)
-            self.embeddings.copy_(torch.where(unused_k1, self._candidates(rows_nc, draws), self.embeddings))
+            torch.where(unused_k1, self._candidates(rows_nc, draws), self.embeddings, out=self.embeddings)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # The originals do not store the flag; a codebook that was worth saving has been initialised.
@@ -242,19 +251,29 @@ class Codebook(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def _argmin(values_nk: Float[Tensor, "n k"]) -> Int[Tensor, " n"]:
-    """`values_nk.argmin(1)`, the first where several are least.
+def _least(values_nk: Float[Tensor, "n k"]) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
+    """The least value of every row and its position, the first where several are least.
 
     On a CPU a minimum runs three times as fast as its position: so first the least of every group of columns, then the
     position in the group that has it.
     """
     rows, columns = values_nk.shape
     if values_nk.is_cuda or columns % _GROUP or columns <= _GROUP:
-        return values_nk.argmin(1)
+        least_n, index_n = values_nk.min(1)
+        return least_n, index_n
     groups_ngk = values_nk.unflatten(1, (-1, _GROUP))
     group_n = groups_ngk.amin(2).argmin(1)
-    inside_n = groups_ngk[torch.arange(rows), group_n].argmin(1)
-    return group_n * _GROUP + inside_n
+    least_n, inside_n = groups_ngk[torch.arange(rows), group_n].min(1)
+    return least_n, group_n * _GROUP + inside_n
+
+
+def _first_least(parts: list[tuple[Tensor, Tensor]], width: int) -> Int[Tensor, " n"]:
+    """Positions of the least values, by those of parts that are `width` columns apart; the first where several are."""
+    if len(parts) == 1:
+        return parts[0][1]
+    part_n = torch.stack([least_n for least_n, _ in parts], 1).argmin(1)
+    index_np = torch.stack([index_n for _, index_n in parts], 1)
+    return part_n * width + index_np.gather(1, part_n.unsqueeze(1)).squeeze(1)
 
 
 def _sum_by_code(rows_nc: Tensor, codes_n: Tensor, n_codes: int) -> Float[Tensor, "k c"]:
