@@ -1,8 +1,7 @@
 """What the two GPU benches share: sections that fail and time out alone, timing by CUDA events, tables and JSON.
 
 A section is a function that reports rows. On a GPU each runs in a process of its own, so that one that hangs, runs out
-of memory or breaks the device takes nothing else with it, and keeps the rows it had reported. Needs torch and numpy
-only, see `bare.py`.
+of memory or breaks the device takes nothing else with it, and keeps the rows it had reported. Needs torch only.
 """
 
 from __future__ import annotations
@@ -54,12 +53,11 @@ class Bench:
         """Adds a row of something that may not exceed a bound; the script fails if it does."""
         self.report(name, found=found, bound=bound, ok=bool(found <= bound))
 
-    def milliseconds(self, work: Callable[[], Any], rounds: int = 20, warm: int = 3) -> float:
+    def milliseconds(self, work: Callable[[], Any], rounds: int = 20) -> float:
         """Median time of one call; fewer rounds where they take long."""
-        for _ in range(warm):
-            work()
+        for _ in range(1 if self.tiny else 3):
+            self._once(work)
         times: list[float] = []
-        self.wait()
         begin = time.perf_counter()
         while len(times) < rounds and (len(times) < 3 or time.perf_counter() - begin < self._seconds):
             times.append(self._once(work))
@@ -85,22 +83,68 @@ class Bench:
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         work()
-        self.wait()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+    def compare(self, works: Mapping[str, Callable[[], Any]], *, units: int = 0, unit: str = "", **values: Any) -> None:
+        """A row with time and peak memory of every contender's work."""
+        found: dict[str, float] = {}
+        for name, work in works.items():
+            try:
+                ms = self.milliseconds(work)
+                peak = self.peak_mib(work)
+            except Exception as error:
+                self._excuse(name, error)
+                continue
+            row = {**values, "ms": ms, "peak MiB": peak} | ({unit: units / ms * 1e3} if unit else {})
+            found[name] = ms
+            self.report(name, **row, **_against({other: found[other] / ms for other in found if other != name}))
+
+    def race(
+        self,
+        contenders: Mapping[str, Callable[[int], Callable[[], Any]]],
+        batch: int,
+        *,
+        units: int = 1,
+        unit: str,
+        share_of_peak: float | None = None,
+    ) -> None:
+        """Training steps, a contender after the other, each with the largest batch that fits.
+
+        Args:
+            contenders: from a batch size to a step on such a batch, with a model of its own.
+            batch: the largest to try.
+            units: in an element of the batch.
+            unit: what they are called.
+            share_of_peak: what of the device's peak one unit a second takes, for MFU; None: not known.
+        """
+        rates: dict[str, float] = {}
+        for name, make in contenders.items():
+            self.free()
+            try:
+                size, work = self.largest(batch, make)
+                ms = self.milliseconds(work)
+            except Exception as error:
+                self._excuse(name, error)
+                continue
+            rate = rates[name] = size * units / ms * 1e3
+            mfu = {} if share_of_peak is None else {"MFU %": 100 * rate * share_of_peak}
+            others = {other: rate / rates[other] for other in rates if other != name}
+            self.report(name, batch=size, ms=ms, **{unit: rate, "peak GiB": self.held_gib()}, **mfu, **_against(others))
+            del work
+
+    def _excuse(self, name: str, error: Exception) -> None:
+        """A row for a contender that failed: the others run all the same."""
+        traceback.print_exc()
+        self.report(name, error=f"{type(error).__name__}: {str(error)[:200]}", ok=False)
 
     def held_gib(self) -> float | None:
         """The most memory held since the last `free`; None on a CPU."""
         return torch.cuda.max_memory_allocated() / 2**30 if self.cuda else None
 
-    def wait(self) -> None:
-        if self.cuda:
-            torch.cuda.synchronize()
-
     def free(self) -> None:
         """Gives back what nobody holds, and counts peaks anew."""
         gc.collect()
         if self.cuda:
-            self.wait()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
@@ -162,18 +206,23 @@ def main(title: str, sections: Sequence[Section]) -> None:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as Markdown, with a column for every value that any has."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)] if rows else ["nothing"]
-    return "\n".join(lines + ["| " + " | ".join(_cell(row.get(key)) for key in columns) + " |" for row in rows])
+    lines = [columns, ["---"] * len(columns), *([_cell(row.get(key)) for key in columns] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) if rows else "nothing"
+
+
+def _sound(rows: Sequence[Row]) -> bool:
+    return all(row.get("ok", True) for row in rows)
+
+
+def _against(ratios: Mapping[str, float]) -> Row:
+    """How many times as fast as each of the seeds."""
+    return {f"times {other}": ratio for other, ratio in ratios.items() if other.startswith("seed")}
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else str(value)
-
-
-def _sound(rows: Sequence[Mapping[str, Any]]) -> bool:
-    return all(row.get("ok", True) for row in rows)
 
 
 def _run(section: Section, options: argparse.Namespace, left: float) -> tuple[list[Row], str | None]:
