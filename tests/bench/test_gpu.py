@@ -27,7 +27,8 @@ class Without:
         self.finder = finder
 
     def find_spec(self, name, path=None, target=None):
-        return self.finder.find_spec(name, path, target) if name.split(".")[0] in there else None
+        known = name.split(".")[0] in there or name.startswith("_sysconfigdata")
+        return self.finder.find_spec(name, path, target) if known else None
 
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """

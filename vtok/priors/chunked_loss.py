@@ -116,13 +116,12 @@ class _Chunked(torch.autograd.Function):
         grad_features = torch.empty_like(features_ne) if wants_features else None
         grad_weight = torch.zeros_like(weight_ve, dtype=torch.float32) if wants_weight else None
         sums = torch.zeros(4, device=features_ne.device)
-        measured = _compiled() if features_ne.is_cuda else measure
+        measured: Callable[..., Any] = _compiled() if features_ne.is_cuda else measure
         for start in range(0, len(features_ne), chunk):
             part = slice(start, start + chunk)
             features, targets = features_ne[part], targets_n[part]
-            found, gradient = measured(
-                F.linear(features, weight_ve), targets, smoothing, wants_features or wants_weight
-            )
+            logits = F.linear(features, weight_ve)
+            found, gradient = measured(logits, targets, smoothing, wants_features or wants_weight)
             sums += found
             if grad_features is not None:
                 grad_features[part] = gradient @ weight_ve
