@@ -311,7 +311,10 @@ class SampleConfig(Config):
         None, ge=1, description="Latent frames to draw, also more than trained on; null: as trained on."
     )
     context_frames: int = Field(
-        1, ge=1, description="Latent frames that a window shows, where a clip is longer than trained on."
+        1,
+        ge=1,
+        description="Latent frames that a window shows, where a clip is longer than trained on; before a code, where a "
+        "prior of crops draws the whole picture.",
     )
     fill: str | None = Field(
         None,

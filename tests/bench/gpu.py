@@ -96,7 +96,7 @@ class Bench:
                 ms = self.milliseconds(work)
                 peak = self.peak_mib(work)
             except Exception as error:
-                self._excuse(name, error)
+                self.excuse(name, error)
                 continue
             row = {**values, "ms": ms, "peak MiB": peak} | ({unit: units / ms * 1e3} if unit else {})
             found[name] = ms
@@ -127,7 +127,7 @@ class Bench:
                 size, work = self.largest(batch, make)
                 ms = self.milliseconds(work)
             except Exception as error:
-                self._excuse(name, error)
+                self.excuse(name, error)
                 continue
             rate = rates[name] = size * units / ms * 1e3
             mfu = {} if share_of_peak is None else {"MFU %": 100 * rate * share_of_peak}
@@ -135,7 +135,7 @@ class Bench:
             self.report(name, batch=size, ms=ms, **{unit: rate, "peak GiB": self.held_gib()}, **mfu, **_against(others))
             del work
 
-    def _excuse(self, name: str, error: Exception) -> None:
+    def excuse(self, name: str, error: Exception) -> None:
         """A row for a contender that failed: the others run all the same."""
         traceback.print_exc()
         self.report(name, error=f"{type(error).__name__}: {str(error)[:200]}", ok=False)
