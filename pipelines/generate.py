@@ -158,7 +158,10 @@ class GenerateWorker:
         self.clock = Stopwatch()
         card = artefacts.load(as_path(prior), "prior")
         self.prior_fingerprint = card.fingerprint
-        self.crop: tuple[int, int, int] | None = card.facts["grid"] if card.facts.get("cropped") else None
+        whole = isinstance(self.prior, GptPrior) and self.prior.config.boxes
+        self.crop: tuple[int, int, int] | None = None
+        if card.facts.get("cropped") and not whole:  # with the places of its crops a prior draws whole clips
+            self.crop = card.facts["grid"]
 
     def make(self, name: str, payload: list[int]) -> Part:
         """Draws one batch; every clip has a generator of its own, so it does not depend on the others."""

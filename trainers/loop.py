@@ -27,7 +27,7 @@ from trainers import checkpoint
 from trainers.engine import Engine, EngineName, Layout, average, rank, start, world_size
 from trainers.failures import explained, not_finite, save_bad_batch
 from trainers.meter import Meter
-from trainers.metrics import Logs, step_line
+from trainers.metrics import Logs, check_wandb, step_line
 from trainers.task import Task
 from vtok import console
 from vtok.files import write_json
@@ -59,6 +59,7 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
         KeyboardInterrupt: SIGINT or SIGTERM came to one of the ranks; a checkpoint of the last finished step was saved.
     """
     check_batch(task.name, config)
+    check_wandb(config)
     settings = _read_settings(folder)
     found = checkpoint.find(folder, resume, task.name, plan.fingerprint)
     if found is None:  # a run that starts anew may take another engine, but not another number of threads

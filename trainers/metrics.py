@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from vtok.files import write_bytes
 from vtok.metrics_log import read_metrics
 
 METRICS_NAME = "metrics.jsonl"
+WANDB_ID_NAME = "wandb.id"
+"""Holds the name by which Weights & Biases knows the run."""
 
 
 class Logs:
@@ -29,7 +33,7 @@ class Logs:
         config: which logs.
 
     Raises:
-        UsageError: Weights & Biases is asked for and not installed.
+        UsageError: Weights & Biases is asked for and refuses.
     """
 
     def __init__(self, folder: Path, step: int, config: TrainConfig) -> None:
@@ -37,7 +41,7 @@ class Logs:
         self._events = EventWriter(folder / "tensorboard", step) if config.tensorboard else None
         self._wandb: Any = None
         if config.wandb is not None:
-            self._wandb = _start_wandb(config.wandb, folder)
+            self._wandb = start_wandb(config.wandb, folder, step, config.plain())
 
     def write(self, row: dict[str, Any]) -> None:
         """Adds a row to each."""
@@ -46,7 +50,7 @@ class Logs:
         if self._events is not None:
             self._events.write(row["step"], {k: v for k, v in numbers.items() if k not in ("step", "steps")})
         if self._wandb is not None:
-            self._wandb.log(numbers, step=row["step"])
+            self._wandb.log(numbers)
 
     def write_counts(self, step: int, counts: dict[str, Int64[np.ndarray, " k"]]) -> None:
         """Adds histograms (`trainers.task.Task.counts`) to TensorBoard's file."""
@@ -59,15 +63,48 @@ class Logs:
             self._wandb.finish()
 
 
-def _start_wandb(project: str, folder: Path) -> Any:
-    try:
-        import wandb
-    except ImportError as error:
+def check_wandb(config: TrainConfig) -> None:
+    """Looks whether what the config asks for is there, before anything is built.
+
+    Raises:
+        UsageError: Weights & Biases is asked for and not installed.
+    """
+    if config.wandb is None:
+        return
+    found = importlib.util.find_spec("wandb")
+    if found is None or found.origin is None:  # a folder of that name is no package
         raise UsageError(
             "Weights & Biases is not installed", at="train.wandb", hint="pip install wandb, or set train.wandb=null"
-        ) from error
+        )
+
+
+def start_wandb(project: str, folder: Path, step: int, settings: dict[str, Any]) -> Any:
+    """A run at Weights & Biases: the same one after a resume, a new one where training begins anew.
+
+    Their own steps only go up, and those after a resume go back to the checkpoint's, so `step` is a number like the
+    others, along which the others are drawn.
+
+    Raises:
+        UsageError: they refuse, for want of an account say.
+    """
+    import wandb
+
+    known = folder / WANDB_ID_NAME
+    if step == 0 or not known.exists():
+        write_bytes(known, uuid.uuid4().hex[:16].encode())
     name = f"{folder.parent.name}-{folder.name}"
-    return wandb.init(project=project, name=name, dir=str(folder), resume="allow", id=name)
+    try:
+        run = wandb.init(
+            project=project, name=name, id=known.read_text(), resume="allow", dir=str(folder), config=settings
+        )
+    except wandb.Error as error:
+        raise UsageError(
+            f"Weights & Biases: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            at="train.wandb",
+            hint="run `wandb login`, set WANDB_MODE=offline in the environment, or set train.wandb=null",
+        ) from error
+    run.define_metric("*", step_metric="step")
+    return run
 
 
 class MetricsLog:

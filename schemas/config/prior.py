@@ -106,6 +106,9 @@ class VideoGptConfig(Config):
     n_head: int = Field(4, ge=1, description="Attention heads.")
     n_embd: int = Field(576, ge=3, description="Width of the residual stream; a multiple of 3, one part an axis.")
     condition: Literal["none", "label"] = Field("none", description="Unconditional, or on the class label.")
+    condition_drop: float = Field(
+        0.0, ge=0, lt=1, description="Share of training clips without their class, for sample.guidance (an extra)."
+    )
     attention: Literal["full", "sparse"] = Field(
         "full", description="`full`, or `sparse`: strided, in blocks of 32 codes with 4 local blocks."
     )
@@ -120,6 +123,8 @@ class VideoGptConfig(Config):
             raise ValueError(f"n_embd {self.n_embd} is not divisible by n_head {self.n_head} and by 3")
         if self.frame_width % self.n_head or self.frame_width % 3:
             raise ValueError(f"frame_width {self.frame_width} is not divisible by n_head {self.n_head} and by 3")
+        if self.condition_drop and self.condition == "none":
+            raise ValueError("condition_drop needs condition: label")
         return self
 
     @property
@@ -310,7 +315,10 @@ class SampleConfig(Config):
         None, ge=1, description="Latent frames to draw, also more than trained on; null: as trained on."
     )
     context_frames: int = Field(
-        1, ge=1, description="Latent frames that a window shows, where a clip is longer than trained on."
+        1,
+        ge=1,
+        description="Latent frames that a window shows, where a clip is longer than trained on; before a code, where a "
+        "prior of crops draws the whole picture.",
     )
     fill: str | None = Field(
         None,

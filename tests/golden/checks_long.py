@@ -1,9 +1,12 @@
-"""Checks of tats/sample_long_fast and tats/sample_hierarchical."""
+"""Checks of tats/sample_long_fast, tats/sample_long_spatial and tats/sample_hierarchical."""
 
 from __future__ import annotations
 
+from schemas.config.prior import GptConfig
 from tests.golden.cases import Case
 from vtok.priors.gpt import GPT
+from vtok.priors.tats import GptPrior
+from vtok.sampling.picture import draw_picture
 from vtok.sampling.sliding import Draw, fill_hierarchy, slide
 
 
@@ -23,6 +26,27 @@ def check_sample_long(case: Case) -> None:
         tokens = slide(gpt, condition, frames, side * side, context, Draw()).unflatten(2, (side, side))
         case.expect(f"tokens_tpos{context}", tokens, exact)
         case.expect(f"codes_tpos{context}", (tokens - offset).clamp(0, config["n_codes"] - 1), exact)
+
+
+def check_sample_spatial(case: Case) -> None:
+    """Crops that slide over time, height and width."""
+    options = case.config
+    place, trained, drawn = (options[name] for name in ("args_resolution", "spatial_train", "spatial_infer"))
+    config = GptConfig(
+        **{name: options[name] for name in ("n_layer", "n_head", "n_embd")},
+        condition="label",
+        parity=True,
+        boxes=True,
+        box_grid=(options["args_sequence_length"], place, place),
+    )
+    grid = (options["temporal_train"], trained, trained)
+    classes = options["cond_stage_vocab_size"]
+    prior = GptPrior(config, options["n_codes"], grid, classes, options["block_size"]).eval()
+    prior.transformer.load_state_dict(case.state())
+    condition = case.input("class_label").expand(options["batch_size"], 1)
+    total, context = (options["temporal_infer"], drawn, drawn), options["temporal_sample_pos"]
+    tokens = draw_picture(prior, condition, total, context, Draw())
+    case.expect("codes", (tokens - prior.offset).clamp(0, prior.n_codes - 1), case.tolerance("tokens"))
 
 
 def check_sample_hierarchical(case: Case) -> None:

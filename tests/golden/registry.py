@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.golden.cases import Case
-from tests.golden.checks_long import check_sample_hierarchical, check_sample_long
+from tests.golden.checks_long import check_sample_hierarchical, check_sample_long, check_sample_spatial
 from tests.golden.checks_mebt import check_masks, check_mebt, check_mebt_plain
 from tests.golden.checks_other import check_lpips, check_preprocess
 from tests.golden.checks_priors import (
@@ -42,6 +42,7 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("tats", "gpt_vtokens_pos"): check_gpt_boxes,
     ("tats", "sample_hierarchical"): check_sample_hierarchical,
     ("tats", "sample_long_fast"): check_sample_long,
+    ("tats", "sample_long_spatial"): check_sample_spatial,
     ("tats", "topk_topp"): check_topk_topp,
     ("tats", "vqgan_"): check_vqgan,
     ("tats", "vqgan_loss_"): check_vqgan_loss,

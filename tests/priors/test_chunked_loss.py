@@ -77,3 +77,10 @@ def test_a_batch_without_targets_costs_nothing() -> None:
     output.loss.backward()
     assert output.loss.item() == 0
     assert not features.grad.any()  # type: ignore[union-attr]
+
+
+def test_equal_logits_are_placed_in_order() -> None:
+    features, weight = torch.zeros(9, 4), torch.zeros(9, 4)
+    summed = summed_cross_entropy(features, weight, torch.arange(9))
+    assert [float(summed.top1), float(summed.top5)] == [1, 5]
+    assert float(summed.loss) == pytest.approx(9 * torch.tensor(9.0).log().item())

@@ -7,6 +7,8 @@ plain torch, for any device.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -114,15 +116,13 @@ class _Chunked(torch.autograd.Function):
         grad_features = torch.empty_like(features_ne) if wants_features else None
         grad_weight = torch.zeros_like(weight_ve, dtype=torch.float32) if wants_weight else None
         sums = torch.zeros(4, device=features_ne.device)
+        measured: Callable[..., Any] = _compiled() if features_ne.is_cuda else measure
         for start in range(0, len(features_ne), chunk):
             part = slice(start, start + chunk)
             features, targets = features_ne[part], targets_n[part]
-            logits = F.linear(features, weight_ve).float()
-            counts = (targets != IGNORED).float()
-            _measure(logits, targets, counts, smoothing, sums)
-            if grad_features is None and grad_weight is None:
-                continue
-            gradient = _gradient_in_place(logits, targets, counts, smoothing).to(features.dtype)
+            logits = F.linear(features, weight_ve)
+            found, gradient = measured(logits, targets, smoothing, wants_features or wants_weight)
+            sums += found
             if grad_features is not None:
                 grad_features[part] = gradient @ weight_ve
             if grad_weight is not None:
@@ -139,22 +139,51 @@ class _Chunked(torch.autograd.Function):
         return features, weight, None, None, None
 
 
-def _measure(logits_nv: Tensor, targets_n: Tensor, counts_n: Tensor, smoothing: float, sums: Tensor) -> None:
-    """Adds a chunk's loss, hits and targets to `sums`."""
-    sums[0] += F.cross_entropy(logits_nv, targets_n, reduction="sum", label_smoothing=smoothing, ignore_index=IGNORED)
-    best = logits_nv.topk(min(5, logits_nv.shape[1]), dim=-1).indices
-    hit = best == targets_n.unsqueeze(1)
-    sums[1] += hit[:, 0].sum()
-    sums[2] += hit.any(1).sum()
-    sums[3] += counts_n.sum()
+def measure(
+    logits_nv: Float[Tensor, "n v"], targets_n: Int[Tensor, " n"], smoothing: float, with_gradient: bool
+) -> tuple[Float[Tensor, " 4"], Float[Tensor, "n v"] | None]:
+    """Loss, hits (first, first five) and targets that count, summed in float32; the gradient of the loss.
 
+    Passes over the logits are what this costs on a GPU, so the target's place is counted rather than the best five
+    found, and the softmax serves loss and gradient. Of equal logits the first comes first.
 
-def _gradient_in_place(logits_nv: Tensor, targets_n: Tensor, counts_n: Tensor, smoothing: float) -> Tensor:
-    """softmax minus the (smoothed) target, 0 where a target does not count."""
-    gradient = logits_nv.sub_(logits_nv.amax(1, keepdim=True)).exp_()
-    gradient.div_(gradient.sum(1, keepdim=True))
+    Args:
+        logits_nv: overwritten, if float32.
+        with_gradient: else there is none.
+    """
+    dtype, logits_nv = logits_nv.dtype, logits_nv.float()
+    columns = logits_nv.shape[1]
+    counts_n = targets_n != IGNORED
+    index_n1 = targets_n.clamp_min(0).unsqueeze(1)
+    target_n1 = logits_nv.gather(1, index_n1)
+    number_v = torch.arange(columns, device=logits_nv.device)
+    ahead_nv = (logits_nv > target_n1) | ((logits_nv == target_n1) & (number_v < index_n1))
+    place_n = ahead_nv.sum(1)
+    expected_n = (1 - smoothing) * target_n1.squeeze(1)
     if smoothing:
-        gradient -= smoothing / gradient.shape[1]
-    index = targets_n.clamp_min(0).unsqueeze(1)
-    gradient.scatter_add_(1, index, torch.full_like(index, smoothing - 1, dtype=gradient.dtype))
-    return gradient.mul_(counts_n.unsqueeze(1))
+        expected_n = expected_n + smoothing * logits_nv.mean(1)
+    best_n1 = logits_nv.amax(1, keepdim=True)
+    gradient_nv = logits_nv.sub_(best_n1).exp_()
+    total_n1 = gradient_nv.sum(1, keepdim=True)
+    loss_n = (best_n1 + total_n1.log()).squeeze(1) - expected_n
+    sums = torch.stack(
+        [
+            torch.where(counts_n, loss_n, 0.0).sum(),
+            (counts_n & (place_n == 0)).sum(),
+            (counts_n & (place_n < 5)).sum(),
+            counts_n.sum(),
+        ]
+    )
+    if not with_gradient:
+        return sums, None
+    gradient_nv.div_(total_n1)
+    if smoothing:
+        gradient_nv.sub_(smoothing / columns)
+    gradient_nv.scatter_add_(1, index_n1, torch.full_like(target_n1, smoothing - 1))
+    return sums, gradient_nv.mul_(counts_n.unsqueeze(1)).to(dtype)
+
+
+@functools.cache
+def _compiled() -> Callable[..., Any]:
+    """`measure` in a few kernels."""
+    return torch.compile(measure)

@@ -155,6 +155,12 @@ class GPT(nn.Module):
         features_bne = self._run(tokens_bn, None, 0, positions_n, boxes_bne, mask_nn)
         return self.head(features_bne[:, -targets_bm.shape[1] :], targets_bm)
 
+    def following(
+        self, tokens_bn: Int[Tensor, "b n"], *, boxes_bne: Float[Tensor, "b n e"] | None = None
+    ) -> Float[Tensor, "b v"]:
+        """The last of the logits that `forward` gives, and no others."""
+        return self.head(self._run(tokens_bn, None, 0, None, boxes_bne, None)[:, -1])
+
     def box_positions(
         self, boxes_b4: Int[Tensor, "b 4"], frames_b2: Int[Tensor, "b 2"] | None = None
     ) -> Float[Tensor, "b n e"]:

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from schemas.config.prior import SampleConfig
 from schemas.errors import UsageError
-from vtok.priors.base import Batch, Prior
+from vtok.priors.base import Batch, Prior, Shape
 from vtok.priors.mebt import MebtPrior
 from vtok.priors.tats import GptPrior
 from vtok.priors.videogpt import VideoGptPrior
-from vtok.sampling.autoregressive import sample_codes
+from vtok.sampling.autoregressive import sample_codes, without
 from vtok.sampling.interpolate import fill_codes
 from vtok.sampling.masked import sample_mebt
+from vtok.sampling.picture import draw_picture
 from vtok.sampling.sliding import Draw, fill_hierarchy, slide
 from vtok.sampling.videogpt import sample_videogpt
 
@@ -71,17 +72,20 @@ def _gpt(prior: GptPrior, given: Batch, config: SampleConfig, generators: list[t
     condition, num = _condition(prior, given), len(generators)
     codes_bthw = given.codes_bthw[:, :: prior.config.latent_stride]
     if prior.config.interpolation != "none":
-        return fill_codes(prior, codes_bthw[:, 0], codes_bthw[:, -1], labels_b=condition, **drawing)
-    (t, h, w), frames = prior.grid, config.latent_frames or prior.grid[0]
+        ends = codes_bthw[:, 0], codes_bthw[:, -1]
+        return fill_codes(prior, *ends, labels_b=condition, guidance=config.guidance, **drawing)
+    t, h, w = prior.grid
+    whole = prior.config.box_grid or prior.grid
+    total = (config.latent_frames or whole[0], *whole[1:]) if prior.config.boxes else (config.latent_frames or t, h, w)
+    if prior.config.boxes and (total[0] > t or total[1:] != (h, w)):
+        draw = Draw(first_allowed=prior.offset, **drawing)
+        return _picture(prior, total, num, condition, codes_bthw[:, : config.given_frames], config, draw)
+    frames = total[0]
     first = codes_bthw[:, : config.given_frames] if config.given_frames else None
     if frames <= t or prior.config.positions == "rope":
         return sample_codes(
             prior, num=num, labels_b=condition, frames=frames, first_bthw=first, guidance=config.guidance, **drawing
         )
-    if config.guidance != 1:
-        raise UsageError("guidance does not work with windows", at="sample.guidance", hint="set it to 1")
-    if prior.config.boxes:
-        raise UsageError("a prior with boxes draws no windows", at="sample.latent_frames", hint=f"choose at most {t}")
     tokens_btn = slide(
         prior.transformer,
         prior.condition(num, condition),
@@ -90,13 +94,42 @@ def _gpt(prior: GptPrior, given: Batch, config: SampleConfig, generators: list[t
         config.context_frames,
         Draw(first_allowed=prior.offset, **drawing),
         None if first is None else first.flatten(1).long() + prior.offset,
+        without_bn=without(prior, num) if config.guidance != 1 else None,
+        guidance=config.guidance,
     )
     return (tokens_btn - prior.offset).unflatten(2, (h, w))
 
 
+def _picture(
+    prior: GptPrior,
+    total: Shape,
+    num: int,
+    condition: Tensor | None,
+    first_bthw: Tensor,
+    config: SampleConfig,
+    draw: Draw,
+) -> Tensor:
+    """Clips of the size that crops were cut out of, from a prior of crops."""
+    if first_bthw.shape[1] and tuple(first_bthw.shape[2:]) != total[1:]:
+        raise UsageError(
+            f"given frames are of {tuple(first_bthw.shape[2:])} codes, the prior's clips of {total[1:]}",
+            at="sample.given_frames",
+        )
+    tokens_bthw = draw_picture(
+        prior,
+        prior.condition(num, condition),
+        total,
+        config.context_frames,
+        draw,
+        first_bthw.long() + prior.offset if first_bthw.shape[1] else None,
+        without_b1=without(prior, num) if config.guidance != 1 else None,
+        guidance=config.guidance,
+    )
+    return tokens_bthw - prior.offset
+
+
 def _videogpt(prior: VideoGptPrior, given: Batch, config: SampleConfig, generators: list[torch.Generator]) -> Tensor:
     for name, value, default in (
-        ("guidance", config.guidance, 1),
         ("given_frames", config.given_frames, 0),
         ("latent_frames", config.latent_frames or prior.grid[0], prior.grid[0]),
     ):
@@ -113,6 +146,7 @@ def _videogpt(prior: VideoGptPrior, given: Batch, config: SampleConfig, generato
         top_k=config.top_k,
         top_p=config.top_p,
         generator=generators,
+        guidance=config.guidance,
     )
 
 
@@ -142,6 +176,7 @@ def _filled(
         )
     area = math.prod(fill.grid[1:])
     draw = Draw(config.temperature, config.top_k, config.top_p, generators, fill.offset)
+    guided = config.guidance != 1 and fill.config.condition_drop > 0
     tokens_btn = fill_hierarchy(
         fill.transformer,
         fill.condition(len(keys_bthw), condition),
@@ -149,5 +184,7 @@ def _filled(
         math.prod(fill.grid) // area - 2,
         draw,
         tats=fill.config.interpolation == "tats",
+        without_bn=without(fill, len(keys_bthw)) if guided else None,
+        guidance=config.guidance,
     )
     return (tokens_btn - fill.offset).clamp(0, fill.n_codes - 1).unflatten(2, fill.grid[1:])

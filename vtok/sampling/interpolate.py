@@ -18,6 +18,7 @@ from schemas.errors import UsageError
 from vtok.priors.attention import KVCache, prefix_visible
 from vtok.priors.gpt import GPT
 from vtok.priors.tats import GptPrior
+from vtok.sampling.autoregressive import guide, without
 from vtok.sampling.logits import Generators, greedy, sample_logits
 
 
@@ -34,6 +35,8 @@ def fill_tokens(
     top_p: float | None = None,
     generator: Generators | None = None,
     first_allowed: int = 0,
+    without_b1: Int[Tensor, "b 1"] | None = None,
+    guidance: float = 1.0,
 ) -> Int[Tensor, "b steps"]:
     """The tokens between a past and a future.
 
@@ -44,7 +47,13 @@ def fill_tokens(
         tats: with the original's positions and first token.
         temperature, top_k, top_p, first_allowed: see `vtok.sampling.autoregressive.sample_tokens`.
         generator: see `vtok.sampling.logits.draw`; None: take the most likely token every time.
+        without_b1: the condition token of clips without a condition, for guidance; None: none.
+        guidance: see `vtok.sampling.autoregressive.sample_tokens`.
     """
+    clips = len(past_bn)
+    if without_b1 is not None:
+        past_bn = torch.cat([past_bn, torch.cat([without_b1, past_bn[:, 1:]], dim=1)])
+        future_bn = torch.cat([future_bn, future_bn])
     batch, past = past_bn.shape
     future = future_bn.shape[1]
     given = past + future
@@ -59,8 +68,10 @@ def fill_tokens(
         mask_nn = prefix_visible(given, given).to(device)
         logits_bnv = gpt.prefill(tokens_bn, cache, positions_n=positions_n, mask_nn=mask_nn)
     logits_bv = logits_bnv[:, -1]
-    drawn_bn = past_bn.new_empty(batch, steps)
+    drawn_bn = past_bn.new_empty(clips, steps)
     for i in range(steps):
+        if without_b1 is not None:
+            logits_bv = guide(logits_bv, guidance)
         logits_bv[:, : max(0, first_allowed - gpt.first_output)] = -torch.inf
         if generator is None:
             token_b = greedy(logits_bv)
@@ -69,7 +80,8 @@ def fill_tokens(
         token_b = token_b + gpt.first_output
         drawn_bn[:, i] = token_b
         if i + 1 < steps:
-            logits_bv = gpt.step(token_b, given + i, cache, position=past + i)
+            fed_b = token_b if without_b1 is None else torch.cat([token_b, token_b])
+            logits_bv = gpt.step(fed_b, given + i, cache, position=past + i)
     return drawn_bn
 
 
@@ -95,6 +107,7 @@ def fill_codes(
     top_k: int | None = None,
     top_p: float | None = None,
     generator: Generators | None = None,
+    guidance: float = 1.0,
 ) -> Int[Tensor, "b t h w"]:
     """A clip's codes whose first and last latent frame are given.
 
@@ -103,9 +116,11 @@ def fill_codes(
         first_bhw, last_bhw: codes of the ends.
         labels_b: a class a clip, for a label-conditional prior.
         temperature, top_k, top_p, generator: see `fill_tokens`.
+        guidance: see `vtok.sampling.autoregressive.sample_tokens`; 1: none.
 
     Raises:
-        UsageError: the prior does not interpolate.
+        UsageError: the prior does not interpolate; or guidance is wanted of one that was never trained without its
+            condition.
     """
     if prior.config.interpolation == "none":
         raise UsageError(
@@ -124,6 +139,8 @@ def fill_codes(
         top_p=top_p,
         generator=generator,
         first_allowed=prior.offset,
+        without_b1=without(prior, len(first_bn)) if guidance != 1 else None,
+        guidance=guidance,
     )
     codes_bn = torch.cat([first_bn, between_bn, last_bn], dim=1) - prior.offset
     return codes_bn.clamp(0, prior.n_codes - 1).unflatten(1, prior.grid)

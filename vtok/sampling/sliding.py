@@ -40,6 +40,9 @@ def slide(
     context_frames: int,
     draw: Draw,
     first_bn: Int[Tensor, "b f"] | None = None,
+    *,
+    without_bn: Int[Tensor, "b c"] | None = None,
+    guidance: float = 1.0,
 ) -> Int[Tensor, "b frames area"]:
     """Tokens of `frames` latent frames of `area` codes, each drawn from the `context_frames` before it.
 
@@ -51,6 +54,8 @@ def slide(
         context_frames: frames that a window shows; the first so many are drawn at once.
         draw: how.
         first_bn: tokens of the first latent frames, which are given.
+        without_bn: condition tokens of clips without a condition, for guidance in every window; None: none.
+        guidance: see `vtok.sampling.autoregressive.sample_tokens`.
 
     Raises:
         UsageError: a window with one more frame does not fit into the prior's block.
@@ -65,25 +70,34 @@ def slide(
             hint=f"choose 1 to {most}",
         )
 
-    def extend(prefix_bn: Tensor, steps: int) -> Tensor:
-        return sample_tokens(gpt, prefix_bn, steps, most_likely=draw.generator is None, **draw._asdict())
+    def extend(context_bn: Tensor, steps: int) -> Tensor:
+        prefix_bn = torch.cat([condition_bn, context_bn], dim=1)
+        unguided_bn = None if without_bn is None else torch.cat([without_bn, context_bn], dim=1)
+        options = {**draw._asdict(), "without_bn": unguided_bn, "guidance": guidance}
+        return sample_tokens(gpt, prefix_bn, steps, most_likely=draw.generator is None, **options)
 
     given = 0 if first_bn is None else first_bn.shape[1] // area
     tokens_bn = condition_bn[:, :0] if first_bn is None else first_bn
     done = max(given, min(frames, context_frames))
     if done > given:
-        tokens_bn = torch.cat(
-            [tokens_bn, extend(torch.cat([condition_bn, tokens_bn], dim=1), (done - given) * area)], dim=1
-        )
+        tokens_bn = torch.cat([tokens_bn, extend(tokens_bn, (done - given) * area)], dim=1)
     for frame in range(done, frames):
         context_bn = tokens_bn[:, (frame - context_frames) * area :]
-        tokens_bn = torch.cat([tokens_bn, extend(torch.cat([condition_bn, context_bn], dim=1), area)], dim=1)
+        tokens_bn = torch.cat([tokens_bn, extend(context_bn, area)], dim=1)
     return tokens_bn.unflatten(1, (frames, area))
 
 
 @torch.inference_mode()
 def fill_hierarchy(
-    gpt: GPT, condition_bn: Int[Tensor, "b c"], keys_bkn: Int[Tensor, "b k n"], between: int, draw: Draw, *, tats: bool
+    gpt: GPT,
+    condition_bn: Int[Tensor, "b c"],
+    keys_bkn: Int[Tensor, "b k n"],
+    between: int,
+    draw: Draw,
+    *,
+    tats: bool,
+    without_bn: Int[Tensor, "b c"] | None = None,
+    guidance: float = 1.0,
 ) -> Int[Tensor, "b t n"]:
     """Key frames with `between` frames filled in after each but the last.
 
@@ -94,9 +108,11 @@ def fill_hierarchy(
         between: latent frames between two keys.
         draw: how.
         tats: see `vtok.sampling.interpolate.fill_tokens`.
+        without_bn: the condition token of clips without a condition, for guidance; None: none.
+        guidance: see `vtok.sampling.autoregressive.sample_tokens`.
     """
     area = keys_bkn.shape[2]
-    options = draw._asdict()
+    options = {**draw._asdict(), "without_b1": without_bn, "guidance": guidance}
     frames = [keys_bkn[:, :1]]
     for key in range(keys_bkn.shape[1] - 1):
         past_bn = torch.cat([condition_bn, keys_bkn[:, key]], dim=1)

@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from schemas.errors import VtokError
-from vtok.files import sha256_of
 
 # Layers [first, last) of VGG16's `features` that end in relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
 VGG_SLICES = ((0, 4), (4, 9), (9, 16), (16, 23), (23, 30))
@@ -170,6 +169,8 @@ class LPIPS(nn.Module):
 
 def _read(path: Path, sha256: str | None) -> dict[str, Tensor]:
     """The file's tensors by TATS's names, its hash checked; what belongs to VGG16's classifier is left out."""
+    from vtok.files import sha256_of  # needs pyarrow, which the losses do without
+
     pickled = path.suffix in (".pth", ".pt")
     wanted = sha256 or (_VGG_SHA256_START if pickled else "")
     try:
