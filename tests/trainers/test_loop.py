@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from schemas.card import with_checksum
 from schemas.config import Recipe
 from schemas.errors import UsageError, VtokError
 from tests.pipelines.making import REPOSITORY, digests, vtok
@@ -202,7 +203,7 @@ def prepare_longer(recipe: Recipe, name: str, folder: Path) -> Recipe:
     tree[name]["train"]["steps"] += 1
     plan = json.loads((folder / "_plan.json").read_text())
     plan["config"]["train"]["steps"] += 1
-    (folder / "_plan.json").write_text(json.dumps(plan))
+    (folder / "_plan.json").write_text(json.dumps(with_checksum(plan)))
     path = folder / "checkpoints" / "step-00000010" / "state.json"
     state = json.loads(path.read_text())
     path.write_text(json.dumps({**state, "plan": artefacts.load_plan(folder).fingerprint}))

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from schemas.card import with_checksum
 from schemas.config import load_recipe
 from tests.pipelines.making import REPOSITORY, vtok
 from tests.trainers.making import losses, prepare, weights
@@ -55,7 +56,7 @@ def test_ctrl_c_saves_on_both_ranks_and_one_process_goes_on(inputs: Path, tmp_pa
         assert (folder / name).exists()
     plan = json.loads((folder / "_plan.json").read_text())
     plan["config"]["train"]["steps"] = tree["prior"]["train"]["steps"] = step + 3
-    (folder / "_plan.json").write_text(json.dumps(plan))
+    (folder / "_plan.json").write_text(json.dumps(with_checksum(plan)))
     state = json.loads((saved / "state.json").read_text())
     state["plan"] = artefacts.load_plan(folder).fingerprint
     (saved / "state.json").write_text(json.dumps(state))
