@@ -44,9 +44,9 @@ def test_the_tokenizer_of_sound_is_tats_s() -> None:
     with torch.device("meta"):
         found = sum(p.numel() for p in build_tokenizer(config.model).parameters())
         colour = sum(p.numel() for p in build_tokenizer(_recipe("tats-ucf101").tokenizer.model).parameters())
-    # two channels less: kernels of 3x3x3 to 32 features in front and from 32 at the end, there with a bias
-    assert colour - found == 2 * (27 * 32 + 27 * 32 + 1)
-    assert found == 23_648_769
+    # two channels less: kernels of 3x3x3 to 32 features in front and from 64 at the end, there with a bias
+    assert colour - found == 2 * (27 * 32 + 27 * 64 + 1)
+    assert found == 23_647_041
 
 
 def test_the_prior_s_recipe_fits_it() -> None:
