@@ -23,10 +23,11 @@ def has_page_checksums(stream: IO[bytes], layout: pq.FileMetaData) -> bool:
         layout: the file's metadata.
     """
     for group in range(layout.num_row_groups):
-        if not layout.row_group(group).num_rows:
+        rows = layout.row_group(group)
+        if not rows.num_rows:
             continue
         for number in range(layout.num_columns):
-            column = layout.row_group(group).column(number)
+            column = rows.column(number)
             offsets = [column.data_page_offset]
             if column.has_dictionary_page:
                 offsets.append(column.dictionary_page_offset)
