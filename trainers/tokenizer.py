@@ -28,6 +28,7 @@ from schemas.errors import UsageError
 from schemas.paths import NEEDS_LOCAL, local_only
 from trainers import loop
 from trainers.engine import Engine, EngineName, barrier, make_engine, rank, world_size
+from trainers.last_layer import LastLayer
 from trainers.optim import learning_rate
 from trainers.precision import use_precision
 from trainers.task import Task, micro_batches
@@ -38,7 +39,7 @@ from vtok.hardware import cpu_count
 from vtok.seeds import generator
 from vtok.shards.loader import ClipBatch, ClipBatches, ClipLoader
 from vtok.shards.reader import ShardReader
-from vtok.tokenizers.autoencoder import Reconstruction, VideoAutoencoder
+from vtok.tokenizers.autoencoder import Reconstruction
 from vtok.tokenizers.discriminators import Discriminators
 from vtok.tokenizers.load import build_tokenizer
 from vtok.tokenizers.losses import (
@@ -153,6 +154,7 @@ class TokenizerTask(Task):
             )
         weights = generator(self.seed, self.config.model.kind)
         self.model = build_tokenizer(self.config.model, weights).to(self.device).train()
+        self.last_layer = LastLayer(self.model) if losses.gan_balance == "adaptive" else None
         self.engine = make_engine(engine, self.model, _one_group(self.model), train.generator, train)
         self.discriminators: Discriminators | None = None
         if not uses_discriminators(losses):
@@ -230,16 +232,19 @@ class TokenizerTask(Task):
         factor = adversarial_factor(losses, step)
         if self.discriminators is not None:
             self.discriminators.requires_grad_(False)
+        recon_bcthw = output.recon_bcthw.float()
+        if self.last_layer is not None:
+            recon_bcthw = self.last_layer.copy_of(recon_bcthw)
         loss, scalars = generator_loss(
             video,
-            output._replace(recon_bcthw=output.recon_bcthw.float()),
+            output._replace(recon_bcthw=recon_bcthw),
             frames,
             self.discriminators,
             losses,
             factor=factor,
             lpips=self.lpips,
             always_run=self.config.train.idle_discriminators,
-            last_layer=_last_layer(self.model),
+            last_layer=self.last_layer,
             generator=generator(self.seed, "lpips", step, rank()),
         )
         self.engine.backward(loss)
@@ -308,11 +313,6 @@ class TokenizerTask(Task):
             warn(self.name, step, warnings)
         found = {"warnings": warnings} if warnings else {}
         return {**values, **found, "seconds": time.perf_counter() - start}
-
-
-def _last_layer(model: VideoAutoencoder) -> Tensor:
-    """Weights of the decoder's last convolution."""
-    return [p for p in model.decoder.parameters() if p.ndim > 1][-1]
 
 
 def _one_group(module: torch.nn.Module) -> list[dict[str, object]]:

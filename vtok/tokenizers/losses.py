@@ -11,6 +11,8 @@ is VQGAN's (https://arxiv.org/abs/2012.09841, section 3.2); `discriminator_warmu
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -72,7 +74,7 @@ _ADAPTIVE_EPS = 1e-4
 
 
 def adaptive_weight(
-    recon_loss: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_layer: Float[Tensor, "*shape"]
+    recon_loss: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_layer: Tensor | Callable[[Tensor], Tensor]
 ) -> Float[Tensor, ""]:
     """VQGAN's lambda: |gradient of the reconstruction losses| / (|gradient of the adversarial loss| + 1e-4), at most
     1e4, without a graph of its own. The gradients are those of the batch of all ranks.
@@ -80,11 +82,15 @@ def adaptive_weight(
     Args:
         recon_loss: the weighted reconstruction losses, perceptual ones included.
         adversarial: the weighted adversarial loss.
-        last_layer: the weights that both gradients are taken for, usually the decoder's last convolution.
+        last_layer: the weights that both gradients are taken for, usually the decoder's last convolution; or what gives
+            the gradient of a loss for them, where autograd may not be asked.
     """
     norms = []
     for loss in (recon_loss, adversarial):
-        (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True)
+        if isinstance(last_layer, Tensor):
+            (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True)
+        else:
+            gradient = last_layer(loss)
         norms.append((sum_over_ranks(gradient.float()) / world_size()).norm())
     return (norms[0] / (norms[1] + _ADAPTIVE_EPS)).clamp(max=_LARGEST_ADAPTIVE_WEIGHT)
 
@@ -109,7 +115,7 @@ def generator_loss(
     factor: float,
     lpips: LPIPS | None = None,
     always_run: bool = False,
-    last_layer: Tensor | None = None,
+    last_layer: Tensor | Callable[[Tensor], Tensor] | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Float[Tensor, ""], Scalars]:
     """Loss of encoder, decoder and codebook convolutions.
@@ -123,7 +129,7 @@ def generator_loss(
         factor: see `adversarial_factor`.
         lpips: needed when `perceptual_weight` > 0.
         always_run: make also those discriminator passes that cannot change the loss.
-        last_layer: weights for `adaptive_weight`; needed with `gan_balance: adaptive`.
+        last_layer: see `adaptive_weight`; needed with `gan_balance: adaptive`.
         generator: draws LPIPS's dropout; needed with `lpips_dropout`.
 
     Returns:
