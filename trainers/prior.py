@@ -55,7 +55,7 @@ def train_prior(recipe: Recipe, *, resume: str = "auto") -> Card:
     store = TokenStore(recipe.folder("tokens"))
     check_tokenizer(store, recipe.folder("tokenizer"))
     folder, config = local_only(recipe.folder("prior"), "training", NEEDS_LOCAL), recipe.prior
-    sound = {}
+    sound: dict[str, str] = {}
     if isinstance(config.model, GptConfig) and config.model.condition == "audio":
         named = None if recipe.tokens.audio is None else recipe.tokens.audio.tokenizer
         check_audio(store, config.model.tokens_before, config.model.condition_vocabulary or 0, named)
