@@ -225,7 +225,7 @@ def pack(analysis: Analysis) -> tuple[dict[str, Any], bytes]:
     return {"analysis": len(analysis.seconds), "picture": analysis.picture, "bytes": len(data)}, data
 
 
-def unpack(header: dict[str, Any], data: memoryview) -> Analysis:
+def unpack(header: dict[str, Any], data: bytes | memoryview) -> Analysis:
     """What `pack` packed."""
     seconds, score, motion, black = np.frombuffer(data, np.float64).reshape(4, header["analysis"])
     return Analysis(seconds, score, motion, black, tuple(header["picture"]) if header["picture"] else None)
