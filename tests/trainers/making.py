@@ -60,8 +60,8 @@ def prepare(inputs: Path, out: Path, task: str, *, steps: int = 10, engine: str 
 
 
 def losses(folder: Path) -> dict[int, dict[str, float]]:
-    """Every number that a training logged by step, but for clocks and memory."""
-    clocks = {"rate", "mem_gb", "data_fraction", "eta", "seconds", "unit"}
+    """Every number that a training logged by step, but for clocks, memory and receipts, which tell of one process."""
+    clocks = {"rate", "mem_gb", "data_fraction", "eta", "seconds", "unit", "receipts"}
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert len({row["step"] for row in rows}) == len(rows), "a step is logged once"
     return {row["step"]: {key: value for key, value in row.items() if key not in clocks} for row in rows}
