@@ -18,6 +18,7 @@ from pipelines.ingest import ingest
 from pipelines.runtime import Job
 from pipelines.shard import shard
 from pipelines.tokenize_clips import tokenize, tokenize_job
+from schemas.card import with_checksum
 from schemas.config import Recipe
 from schemas.errors import UsageError
 from tests.audio.making import FRAMES, RATE, SILENT, VIDEOS, drum_and_tone, film_recipe, sound_recipe, write_videos
@@ -190,7 +191,7 @@ def test_a_prior_learns_from_sounds_and_samples_follow_a_row(road: Road, tmp_pat
     path = store.folder / "_vtok.json"
     other = json.loads(path.read_text())
     other["facts"]["audio"]["fingerprint"] = "f" * 64
-    path.write_text(json.dumps(other))
+    path.write_text(json.dumps(with_checksum(other)))
     with pytest.raises(UsageError, match="another tokenizer than the prior's"):
         GenerateWorker(*init, str(store.folder))
 
@@ -220,7 +221,7 @@ def test_codes_that_do_not_fit_are_refused(
         card["counts"] |= {**change, "clips": 24}
     else:
         card["facts"]["audio"] |= change
-    path.write_text(json.dumps(card))
+    path.write_text(json.dumps(with_checksum(card)))
     with pytest.raises(UsageError, match=message) as caught:
         train_prior(recipe)
     assert hint in caught.value.hint
@@ -237,7 +238,7 @@ def test_the_job_refuses_what_does_not_fit(road: Road, tmp_path: Path) -> None:
     tree = json.loads(card.read_text())
     for rate, message in ((2 * RATE, "8000 samples a second, the tokenizer of sound knows 4000"), (None, "no sound")):
         tree["config"]["shards"]["audio_rate"] = rate
-        card.write_text(json.dumps(tree))
+        card.write_text(json.dumps(with_checksum(tree)))
         with pytest.raises(UsageError, match=message):
             tokenize_job(film_recipe(Path(recipe.data.root), run, tokens__audio=audio_of(road)))
     shutil.rmtree(run / "tokenizer")
@@ -254,7 +255,7 @@ def test_other_sounds_do_not_replace_a_store(road: Road, tmp_path: Path) -> None
     card = other / "tokenizer" / "_vtok.json"
     tree = json.loads(card.read_text())
     tree["facts"]["spectrum"]["decibels"] = 40.0
-    card.write_text(json.dumps(tree))
+    card.write_text(json.dumps(with_checksum(tree)))
     changed = audio_of(road, tokenizer=str(other))
     before = digests(recipe.folder("tokens"))
     with pytest.raises(UsageError):
