@@ -33,6 +33,7 @@ REMEDIES: dict[str, str] = {
     "missing": "download the file that the lists name, or leave it out",
     "still": "lower data.min_motion if still clips are wanted",
     "black": "raise data.max_black if black clips are wanted",
+    "no_sound": "set tokens.audio.silent: null to keep clips without sound, or leave them out of the dataset",
     "not_in_split": "nothing: the official lists leave it out",
 }
 """What to do about each of `schemas.clips.REASONS`."""

@@ -24,6 +24,7 @@ Reason = Literal[
     "changed",
     "still",
     "black",
+    "no_sound",
     "not_in_split",
     "missing",
 ]
