@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.pipelines.making import REPOSITORY, vtok
 from tests.trainers.making import losses, prepare, weights
@@ -99,6 +100,26 @@ def test_equals_the_plain_engine(
     assert f"{name}: engine deepspeed" in said
     assert ("resumed at step 12" in said) == ((name, zero_stage) in KILLED)
     assert_equal(folder, plain[name])
+
+
+@needs_compiler
+@pytest.mark.soak
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+def test_the_adaptive_weight_is_that_of_the_plain_engine(inputs: Path, tmp_path: Path, zero_stage: int) -> None:
+    """It asks for gradients in the middle of a step, and no stage may take them for the step's own."""
+    folders = []
+    for engine in ("plain", "deepspeed"):
+        prepare(inputs, tmp_path / engine, "tokenizer", steps=STEPS, engine=engine, zero_stage=zero_stage)
+        path = tmp_path / engine / "recipe.yaml"
+        tree = yaml.safe_load(path.read_text())
+        tree["tokenizer"]["loss"] |= {"gan_balance": "adaptive", "discriminator_start": 4}
+        path.write_text(yaml.safe_dump(tree))
+        done = vtok("train", "tokenizer", path, timeout=800)
+        assert done.returncode == 0, done.stderr
+        assert f"tokenizer: engine {engine}" in done.stdout
+        folders.append(tmp_path / engine / "tokenizer")
+    assert losses(folders[0])[STEPS]["gan_lambda"] > 0
+    assert_equal(*folders)
 
 
 def test_without_a_compiler_plain_torch_runs_and_says_so(
