@@ -232,6 +232,12 @@ def _register_torchvision_operators() -> None:
 _KEPT: list[Any] = []
 
 
+def endless(epoch: Epoch) -> Iterator[Any]:
+    """The batches of epoch after epoch."""
+    while True:
+        yield from epoch(0)
+
+
 def measure(name: str, data: Path, seconds: float) -> dict[str, Any]:
     """Time to the first batch, tokens/s of later epochs, time to resume, the sum of an epoch's codes."""
     epoch, _ = open_epochs(name, data)
@@ -244,10 +250,10 @@ def measure(name: str, data: Path, seconds: float) -> dict[str, Any]:
         total += int(np.asarray(batch, dtype=np.int64).sum())
         batches += 1
     laid_out = time.perf_counter() - began
+    stream = endless(epoch)
     tokens, began = 0, time.perf_counter()
-    endless = itertools.chain.from_iterable(epoch(0) for _ in itertools.count())
     while (spent := time.perf_counter() - began) < seconds:
-        for batch in itertools.islice(endless, 64):
+        for batch in itertools.islice(stream, 64):
             tokens += int(np.prod(np.asarray(batch).shape))
     rate = tokens / spent
     began = time.perf_counter()
@@ -276,7 +282,7 @@ def ratio(rows: int, rounds: int = 200) -> None:
                 epoch, _ = open_epochs(each, data)
                 for _ in epoch(0):
                     pass
-                streams[each] = itertools.chain.from_iterable(epoch(0) for _ in itertools.count())
+                streams[each] = endless(epoch)
             times: dict[str, list[float]] = {each: [] for each in streams}
             for _ in range(rounds):
                 for each, stream in streams.items():

@@ -162,6 +162,7 @@ class TokenBatches:
         t, h, w = self.shape
         self._boxes = np.tile(np.array([0, t, 0, h, 0, w], np.int64), (batch_size // world, 1))
         self._code = flags.code
+        self._whole_rows = not (self.crop.partial or cond_frames or audio)
         self._steps = max(1, STRETCH // batch_size)
         self._stretches: dict[int, list[_Line]] = {}
         least = self._least_bytes([sum(part.rows for part in parts) for parts in owned])
@@ -225,7 +226,7 @@ class TokenBatches:
         at = self._at(step)
         rows, valid = at.rows.copy(), at.valid.copy()
         records = self.cache.records(at.parts, at.inside)
-        if not (self.crop.partial or self.cond_frames or self.audio):
+        if self._whole_rows:
             whole = gather(records, self.shape, self._code)
             if whole is not None:
                 codes = whole.codes_bn.reshape(-1, *self.shape)

@@ -26,6 +26,7 @@ from jaxtyping import Bool, Int64, Integer, UInt8, UInt32
 
 from schemas.errors import IntegrityError
 from schemas.tokens import tokens_schema
+from vtok.parquet import numbers_of
 from vtok.tokens.order import mix
 from vtok.tokens.parts import HINT, complete
 
@@ -171,11 +172,11 @@ def _records(part: pq.ParquetFile, group: int, first: int, flags: Flags, schema:
     heads = np.zeros(table.num_rows, ROW_HEAD)
     heads["row"] = np.arange(first, first + table.num_rows)
     for axis in range(3):
-        heads["grid"][:, axis] = table[f"grid_{'thw'[axis]}"].to_numpy()
+        heads["grid"][:, axis] = numbers_of(table[f"grid_{'thw'[axis]}"])
     labels = table["label"].combine_chunks()
     known = np.frombuffer(labels.buffers()[1], "<i4", len(labels), 4 * labels.offset)
     heads["label"] = np.where(_valid(labels), known, _NONE)
-    heads["pixels"] = np.stack([table["height"].to_numpy(), table["width"].to_numpy()], axis=1)
+    heads["pixels"] = np.stack([numbers_of(table["height"]), numbers_of(table["width"])], axis=1)
     codes, sizes = _slices(table["codes"])
     if (sizes != heads["grid"].prod(axis=1) * flags.code.itemsize).any():
         raise ValueError("codes that do not fill their grid")
@@ -194,8 +195,8 @@ def _slices(column: pa.ChunkedArray) -> tuple[list[bytes], Int64[np.ndarray, " n
     """The bytes of each value of a column of lists or texts, and how many they are; -1: there is no value."""
     array = column.combine_chunks()
     if pa.types.is_list(array.type):
-        values = array.values.to_numpy(zero_copy_only=False)
-        data, bounds = values.tobytes(), array.offsets.to_numpy().astype(np.int64) * values.itemsize
+        values = numbers_of(array.values)
+        data, bounds = values.tobytes(), numbers_of(array.offsets).astype(np.int64) * values.itemsize
     else:
         _, offsets, content = array.buffers()
         bounds = np.frombuffer(offsets, "<i4", len(array) + 1, 4 * array.offset).astype(np.int64)

@@ -28,26 +28,27 @@ class Texts(Sequence[Any]):
     It compares with lists, and another process is sent a list.
 
     Args:
-        tails: of each record, what comes after its codes.
-        lengths: (rows, 5): of audio codes, clip_id, view_id, caption and frames in it; -1: none.
+        records: the bytes of all rows.
+        starts: where in them each row's values after its codes begin.
+        lengths: (rows, 5): of audio codes, clip_id, view_id, caption and frames there; -1: none.
         column: which length is that of the text.
     """
 
     __hash__ = None  # type: ignore[assignment]  # as of a list
 
-    def __init__(self, tails: Sequence[bytes], lengths: np.ndarray, column: int) -> None:
-        self._tails, self._lengths, self._column = tails, lengths, column
+    def __init__(self, records: bytes, starts: Sequence[int], lengths: np.ndarray, column: int) -> None:
+        self._records, self._starts, self._lengths, self._column = records, starts, lengths, column
         self._made: list[str | None] | None = None
 
     def _list(self) -> list[str | None]:
         if self._made is None:
-            starts = np.maximum(self._lengths[:, : self._column], 0).sum(axis=1).tolist()
+            starts = np.maximum(self._lengths[:, : self._column], 0).sum(axis=1) + self._starts
             lengths = self._lengths[:, self._column].tolist()
             self._made = [
-                None if length < 0 else tail[start : start + length].decode()
-                for tail, start, length in zip(self._tails, starts, lengths, strict=True)
+                None if length < 0 else self._records[start : start + length].decode()
+                for start, length in zip(starts.tolist(), lengths, strict=True)
             ]
-            self._tails = ()
+            self._records = b""
         return self._made
 
     def __len__(self) -> int:
@@ -105,19 +106,22 @@ def gather(records: Sequence[bytes], grid: tuple[int, int, int], code: np.dtype[
     after = _HEAD + size * code.itemsize
     joined = b"".join(records)
     same = np.array(grid, "<i4").tobytes() * rows
-    if len(set(map(len, records))) == 1:  # as a rule: the texts have one length, or are padded to one
+    starts: Sequence[int]
+    if max(map(len, records)) * rows == len(joined):  # as a rule: the texts have one length, or are padded to one
         apart = len(joined) // rows
         if np.ndarray(rows, "V12", joined, _GRID, apart).tobytes() != same:
             return None
         heads_b = np.ndarray(rows, ROW_HEAD, joined, 0, apart)
         codes_bn = np.ndarray((rows, size), code, joined, _HEAD, (apart, code.itemsize))
+        starts = range(after, len(joined) + after, apart)
     else:  # a window at every place where a record could begin: a view, of which only the rows' own are read
-        starts = np.array(list(itertools.accumulate(map(len, records[:-1]), initial=0))) // _ALIGNED
-        heads_b = np.ndarray((len(joined) - _HEAD) // _ALIGNED + 1, ROW_HEAD, joined, 0, _ALIGNED)[starts]
+        begins = np.array(list(itertools.accumulate(map(len, records[:-1]), initial=0))) // _ALIGNED
+        heads_b = np.ndarray((len(joined) - _HEAD) // _ALIGNED + 1, ROW_HEAD, joined, 0, _ALIGNED)[begins]
         if heads_b["grid"].tobytes() != same:
             return None
         windows = (len(joined) - after) // _ALIGNED + 1
-        codes_bn = np.ndarray((windows, size), code, joined, _HEAD, (_ALIGNED, code.itemsize))[starts]
-    tails, lengths = [record[after:] for record in records], heads_b["lengths"].copy()
-    texts = (Texts(tails, lengths, column) for column in (1, 2, 3))
+        codes_bn = np.ndarray((windows, size), code, joined, _HEAD, (_ALIGNED, code.itemsize))[begins]
+        starts = (begins * _ALIGNED + after).tolist()
+    lengths = heads_b["lengths"]
+    texts = [Texts(joined, starts, lengths, column) for column in (1, 2, 3)]
     return Gathered(codes_bn.astype(np.int64), heads_b["label"].astype(np.int64), *texts)

@@ -19,7 +19,7 @@ from schemas.paths import as_path
 from schemas.tokens import DEFAULTS, tokens_schema
 from schemas.version import SCHEMA_VERSIONS
 from vtok.artefacts import Part
-from vtok.parquet import described, write_part
+from vtok.parquet import described, numbers_of, write_part
 from vtok.tokens.pages import has_page_checksums
 from vtok.tokens.stats import health, usage
 
@@ -253,8 +253,8 @@ def codes_of(table: pa.Table) -> Integer[np.ndarray, "n s"]:
 def arrays_of(table: pa.Table, name: str) -> list[Any]:
     """A column of lists as one array a row; none where there is no list."""
     column = table.column(name).combine_chunks()
-    flat = column.values.to_numpy(zero_copy_only=False)
-    bounds, valid = column.offsets.to_numpy(), column.is_valid().to_numpy(zero_copy_only=False)
+    flat, bounds = numbers_of(column.values), numbers_of(column.offsets)
+    valid = column.is_valid().to_pylist()
     return [flat[bounds[i] : bounds[i + 1]] if valid[i] else None for i in range(len(column))]
 
 

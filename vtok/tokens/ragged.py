@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64, Integer, UInt64
 
+from vtok.parquet import numbers_of
+
 Grid = tuple[int, int, int]
 GRID_COLUMNS = ["grid_t", "grid_h", "grid_w"]
 
@@ -36,7 +38,7 @@ def lengths(table: pa.Table) -> Int64[np.ndarray, " n"]:
 def flat_codes(table: pa.Table) -> Integer[np.ndarray, " s"]:
     """The codes of all rows, one row after the other."""
     column, offsets = _column(table), _offsets(table)
-    return column.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]] if len(column) else np.zeros(0, int)
+    return numbers_of(column.values)[offsets[0] : offsets[-1]] if len(column) else np.zeros(0, int)
 
 
 def row_codes(table: pa.Table) -> list[Integer[np.ndarray, " s"]]:
@@ -47,7 +49,7 @@ def row_codes(table: pa.Table) -> list[Integer[np.ndarray, " s"]]:
 
 def grids(table: pa.Table) -> Int64[np.ndarray, "n 3"]:
     """The grid of each row."""
-    return np.stack([table[name].to_numpy().astype(np.int64) for name in GRID_COLUMNS], axis=1)
+    return np.stack([numbers_of(table[name]).astype(np.int64) for name in GRID_COLUMNS], axis=1)
 
 
 def row_ids(table: pa.Table) -> list[tuple[str, str]]:
@@ -89,4 +91,4 @@ def _column(table: pa.Table) -> pa.ListArray:
 
 def _offsets(table: pa.Table) -> np.ndarray:
     column = _column(table)
-    return column.offsets.to_numpy() if len(column) else np.zeros(1, np.int32)
+    return numbers_of(column.offsets) if len(column) else np.zeros(1, np.int32)

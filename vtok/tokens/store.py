@@ -17,7 +17,7 @@ from schemas.paths import as_path
 from schemas.tokens import code_type, tokens_schema
 from vtok import artefacts
 from vtok.files import open_parquet
-from vtok.parquet import described, read_footer
+from vtok.parquet import described, numbers_of, read_footer
 from vtok.tokens.parts import (
     HINT,
     arrays_of,
@@ -225,7 +225,7 @@ class TokenStore:
             with open_verified(path, part["sha256"], unchecked=self.unchecked) as file:
                 require_maker(file.metadata, path, self.tokenizer, self.codebook_size)
                 table = complete(file.read(), self.schema)
-            grids = (np.prod(grid) for grid in zip(*(table[f"grid_{axis}"].to_numpy() for axis in "thw"), strict=True))
+            grids = (np.prod(grid) for grid in zip(*(numbers_of(table[f"grid_{axis}"]) for axis in "thw"), strict=True))
             codes = arrays_of(table, "codes")
             sound = all(len(row) == size for row, size in zip(codes, grids, strict=True))
             if (
