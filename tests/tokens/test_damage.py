@@ -40,7 +40,11 @@ def _everything(folder: Path, *, verify: bool = True) -> Any:
     opened = TokenStore(folder / "tokens", unchecked=not verify)
     loader = TokenLoader(opened, "train", 4, seed=0, verify=verify, cache=folder / "cache")
     batches = [
-        (batch.codes_bthw.tolist(), batch.labels_b.tolist(), batch.clip_ids, batch.view_ids, batch.captions)
+        (
+            batch.codes_bthw.tolist(),
+            batch.labels_b.tolist(),
+            *map(list, (batch.clip_ids, batch.view_ids, batch.captions)),
+        )
         for batch in loader
     ]
     rows = [{key: str(value) for key, value in row.items()} for row in opened.rows("train")]
