@@ -193,12 +193,6 @@ def _audio_tokenizer(recipe: Recipe, inputs: Inputs) -> AudioTokenizer | None:
         return None
     audio = load_audio_tokenizer(config.tokenizer)
     spectrum, source = audio.facts.spectrum, recipe.tokens.source
-    if spectrum.source == "stft" and source == "clips":
-        raise UsageError(
-            "spectra that lie beside the videos are read with the shards only",
-            at="tokens.source",
-            hint="set it to shards",
-        )
     kept = inputs.card.config if source == "shards" else {"shards": recipe.shards.plain()}
     rate = check_shards(kept, spectrum, str(recipe.folder(source)))
     if rate != audio.facts.audio_rate:

@@ -1,8 +1,4 @@
-"""What encodes clips, inside an actor: a thread decodes ahead while the tokenizer works.
-
-A clip's codes do not depend on its neighbours: on the CPU clips go through one by one (kernels round differently for
-other shapes, and a batch is no faster there); on a GPU in batches of a fixed shape, of which the last one is padded.
-"""
+"""What encodes clips, inside an actor: a thread decodes ahead while the tokenizer works."""
 
 from __future__ import annotations
 
@@ -25,11 +21,10 @@ from vtok.audio.tokenizer import load_audio_tokenizer
 from vtok.readahead import read_ahead
 from vtok.shards.reader import Clip
 from vtok.stopwatch import Stopwatch
-from vtok.tokenizers.chunked import encode_chunks
 from vtok.tokenizers.load import load_tokenizer
+from vtok.tokens.encoding import ClipEncoder
 from vtok.tokens.parts import write_tokens
 from vtok.tokens.views import cut_view, frames_of_view, view_span
-from vtok.video.ranges import to_model_range
 
 
 class TokenPart(NamedTuple):
@@ -96,6 +91,14 @@ class TokenizeWorker:
         self.audio = None
         if self.config.audio is not None:
             self.audio = load_audio_tokenizer(self.config.audio.tokenizer, device)
+        self.encoder = ClipEncoder(
+            self.tokenizer,
+            mode=self.config.mode,
+            device=device,
+            batch_size=self.config.batch_size,
+            chunk_frames=self.config.chunk_frames,
+            audio=None if self.audio is None else self.audio.network,
+        )
         self.clock = Stopwatch()
 
     def make(self, name: str, payload: TokenPart) -> Part:
@@ -107,10 +110,11 @@ class TokenizeWorker:
         with contextlib.closing(ahead):
             for batch in self._batches(self.clock.each("decode", ahead)):
                 with self.clock.phase("encode"):
-                    codes = self.encode([clip.video_thwc for clip in batch])
-                    sounds = self._encode_sounds([clip.sound_cthw for clip in batch])
+                    codes = self.encoder.frames([clip.video_thwc for clip in batch])
+                    sounds = self.encoder.sounds([clip.sound_cthw for clip in batch])
                 for clip, codes_thw, sound in zip(batch, codes, sounds, strict=True):
-                    rows.append(self._row(clip, codes_thw, view, payload.shard) | {"audio_codes": sound})
+                    heard = None if sound is None else sound.reshape(-1)
+                    rows.append(self._row(clip, codes_thw, view, payload.shard) | {"audio_codes": heard})
         with self.clock.phase("write"):
             return write_tokens(
                 self.folder / name,
@@ -128,33 +132,6 @@ class TokenizeWorker:
                 made_by={"view": view.plain(), "device": self.device, "chunk_frames": self.config.chunk_frames},
             )
 
-    def encode(self, videos: list[UInt8[np.ndarray, "t h w 3"]]) -> list[np.ndarray]:
-        """Codes (t, h, w) of each of some clips of one shape, at most `batch_size`."""
-        if self._is_long(videos[0]):
-            return [self._encode_long(video) for video in videos]
-        if self.device == "cpu":
-            return [self._encode_batch(video[None])[0] for video in videos]
-        padding = self.config.batch_size - len(videos)
-        return list(self._encode_batch(np.pad(np.stack(videos), ((0, padding), *((0, 0),) * 4)))[: len(videos)])
-
-    def _encode_batch(self, videos_bthwc: UInt8[np.ndarray, "b t h w 3"]) -> np.ndarray:
-        with torch.inference_mode():
-            video_bcthw = torch.from_numpy(to_model_range(videos_bthwc)).to(self.device)
-            return self.tokenizer.encode(video_bcthw, mode=self.config.mode).cpu().numpy()
-
-    def _is_long(self, video_thwc: UInt8[np.ndarray, "t h w 3"]) -> bool:
-        return self.config.chunk_frames is not None and len(video_thwc) > self.config.chunk_frames
-
-    def _encode_long(self, video_thwc: UInt8[np.ndarray, "t h w 3"]) -> np.ndarray:
-        def read(start: int, stop: int) -> torch.Tensor:
-            return torch.from_numpy(to_model_range(video_thwc[None, start:stop])).to(self.device)
-
-        assert self.config.chunk_frames is not None
-        chunk = self.config.chunk_frames // self.tokenizer.downsample[0]
-        with torch.inference_mode():
-            parts = [codes.cpu().numpy() for codes in encode_chunks(self.tokenizer, read, len(video_thwc), chunk)]
-        return np.concatenate(parts, axis=1)[0]
-
     def _framed(self, payload: TokenPart, view: ViewConfig, rejects: list[dict[str, Any]]) -> Iterator[Framed]:
         with contextlib.closing(self.source.clips(payload.clips, rejects)) as clips:
             for clip in clips:
@@ -171,23 +148,11 @@ class TokenizeWorker:
         frames = len(clip.video_thwc)
         return sound_picture(clip.extras, self.audio.facts.spectrum, frames, frames_of_view(view, frames))
 
-    def _encode_sounds(self, pictures: list[Float32[np.ndarray, "1 t h w"] | None]) -> list[np.ndarray | None]:
-        """Codes of the sounds that there are, in raster order: like `encode`, of no neighbour's influence."""
-        heard = [picture for picture in pictures if picture is not None]
-        if self.audio is None or not heard:
-            return [None] * len(pictures)
-        if self.device != "cpu":
-            heard += [heard[-1]] * (self.config.batch_size - len(heard))
-        with torch.inference_mode():
-            made = self.audio.network.encode(torch.from_numpy(np.stack(heard)).to(self.device)).cpu().numpy()
-        codes = iter(made)
-        return [None if picture is None else next(codes).reshape(-1) for picture in pictures]
-
     def _batches(self, clips: Iterator[Framed]) -> Iterator[list[Framed]]:
         """Successive clips of one shape, at most `batch_size` of them; a long one by itself."""
         batch: list[Framed] = []
         for clip in clips:
-            if batch and (batch[0].video_thwc.shape != clip.video_thwc.shape or self._is_long(clip.video_thwc)):
+            if batch and (batch[0].video_thwc.shape != clip.video_thwc.shape or self.encoder.is_long(clip.video_thwc)):
                 yield batch
                 batch = []
             batch.append(clip)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 import shutil
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from pipelines.generate import GenerateWorker
 from pipelines.ingest import ingest
@@ -20,19 +23,24 @@ from pipelines.shard import shard
 from pipelines.tokenize_clips import tokenize, tokenize_job
 from schemas.card import with_checksum
 from schemas.config import Recipe
+from schemas.config.audio import SpectrumConfig
 from schemas.errors import UsageError
 from tests.audio.making import FRAMES, RATE, SILENT, VIDEOS, drum_and_tone, film_recipe, sound_recipe, write_videos
 from tests.pipelines import here
 from tests.pipelines.making import CLIPS_PER_VIDEO, digests, make_tokenizer
+from tests.video.making import write_video
 from trainers.prior import train_prior
 from trainers.tokenizer import train_tokenizer
 from vtok import artefacts
 from vtok.audio.clips import sound_picture
 from vtok.audio.tokenizer import load_audio_tokenizer
+from vtok.cli import app
 from vtok.evaluation.reconstruction import psnr
 from vtok.shards.reader import Clip, ShardReader
 from vtok.tokens.check import check_store
 from vtok.tokens.loader import TokenLoader
+from vtok.tokens.origin import Origin
+from vtok.tokens.reencode import reencode, store_audio_tokenizer, store_tokenizer
 from vtok.tokens.store import TokenStore
 from vtok.video.media.audio import wav_sound
 
@@ -271,6 +279,70 @@ def test_spans_of_the_videos_are_those_of_the_sounds(road: Road) -> None:
     wanted = drum_and_tone(2)
     assert len(heard) == len(wanted) == FRAMES * RATE // 8
     assert np.abs(heard.astype(int) - wanted).max() <= 2
+
+
+def test_codes_of_sound_come_out_again(road: Road, tmp_path: Path) -> None:
+    """From the shards, and from the videos; another tokenizer's do not."""
+    store, root = TokenStore(road.films.folder("tokens")), Path(road.films.data.root)
+    audio = store_audio_tokenizer(store, road.sounds.out)
+    frames, rows = store_tokenizer(store), VIDEOS * CLIPS_PER_VIDEO
+    moved = copy(road, tmp_path / "run", "shards", "tokens")
+    for tar in moved.folder("shards").glob("*.tar"):
+        tar.unlink()
+    for one, origin in ((store, Origin(store)), (TokenStore(moved.folder("tokens")), None)):
+        found = reencode(one, origin or Origin(one, videos=root), frames, 1.0, audio=audio)
+        assert (found.equal, found.rows, found.mismatches, found.skipped, found.notes) == (rows, rows, [], {}, [])
+        assert (found.audio_codes, found.changed_audio_codes) == (16 * rows, 0)
+    deaf = deepcopy(audio.network)
+    with torch.no_grad():
+        deaf.codebook.embeddings.copy_(deaf.codebook.embeddings.flip(0))
+    other = reencode(store, Origin(store), frames, 1.0, audio=audio._replace(network=deaf))
+    assert other.equal < rows and other.changed_codes == 0 < other.changed_audio_codes
+    assert {each.changed_codes for each in other.mismatches} == {0}
+    unheard = reencode(store, Origin(store), frames, 1.0)
+    assert unheard.equal == rows and unheard.audio_codes == 0 and "--audio-tokenizer" in unheard.notes[0]
+    with pytest.raises(UsageError, match="3 channels, no sound"):
+        store_audio_tokenizer(store, str(road.films.folder("tokenizer")))
+
+
+def test_a_store_with_sounds_is_checked_and_shown(road: Road, tmp_path: Path) -> None:
+    tokens, sheet = str(road.films.folder("tokens")), tmp_path / "preview.png"
+    runner = CliRunner()
+    done = runner.invoke(app, ["tokens", "check", tokens, "--reencode", "100%", "--audio-tokenizer", road.sounds.out])
+    assert done.exit_code == 0 and f"0 of {16 * VIDEOS * CLIPS_PER_VIDEO} of sound" in done.output.replace(",", "")
+    done = runner.invoke(app, ["tokens", "preview", tokens, "--num", "2", "--out", str(sheet)])
+    assert done.exit_code == 0 and sheet.stat().st_size > 1000, done.output
+
+
+def test_spectra_beside_the_videos_give_the_same_codes_without_shards(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for number, name in enumerate(("train/a", "train/b", "test/c")):
+        for path in (root / f"video/{name}.mp4", root / f"stft/{name}.pickle"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(root / f"video/{name}.mp4", 16, size=(48, 48))
+        spectra = np.random.default_rng(number).random((16, 20, 9))
+        (root / f"stft/{name}.pickle").write_bytes(pickle.dumps(spectra))
+    changes = {"data__layout": "tats_stft", "shards__audio_rate": None}
+    films = film_recipe(root, tmp_path / "run", **changes)
+    sounds = sound_recipe(root, tmp_path / "run", steps=2)
+    stft = SpectrumConfig(source="stft", height=16, width=8)
+    sounds = sounds.model_copy(update={"tokenizer": sounds.tokenizer.model_copy(update={"spectrum": stft})})
+    with pytest.MonkeyPatch.context() as patch:
+        here.use(patch)
+        ingest(films)
+        shard(films)
+        train_tokenizer(sounds)
+        make_tokenizer(films)
+        tokenize(films)
+        same = {"models": films.out, "tokens__audio": audio_of(Road(films, sounds)), "tokens__source": "clips"}
+        direct = film_recipe(root, tmp_path / "direct", **changes, **same)
+        ingest(direct)
+        tokenize(direct)
+    stores = [TokenStore(each.folder("tokens")) for each in (films, direct)]
+    by_clip = [{row["clip_id"]: row["audio_codes"] for row in store.rows("train")} for store in stores]
+    assert by_clip[0].keys() == by_clip[1].keys() and len(by_clip[0]) > 2
+    assert all(np.array_equal(codes, by_clip[1][clip]) for clip, codes in by_clip[0].items())
+    assert len({codes.tobytes() for codes in by_clip[0].values()}) > 1
 
 
 @pytest.mark.soak

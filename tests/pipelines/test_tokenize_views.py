@@ -77,7 +77,7 @@ def test_every_view_is_encoded_as_it_is(run: Recipe) -> None:
 def test_codes_do_not_depend_on_neighbours_places_or_threads(run: Recipe) -> None:
     worker = TokenizeWorker(*tokenize_job(run).init)
     clips = [c.video_thwc for c in ShardReader(run.folder("shards"), "train", shuffle=False).clips(0)][::4]
-    alone = [worker.encode([clip])[0] for clip in clips]
+    alone = [worker.encoder.frames([clip])[0] for clip in clips]
     assert len({codes.tobytes() for codes in alone}) > 1, "a tokenizer that gives one answer proves nothing"
     for threads in (1, 2):
         torch.set_num_threads(threads)
@@ -85,7 +85,7 @@ def test_codes_do_not_depend_on_neighbours_places_or_threads(run: Recipe) -> Non
             for number, clip in enumerate(clips):
                 batch = [clips[(number + other + 1) % len(clips)] for other in range(4)]
                 batch[place] = clip
-                assert np.array_equal(worker.encode(batch)[place], alone[number])
+                assert np.array_equal(worker.encoder.frames(batch)[place], alone[number])
                 videos = torch.from_numpy(to_model_range(np.stack(batch)))
                 assert np.array_equal(worker.tokenizer.encode(videos)[place].numpy(), alone[number])
     torch.set_num_threads(1)
@@ -109,8 +109,8 @@ def test_long_views_are_encoded_in_chunks(run: Recipe) -> None:
     chunked = changed(run, chunk_frames=2)
     worker = TokenizeWorker(*tokenize_job(chunked).init)
     clips = [c.video_thwc for c in ShardReader(run.folder("shards"), "train", shuffle=False).clips(0)]
-    assert worker._is_long(clips[0])
-    assert np.array_equal([codes.reshape(-1) for codes in worker.encode(clips[:3])], whole[:3])
+    assert worker.encoder.is_long(clips[0])
+    assert np.array_equal([codes.reshape(-1) for codes in worker.encoder.frames(clips[:3])], whole[:3])
     with pytest.raises(UsageError, match="not divisible by the downsampling factor 2"):
         tokenize_job(changed(run, chunk_frames=3))
 

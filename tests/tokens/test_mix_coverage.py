@@ -12,11 +12,11 @@ import pytest
 
 from schemas.errors import UsageError
 from tests.tokens.making import make_store
-from vtok.tokens.coverage import digest_of
 from vtok.tokens.loader import TokenLoader
 from vtok.tokens.mix_coverage import MixCoverage
 from vtok.tokens.sequence import RowSequence
 from vtok.tokens.store import TokenStore
+from vtok.tokens.tally import digest_of
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,10 @@ def check(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Which rows --reencode takes.")] = 0,
     tokenizer: Tokenizer = None,
+    audio_tokenizer: Annotated[
+        str | None,
+        typer.Option("--audio-tokenizer", help="Folder of the tokenizer of sound: --reencode compares its codes too."),
+    ] = None,
     shards: Shards = None,
     videos: Videos = None,
     as_json: AsJson = False,
@@ -43,14 +47,17 @@ def check(
     compared = None
     if share is not None and not found.damages:
         from vtok.tokens.origin import Origin
-        from vtok.tokens.reencode import device_of, reencode, store_tokenizer
+        from vtok.tokens.reencode import device_of, reencode, store_audio_tokenizer, store_tokenizer
         from vtok.tokens.store import TokenStore
 
         store = TokenStore(folder)
         origin, device = Origin(store, shards=shards, videos=videos), device_of(store)
         made_by = store_tokenizer(store, tokenizer, device)
+        audio = store_audio_tokenizer(store, audio_tokenizer, device) if audio_tokenizer is not None else None
         with console.Progress("reencode", round(share * found.rows), "rows") as bar:
-            compared = reencode(store, origin, made_by, share, seed=seed, device=device, advance=bar.advance)
+            compared = reencode(
+                store, origin, made_by, share, audio=audio, seed=seed, device=device, advance=bar.advance
+            )
     if as_json:
         shown = _plain(found) if compared is None else {**_plain(found), "reencode": _plain_reencode(compared)}
         console.say(json.dumps(shown, indent=2, ensure_ascii=False))
@@ -87,11 +94,13 @@ def _show_reencode(compared: Reencoded) -> None:
     done = compared.equal + len(compared.mismatches)
     console.say(
         f"encoded again: {done:,} of {console.count(compared.rows, 'rows')} in the sample; {compared.equal:,} with the "
-        f"same codes, {len(compared.mismatches):,} with others ({compared.changed_codes:,} of {compared.codes:,} codes)"
+        f"same codes, {len(compared.mismatches):,} with others ({compared.changed_codes:,} of {compared.codes:,} codes"
+        + (f", {compared.changed_audio_codes:,} of {compared.audio_codes:,} of sound)" if compared.audio_codes else ")")
     )
     for each in compared.mismatches[:_SHOWN]:
         view = "" if each.view_id == "whole" else f" ({each.view_id})"
-        console.say(f"  {each.part}: {each.clip_id}{view}: {each.changed_codes} of {each.codes} codes differ")
+        sound = f", {each.changed_audio_codes} of sound" if each.changed_audio_codes else ""
+        console.say(f"  {each.part}: {each.clip_id}{view}: {each.changed_codes} of {each.codes} codes{sound} differ")
     if len(compared.mismatches) > _SHOWN:
         console.say(f"  and {len(compared.mismatches) - _SHOWN} more (--json lists all)")
     for reason, number in compared.skipped.items():

@@ -14,74 +14,36 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from schemas.errors import UsageError
-from vtok.tokens.order import keyed
+from vtok.tokens.tally import WORD, Tally, digest_of
 
 if TYPE_CHECKING:
     from vtok.tokens.batches import TokenBatches
 
-_WORD = 1 << 64
 _CHUNK = 1 << 20
-_TOGETHER = 256
 
 
-def digest_of(rows: Int64[np.ndarray, " n"]) -> int:
-    """The sum of the rows' hashes, modulo 2^64: the same in every order, and another one if a row is lost or twice."""
-    return int(keyed(0, rows).sum(dtype=np.uint64)) if len(rows) else 0
-
-
-class Coverage:
+class Coverage(Tally):
     """What one rank was handed out of one epoch.
 
     Args:
-        epoch: which.
-        first_step: the first step that is counted here.
-        batches: what is handed out.
+        epoch, first_step, batches: as `Tally` has them.
 
     Attributes:
-        next_step: the first step that is not.
         before: rows of the epoch that came in its earlier steps.
     """
 
     def __init__(self, epoch: int, first_step: int, batches: TokenBatches) -> None:
-        self.epoch, self.first_step, self.next_step = epoch, first_step, first_step
-        self.total, self.dropped, self.per_epoch = batches.clips, batches.dropped, batches.per_epoch
+        super().__init__(epoch, first_step, batches)
+        self.total, self.dropped = batches.clips, batches.dropped
         self.before = first_step % batches.per_epoch * batches.batch_size
-        self._clips = self._digest = 0
         self._repeated: list[int] = []
         self._seen = np.zeros(batches.clips, np.bool_)
-        self._later: list[Int64[np.ndarray, " n"]] = []
 
-    def add(self, rows: Int64[np.ndarray, " n"]) -> None:
-        """Counts the rows of the next step."""
-        self.next_step += 1
-        self._later.append(rows)
-        if len(self._later) == _TOGETHER:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Counts many steps at once: numpy's cost a call is shared by them."""
-        if not self._later:
-            return
-        rows = np.concatenate(self._later)
-        self._later = []
+    def _mark(self, rows: Int64[np.ndarray, " n"]) -> None:
         once, counts = np.unique(rows, return_counts=True)
         again = once[(counts > 1) | self._seen[once]]
         self._repeated += again[: 1000 - len(self._repeated)].tolist()
         self._seen[rows] = True
-        self._clips += len(rows)
-        self._digest = (self._digest + digest_of(rows)) % _WORD
-
-    @property
-    def clips(self) -> int:
-        """Rows that were handed out."""
-        self._settle()
-        return self._clips
-
-    @property
-    def digest(self) -> int:
-        """`digest_of` them."""
-        self._settle()
-        return self._digest
 
     @property
     def repeated(self) -> list[int]:
@@ -94,11 +56,6 @@ class Coverage:
         """Whether each row was handed out."""
         self._settle()
         return self._seen
-
-    def receipt(self) -> dict[str, Any]:
-        """A few integers for a log."""
-        names = ("epoch", "first_step", "next_step", "clips", "digest")
-        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -162,11 +119,11 @@ def combine(ranks: Sequence[Coverage]) -> Receipt:
         seen |= one.seen
     before = min(one.before for one in ranks)
     missing = [] if before else np.flatnonzero(~seen)[:1000].tolist()
-    repeated, digest = np.flatnonzero(twice)[:1000].tolist(), sum(one.digest for one in ranks) % _WORD
+    repeated, digest = np.flatnonzero(twice)[:1000].tolist(), sum(one.digest for one in ranks) % WORD
     once = int((seen & ~twice).sum())
     return Receipt(first.epoch, first.total, once, first.dropped, before, missing, repeated, digest)
 
 
 def whole_digest(rows: int) -> int:
     """`digest_of` the rows 0 .. rows-1, in bounded memory."""
-    return sum(digest_of(np.arange(at, min(at + _CHUNK, rows))) for at in range(0, rows, _CHUNK)) % _WORD
+    return sum(digest_of(np.arange(at, min(at + _CHUNK, rows))) for at in range(0, rows, _CHUNK)) % WORD

@@ -16,69 +16,32 @@ import numpy as np
 from jaxtyping import Int64
 
 from schemas.errors import UsageError
-from vtok.tokens.coverage import digest_of
 from vtok.tokens.sequence import RowSequence
+from vtok.tokens.tally import WORD, Tally
 
 if TYPE_CHECKING:
     from vtok.tokens.batches import TokenBatches
 
-_WORD = 1 << 64
-_TOGETHER = 256
 
-
-class MixCoverage:
+class MixCoverage(Tally):
     """What one rank was handed out of one epoch of a mix.
 
     Args:
-        epoch: which.
-        first_step: the first step that is counted here.
-        batches: what is handed out.
-
-    Attributes:
-        next_step: the first step that is not.
+        epoch, first_step, batches: as `Tally` has them.
     """
 
     def __init__(self, epoch: int, first_step: int, batches: TokenBatches) -> None:
-        self.epoch, self.first_step, self.next_step, self.per_epoch = epoch, first_step, first_step, batches.per_epoch
+        super().__init__(epoch, first_step, batches)
         self._times = np.zeros(batches.clips, np.uint32)
-        self._later: list[Int64[np.ndarray, " n"]] = []
-        self._digest = 0
 
-    def add(self, rows: Int64[np.ndarray, " n"]) -> None:
-        """Counts the rows of the next step."""
-        self.next_step += 1
-        self._later.append(rows)
-        if len(self._later) == _TOGETHER:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Counts many steps at once: numpy's cost a call is shared by them."""
-        if self._later:
-            rows = np.concatenate(self._later)
-            self._later = []
-            np.add.at(self._times, rows, np.uint32(1))
-            self._digest = (self._digest + digest_of(rows)) % _WORD
+    def _mark(self, rows: Int64[np.ndarray, " n"]) -> None:
+        np.add.at(self._times, rows, np.uint32(1))
 
     @property
     def times(self) -> Int64[np.ndarray, " n"]:
         """How often each row was handed out."""
         self._settle()
         return self._times.astype(np.int64)
-
-    @property
-    def clips(self) -> int:
-        """Draws that were handed out."""
-        return int(self.times.sum())
-
-    @property
-    def digest(self) -> int:
-        """`vtok.tokens.coverage.digest_of` them."""
-        self._settle()
-        return self._digest
-
-    def receipt(self) -> dict[str, Any]:
-        """A few integers for a log."""
-        return {name: getattr(self, name) for name in ("epoch", "first_step", "next_step", "clips", "digest")}
 
 
 class Share(NamedTuple):
@@ -171,5 +134,5 @@ def combine_mix(sequence: RowSequence, ranks: Sequence[MixCoverage]) -> MixRecei
         shares,
         np.flatnonzero(times < planned)[:1000].tolist(),
         np.flatnonzero(times > planned)[:1000].tolist(),
-        sum(one.digest for one in ranks) % _WORD,
+        sum(one.digest for one in ranks) % WORD,
     )

@@ -1,20 +1,22 @@
-"""The frames that a store's rows were encoded from: out of the shards beside it, else decoded from the videos."""
+"""The frames and sounds that a store's rows were encoded from: out of the shards beside it, else decoded from the
+videos."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
 from schemas.card import CARD_NAME, Card, Kind
 from schemas.clips import CLIPS
+from schemas.config.audio import SpectrumConfig
 from schemas.config.data import ShardsConfig
 from schemas.config.run import STAGE_FOLDERS
 from schemas.config.tokens import ViewConfig
@@ -23,12 +25,14 @@ from schemas.paths import as_path
 from schemas.shards import MANIFEST_NAME
 from schemas.tokens import WHOLE
 from vtok import artefacts
+from vtok.audio.clips import sound_picture
+from vtok.audio.stores import audio_of_store
 from vtok.datasets.base import source_path
 from vtok.files import local_copy, read_table
-from vtok.shards.codec import decode_clip, encode_clip
+from vtok.shards.codec import decode_clip, encode_clip, encode_extras
 from vtok.shards.reader import decode_sample, read_samples
 from vtok.tokens.store import TokenStore
-from vtok.tokens.views import cut_view
+from vtok.tokens.views import cut_view, frames_of_view
 from vtok.video.child import DecodeChild
 from vtok.video.errors import VideoError
 from vtok.video.media.companions import split_address
@@ -45,11 +49,13 @@ class Original(NamedTuple):
         row: as it was asked for.
         video_thwc: RGB frames of the row's view, or None.
         problem: why there are none.
+        sound_cthw: the picture of its sound; None: it has none, or the store has no codes of sound.
     """
 
     row: dict[str, Any]
     video_thwc: UInt8[ndarray, "t h w 3"] | None
     problem: str = ""
+    sound_cthw: Float32[ndarray, "1 t h2 w2"] | None = None
 
 
 class Origin:
@@ -74,7 +80,10 @@ class Origin:
         self.videos = as_path(videos) if videos is not None else None
         self.views = {WHOLE: ViewConfig()}
         for view in store.card.facts.get("views", []):
-            self.views[view["name"]] = ViewConfig.model_validate({k: v for k, v in view.items() if k != "grid"})
+            settings = {name: value for name, value in view.items() if name in ViewConfig.model_fields}
+            self.views[view["name"]] = ViewConfig.model_validate(settings)
+        heard = audio_of_store(store).get("spectrum")
+        self._spectrum = None if heard is None else SpectrumConfig.model_validate(heard)
         self._digests: dict[str, str] = {}
         if self._shards_card is not None:
             try:
@@ -124,7 +133,7 @@ class Origin:
                 if clip.meta.get("source_sha256") != mine[0]["source_sha256"]:
                     yield from (Original(row, None, "its shard holds another source's clip") for row in mine)
                 else:
-                    yield from (self._cut(row, clip.video_thwc) for row in mine)
+                    yield from (self._cut(row, clip.video_thwc, clip.extras) for row in mine)
         yield from (Original(row, None, "its shard does not hold it") for mine in waiting.values() for row in mine)
 
     def _from_videos(self, rows: list[dict[str, Any]]) -> Iterator[Original]:
@@ -158,6 +167,7 @@ class Origin:
                         max_frames=config.max_frames,
                         hwaccel=config.hwaccel,
                         cpu_seconds=config.cpu_seconds_per_video,
+                        audio_rate=None if self._spectrum is None else config.audio_rate,
                         companions=self._companions(clips[0]),
                     )
                     for index, result in decoded:
@@ -174,7 +184,8 @@ class Origin:
                             if encoded:
                                 fps = clips[index]["frame_rate"] or clips[index]["fps"] / clips[index]["frame_stride"]
                                 frames = decode_clip(encode_clip(frames, config, float(fps)))
-                            yield from (self._cut(row, frames) for row in wanted)
+                            extras = encode_extras(result.extras, config)
+                            yield from (self._cut(row, frames, extras) for row in wanted)
         finally:
             child.close()
 
@@ -207,10 +218,17 @@ class Origin:
         named = {name: split_address(address) for name, address in json.loads(row["companions"] or "{}").items()}
         return {name: (str(Path(str(self.videos)) / path), item) for name, (path, item) in named.items()}
 
-    def _cut(self, row: dict[str, Any], video_thwc: UInt8[ndarray, "t h w 3"]) -> Original:
+    def _cut(self, row: dict[str, Any], video_thwc: UInt8[ndarray, "t h w 3"], extras: Mapping[str, bytes]) -> Original:
         if row["windowed_from"] is not None:
             return Original(row, None, "its codes were cut out of a longer encoding")
         view = self.views.get(row["view_id"])
         if view is None:
             return Original(row, None, f"the store does not say what the view {row['view_id']!r} is")
-        return Original(row, cut_view(video_thwc, view))
+        sound = None
+        if self._spectrum is not None:
+            frames = len(video_thwc)
+            try:
+                sound = sound_picture(extras, self._spectrum, frames, frames_of_view(view, frames))
+            except VtokError as error:
+                return Original(row, None, error.what)
+        return Original(row, cut_view(video_thwc, view), sound_cthw=sound)

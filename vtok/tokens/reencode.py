@@ -11,35 +11,39 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Integer, UInt8
 
 from schemas.config.run import STAGE_FOLDERS
 from schemas.errors import UsageError
+from vtok.audio.stores import audio_of_store
+from vtok.audio.tokenizer import AudioTokenizer, load_audio_tokenizer
 from vtok.tokenizers.autoencoder import VideoAutoencoder
-from vtok.tokenizers.chunked import encode_chunks
 from vtok.tokenizers.load import load_tokenizer
+from vtok.tokens.encoding import ClipEncoder
 from vtok.tokens.origin import Origin, Original
-from vtok.tokens.ragged import row_codes, row_ids
+from vtok.tokens.parts import arrays_of
+from vtok.tokens.ragged import row_ids
 from vtok.tokens.store import TokenStore
-from vtok.video.ranges import to_model_range
 
 ORIGIN_COLUMNS = ["clip_id", "view_id", "codes", "grid_t", "grid_h", "grid_w", "shard", "source", "source_sha256"]
 ORIGIN_COLUMNS += ["windowed_from", "split", "class_name", "fps"]
+_COLUMNS = [*ORIGIN_COLUMNS, "audio_codes"]
 
 
 class Mismatch(NamedTuple):
-    """A row whose codes came out differently: how many of how many, and what its grid would be."""
+    """A row whose codes came out differently: how many of how many, of its frames and of its sound."""
 
     clip_id: str
     view_id: str
     part: str
     changed_codes: int
     codes: int
+    changed_audio_codes: int
+    audio_codes: int
 
 
 class Reencoded(NamedTuple):
@@ -52,6 +56,7 @@ class Reencoded(NamedTuple):
         mismatches: those with others.
         skipped: those that could not be compared, by reason.
         codes, changed_codes: code positions that were compared, and that differ.
+        audio_codes, changed_audio_codes: those of the sounds.
         notes: what is worth knowing.
     """
 
@@ -62,6 +67,8 @@ class Reencoded(NamedTuple):
     skipped: dict[str, int]
     codes: int
     changed_codes: int
+    audio_codes: int
+    changed_audio_codes: int
     notes: list[str]
 
 
@@ -82,6 +89,25 @@ def store_tokenizer(store: TokenStore, folder: Path | None = None, device: str =
     return tokenizer
 
 
+def store_audio_tokenizer(store: TokenStore, folder: str, device: str = "cpu") -> AudioTokenizer:
+    """The tokenizer in `folder`, which made a store's codes of sound.
+
+    Raises:
+        UsageError: there is none, it is another one, or the store has no such codes.
+    """
+    made_by = audio_of_store(store).get("fingerprint")
+    if made_by is None:
+        raise UsageError("the store does not say what made its codes of sound, if it has any", at=str(store.folder))
+    audio = load_audio_tokenizer(folder, device)
+    if audio.facts.fingerprint != made_by:
+        raise UsageError(
+            f"the store's sounds were encoded by {made_by[:16]}, this one is {audio.facts.fingerprint[:16]}",
+            at=folder,
+            hint="give --audio-tokenizer the folder of the one that made them",
+        )
+    return audio
+
+
 def in_sample(clip_id: str, view_id: str, share: float, seed: int) -> bool:
     """Whether a row belongs to the sample."""
     digest = hashlib.blake2b(f"{seed}\0{clip_id}\0{view_id}".encode(), digest_size=8).digest()
@@ -94,6 +120,7 @@ def reencode(
     tokenizer: VideoAutoencoder,
     share: float,
     *,
+    audio: AudioTokenizer | None = None,
     seed: int = 0,
     device: str = "cpu",
     advance: Callable[[int], None] = lambda rows: None,
@@ -105,41 +132,64 @@ def reencode(
         origin: where its frames are.
         tokenizer: the one that made it, on `device`.
         share: of the rows, 0 to 1.
+        audio: the one that made its codes of sound, on `device`; None: they are not compared.
         seed: other seeds take other rows.
         advance: called with the number of rows that were compared or skipped.
 
     Raises:
         IntegrityError: a row group is damaged.
     """
-    equal = codes = changed = total = 0
+    counted: Counter[str] = Counter()
     mismatches: list[Mismatch] = []
     skipped: Counter[str] = Counter()
+    encoder = _encoder(store, tokenizer, device, None if audio is None else audio.network)
     for part, rows in _sampled(store, share, seed):
-        total += len(rows)
-        for batch in _batches(origin.frames(rows), store.card.config.get("batch_size", 8)):
-            videos = [each.video_thwc for each in batch if each.video_thwc is not None]
-            made = encode(tokenizer, videos, store.card.config, device) if videos else []
-            answers = iter(made)
-            for original in batch:
-                advance(1)
-                if original.video_thwc is None:
-                    skipped[original.problem] += 1
-                    continue
-                row, again = original.row, next(answers)
-                again = again[:: origin.views[row["view_id"]].latent_stride].reshape(-1)
-                same = len(again) == len(row["codes"])
-                differ = int((again != row["codes"]).sum()) if same else len(row["codes"])
-                codes, changed = codes + len(row["codes"]), changed + differ
-                equal += not differ
-                if differ:
-                    mismatches.append(Mismatch(row["clip_id"], row["view_id"], part, differ, len(row["codes"])))
+        counted["rows"] += len(rows)
+        for batch in _batches(origin.frames(rows), encoder.batch_size):
+            there = [(each, each.video_thwc) for each in batch if each.video_thwc is not None]
+            skipped.update(each.problem for each in batch if each.video_thwc is None)
+            made = encoder.frames([video for _, video in there]) if there else []
+            sounds = encoder.sounds([each.sound_cthw for each, _ in there])
+            for (original, _), again, sound in zip(there, made, sounds, strict=True):
+                row = original.row
+                kept = again[:: origin.views[row["view_id"]].latent_stride]
+                differ = _different(row["codes"], kept)
+                unheard = _different(row["audio_codes"], sound) if audio is not None else 0
+                heard = len(row["audio_codes"]) if audio is not None and row["audio_codes"] is not None else 0
+                counted.update(codes=len(row["codes"]), changed=differ, audio=heard, changed_audio=unheard)
+                if differ or unheard:
+                    sizes = differ, len(row["codes"]), unheard, heard
+                    mismatches.append(Mismatch(row["clip_id"], row["view_id"], part, *sizes))
+                else:
+                    counted["equal"] += 1
+            advance(len(batch))
     notes = list(origin.notes)
+    if audio is None and "audio" in store.card.facts:
+        notes.append("the codes of sound were not compared: give --audio-tokenizer the folder of their tokenizer")
     made_on = store.card.config.get("device", device)
     if made_on != device:
         notes.append(
             f"the store was encoded on {made_on}, this on {device}: a rare code may differ for that reason alone"
         )
-    return Reencoded(share, total, equal, mismatches, dict(skipped), codes, changed, notes)
+    return Reencoded(
+        share,
+        counted["rows"],
+        counted["equal"],
+        mismatches,
+        dict(skipped),
+        counted["codes"],
+        counted["changed"],
+        counted["audio"],
+        counted["changed_audio"],
+        notes,
+    )
+
+
+def _different(stored: np.ndarray | None, again: np.ndarray | None) -> int:
+    """How many of the stored codes another encoding does not give; all, where there is none or of another size."""
+    if stored is None or again is None:
+        return (stored is not again) * max(1, 0 if stored is None else len(stored))
+    return int((again.reshape(-1) != stored).sum()) if again.size == len(stored) else len(stored)
 
 
 def device_of(store: TokenStore) -> str:
@@ -147,47 +197,20 @@ def device_of(store: TokenStore) -> str:
     return "cuda" if store.card.config.get("device") == "cuda" and torch.cuda.is_available() else "cpu"
 
 
-def encode(
-    tokenizer: VideoAutoencoder, videos: list[UInt8[np.ndarray, "t h w 3"]], config: dict[str, Any], device: str
-) -> list[Integer[np.ndarray, "t h w"]]:
-    """Codes of clips of one shape, as `vtok tokenize` makes them: one by one on a CPU, in full batches on a GPU.
-
-    Args:
-        config: of the store: `mode`, `device`, `batch_size`, `chunk_frames`.
-    """
-    chunk = config.get("chunk_frames")
-    if chunk is not None and len(videos[0]) > chunk:
-        return [_encode_long(tokenizer, video, chunk // tokenizer.downsample[0], device) for video in videos]
-    mode = config.get("mode", "exact")
-    if device == "cpu" and "device" in config:  # stores of version 1 were made in padded batches there, too
-        return [_encode_batch(tokenizer, video[None], mode, device)[0] for video in videos]
-    padding = max(0, config.get("batch_size", 8) - len(videos))
-    padded = np.pad(np.stack(videos), ((0, padding), *((0, 0),) * 4))
-    return list(_encode_batch(tokenizer, padded, mode, device)[: len(videos)])
-
-
-def _encode_batch(
-    tokenizer: VideoAutoencoder,
-    videos_bthwc: UInt8[np.ndarray, "b t h w 3"],
-    mode: Literal["exact", "fast"],
-    device: str,
-) -> Integer[np.ndarray, "b t h w"]:
-    with torch.inference_mode():
-        codes = tokenizer.encode(torch.from_numpy(to_model_range(videos_bthwc)).to(device), mode=mode)
-    out: np.ndarray = codes.cpu().numpy()
-    return out
-
-
-def _encode_long(
-    tokenizer: VideoAutoencoder, video_thwc: UInt8[np.ndarray, "t h w 3"], chunk: int, device: str
-) -> Integer[np.ndarray, "t h w"]:
-    def read(start: int, stop: int) -> torch.Tensor:
-        return torch.from_numpy(to_model_range(video_thwc[None, start:stop])).to(device)
-
-    with torch.inference_mode():
-        parts = [codes.cpu().numpy() for codes in encode_chunks(tokenizer, read, len(video_thwc), chunk)]
-    whole: np.ndarray = np.concatenate(parts, axis=1)[0]
-    return whole
+def _encoder(
+    store: TokenStore, tokenizer: VideoAutoencoder, device: str, audio: VideoAutoencoder | None
+) -> ClipEncoder:
+    """What encodes as the store was made."""
+    config = store.card.config
+    return ClipEncoder(
+        tokenizer,
+        mode=config.get("mode", "exact"),
+        device=device,
+        batch_size=config.get("batch_size", 8),
+        chunk_frames=config.get("chunk_frames"),
+        audio=audio,
+        pad_on_cpu="device" not in config,  # stores of version 1
+    )
 
 
 def _sampled(store: TokenStore, share: float, seed: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -200,22 +223,25 @@ def _sampled(store: TokenStore, share: float, seed: int) -> Iterator[tuple[str, 
                 ids = row_ids(store.read(group, ["clip_id", "view_id"]))
                 places = [i for i, (clip, view) in enumerate(ids) if in_sample(clip, view, share, seed)]
                 if places:
-                    rows += rows_of(store.read(group, ORIGIN_COLUMNS), places)
+                    rows += rows_of(store.read(group, _COLUMNS), places)
             chosen += len(rows)
             if rows:
                 yield path.name, rows
     if not chosen:
         for split in store.splits():
             for group in store.row_groups(split)[:1]:
-                yield group.path.name, rows_of(store.read(group, ORIGIN_COLUMNS), [0])
+                yield group.path.name, rows_of(store.read(group, _COLUMNS), [0])
                 return
 
 
 def rows_of(table: pa.Table, places: Iterable[int]) -> list[dict[str, Any]]:
-    """Some rows as dicts; `codes` is a 1-D array."""
-    codes = row_codes(table)
-    rest = table.drop_columns("codes")
-    return [{**rest.slice(place, 1).to_pylist()[0], "codes": codes[place]} for place in places]
+    """Some rows as dicts; `codes` is a 1-D array, and so is what there is of `audio_codes`."""
+    lists = {name: arrays_of(table, name) for name in ("codes", "audio_codes") if name in table.column_names}
+    rest = table.drop_columns(list(lists))
+    return [
+        {**rest.slice(place, 1).to_pylist()[0], **{name: values[place] for name, values in lists.items()}}
+        for place in places
+    ]
 
 
 def _batches(originals: Iterator[Original], size: int) -> Iterator[list[Original]]:
