@@ -3,10 +3,11 @@ litdata, mosaicml-streaming, datatrove, Hugging Face datasets, Grain, webdataset
 
     python -m tests.bench.token_reading --out token_reading.json [--peers-python venv/bin/python]
 
-Everyone reads the same uniform codes (14 bits), exported from one store by `vtok tokens export`, on one core. A
-measurement is a process of its own: the time to the first batch counts from its start, imports included; an epoch that
-is not timed comes first, of which the codes' sum is compared (vtok lays its cache out in it); then batches of further
-epochs for a second or two, then the time to go on at 90 % of an epoch. Rounds are interleaved; medians.
+Everyone reads the same uniform codes (14 bits) on one core. Ours come with names, labels and boxes; the others hold the
+codes alone, as it is fastest for them (`token_peers.py`). A measurement is a process of its own: the time to the first
+batch counts from its start, imports included; an epoch that is not timed comes first, of which the codes' sum is
+compared (vtok lays its cache out in it); then batches of further epochs for a second or two, then the time to go on at
+90 % of an epoch. Rounds are interleaved; medians.
 
 `--ratio` measures vtok against the bare memmap alone, batches of both by turns in one process: a ratio that a busy
 machine changes little. Peers live in an environment of their own (`--peers-python`; with pydantic, jaxtyping, PyYAML,
@@ -30,22 +31,28 @@ import statistics  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
-from collections.abc import Callable, Iterator  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-GRID, CODEBOOK, BATCH = (4, 16, 16), 16_384, 16
-LENGTH = math.prod(GRID)
+from tests.bench.token_peers import (  # noqa: E402
+    BATCH,
+    BUILT_BY_PEERS,
+    CODEBOOK,
+    GRID,
+    LENGTH,
+    PEERS,
+    Epoch,
+    build,
+    open_peer,
+)
+
 ROOT = Path(__file__).resolve().parents[2]
-FORMATS = {"litdata": "litdata", "mds": "mds", "datatrove": "ds", "hf datasets": "hf", "webdataset": "webdataset"}
-PEERS = ("litdata", "mds", "datatrove", "hf datasets", "grain")
 OURS = ("vtok", "vtok, parts shuffled", "vtok, no checks")
 CONTENDERS = (*OURS, "memmap", "webdataset", *PEERS)
-Epoch = Callable[[int], Iterator[Any]]
-"""Batches of an epoch from a batch on."""
 
 
 def build_store(folder: Path, rows: int) -> None:
@@ -106,27 +113,6 @@ def seal(folder: Path, plan: Any, parts: list[Any], grid: tuple[int, int, int]) 
     artefacts.seal(folder, plan, parts, counts=counts, facts=facts)
 
 
-def build(name: str, data: Path) -> None:
-    """The store's codes in a peer's format."""
-    from vtok.tokens.exchange.exporting import export_store
-    from vtok.tokens.store import TokenStore
-
-    store = TokenStore(data / "store")
-    if name in FORMATS:
-        export_store(store, data / name, FORMATS[name])
-        return
-    codes = np.concatenate([row["codes"][None] for row in store.rows("train")])
-    if name == "memmap":
-        np.save(data / "codes.npy", codes)
-        return
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    writer = ArrayRecordWriter(str(data / "grain.ar"), "group_size:1")
-    for row in codes:
-        writer.write(row.tobytes())
-    writer.close()
-
-
 def open_epochs(name: str, data: Path) -> tuple[Epoch, Any]:
     """A function that starts an epoch at a batch, and what resumes it."""
     if name in OURS:
@@ -153,83 +139,6 @@ def open_epochs(name: str, data: Path) -> tuple[Epoch, Any]:
 
         return memmap, None
     return open_peer(name, data)
-
-
-def open_peer(name: str, data: Path) -> tuple[Epoch, Any]:
-    """As `open_epochs`; an epoch that cannot start in the middle by itself skips what comes before."""
-    folder = data / name / "train"
-    if name == "litdata":
-        import litdata
-        from litdata.streaming.item_loader import TokensLoader
-
-        dataset = litdata.StreamingDataset(
-            str(folder), item_loader=TokensLoader(block_size=LENGTH), shuffle=True, drop_last=True
-        )
-        loader = litdata.StreamingDataLoader(dataset, batch_size=BATCH, num_workers=0)
-        return lambda start: itertools.islice(iter(loader), start, None), None
-    if name == "mds":
-        _register_torchvision_operators()
-        from streaming import StreamingDataLoader, StreamingDataset
-        from streaming.base.util import clean_stale_shared_memory
-
-        clean_stale_shared_memory()
-        streamed = StreamingDataset(local=str(folder), shuffle=True, batch_size=BATCH, num_canonical_nodes=1)
-        loader = StreamingDataLoader(streamed, batch_size=BATCH, num_workers=0, collate_fn=_codes_of_dicts)
-        return lambda start: itertools.islice(iter(loader), start, None), None
-    if name == "datatrove":
-        import torch
-        from datatrove.utils.dataset import DatatroveFolderDataset
-
-        tokens = DatatroveFolderDataset(str(folder), seq_len=LENGTH - 1, token_size=2, shuffle=True, seed=1)
-
-        def trove(start: int) -> Iterator[Any]:
-            part = torch.utils.data.Subset(tokens, range(start * BATCH, len(tokens)))
-            return (batch["input_ids"] for batch in torch.utils.data.DataLoader(part, batch_size=BATCH, drop_last=True))
-
-        return trove, None
-    if name == "hf datasets":
-        import datasets
-
-        files = str(data / name / "data" / "*.parquet")
-        table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
-        table = table.select_columns(["codes"]).shuffle(buffer_size=1024, seed=0).with_format("numpy")
-        batched = table.batch(BATCH, drop_last_batch=True)
-        return lambda start: (batch["codes"] for batch in itertools.islice(batched, start, None)), None
-    if name == "webdataset":
-        import webdataset
-
-        urls = sorted(str(path) for path in folder.glob("*.tar"))
-        pipeline = webdataset.WebDataset(urls, shardshuffle=len(urls), seed=0).shuffle(1024).decode().to_tuple("npy")
-        batches = pipeline.batched(BATCH, partial=False)
-        return lambda start: (batch[0] for batch in itertools.islice(iter(batches), start, None)), None
-    import grain
-
-    source = grain.sources.ArrayRecordDataSource([str(data / "grain.ar")])
-    made = grain.MapDataset.source(source).seed(7).shuffle().map(lambda row: np.frombuffer(row, np.uint16)).batch(BATCH)
-
-    def grains(start: int) -> Iterator[Any]:
-        iterator = iter(made.to_iter_dataset())
-        iterator.set_state({"next_index": start} if isinstance(iterator.get_state(), dict) else start)
-        return iterator
-
-    return grains, None
-
-
-def _codes_of_dicts(samples: list[dict[str, Any]]) -> np.ndarray:
-    return np.stack([sample["codes"] for sample in samples])
-
-
-def _register_torchvision_operators() -> None:
-    """streaming imports torchvision, whose wheel does not load beside a torch for the CPU unless these are declared."""
-    import torch
-
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _KEPT.append(library)
-
-
-_KEPT: list[Any] = []
 
 
 def endless(epoch: Epoch) -> Iterator[Any]:
@@ -353,7 +262,7 @@ def compare(options: argparse.Namespace, data: Path) -> dict[str, Any]:
     python = {name: options.peers_python or sys.executable if name in PEERS else sys.executable for name in CONTENDERS}
     names = []
     for name in options.only or CONTENDERS:
-        writer = python[name] if name in ("litdata", "grain") else sys.executable  # the others need no library to write
+        writer = python[name] if name in BUILT_BY_PEERS else sys.executable
         built = {} if name in OURS else _call(writer, "--build", name, "--data", str(data), cache=data)
         if isinstance(built, str):
             print(f"{name} is left out: {built}")
