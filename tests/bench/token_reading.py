@@ -51,8 +51,9 @@ from tests.bench.token_peers import (  # noqa: E402
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+BESIDE_TORCH = "vtok, in a process that has torch"
 OURS = ("vtok", "vtok, parts shuffled", "vtok, no checks")
-CONTENDERS = (*OURS, "memmap", "webdataset", *PEERS)
+CONTENDERS = (*OURS, BESIDE_TORCH, "memmap", "webdataset", *PEERS)
 
 
 def build_store(folder: Path, rows: int) -> None:
@@ -115,7 +116,7 @@ def seal(folder: Path, plan: Any, parts: list[Any], grid: tuple[int, int, int]) 
 
 def open_epochs(name: str, data: Path) -> tuple[Epoch, Any]:
     """A function that starts an epoch at a batch, and what resumes it."""
-    if name in OURS:
+    if name in (*OURS, BESIDE_TORCH):
         from vtok.tokens.loader import TokenLoader
         from vtok.tokens.store import TokenStore
 
@@ -149,7 +150,12 @@ def endless(epoch: Epoch) -> Iterator[Any]:
 
 def measure(name: str, data: Path, seconds: float) -> dict[str, Any]:
     """Time to the first batch, tokens/s of later epochs, time to resume, the sum of an epoch's codes."""
-    epoch, _ = open_epochs(name, data)
+    own: dict[str, float] = {}
+    if name == BESIDE_TORCH:
+        import torch  # noqa: F401
+
+        own["import_torch_s"] = time.perf_counter() - START
+    epoch, loader = open_epochs(name, data)
     stream = epoch(0)
     head = next(stream)
     first = time.perf_counter() - START
@@ -168,7 +174,14 @@ def measure(name: str, data: Path, seconds: float) -> dict[str, Any]:
     began = time.perf_counter()
     next(epoch(int(0.9 * batches)))
     resumed = time.perf_counter() - began
+    if name in OURS:
+        places = np.random.default_rng(0).integers(loader.clips, size=1000).tolist()
+        began = time.perf_counter()
+        for place in places:
+            loader.source.row(place)
+        own["random_row_ms"] = time.perf_counter() - began  # of a thousand: seconds are milliseconds a row
     return {
+        **own,
         "first_batch_s": first,
         "first_epoch_s": laid_out,
         "mtok_s": rate / 1e6,
@@ -263,7 +276,7 @@ def compare(options: argparse.Namespace, data: Path) -> dict[str, Any]:
     names = []
     for name in options.only or CONTENDERS:
         writer = python[name] if name in BUILT_BY_PEERS else sys.executable
-        built = {} if name in OURS else _call(writer, "--build", name, "--data", str(data), cache=data)
+        built = {} if name in (*OURS, BESIDE_TORCH) else _call(writer, "--build", name, "--data", str(data), cache=data)
         if isinstance(built, str):
             print(f"{name} is left out: {built}")
         else:
@@ -294,6 +307,11 @@ def compare(options: argparse.Namespace, data: Path) -> dict[str, Any]:
             f"| {name} | {middle['mtok_s']:.1f} | {min(rates):.1f} to {max(rates):.1f} | {ours / middle['mtok_s']:.2f} "
             f"| {middle['first_batch_s']:.2f} s | {middle['first_epoch_s']:.2f} s | {middle['resume_s']:.3f} s |"
         )
+    for row in rows:
+        if "random_row_ms" in row:
+            print(f"{row['reader']}: a random row of the cache takes {row['random_row_ms']:.4f} ms")
+        elif "import_torch_s" in row:
+            print(f"{row['reader']}: {row['import_torch_s']:.2f} s of its first batch is `import torch`")
     return {"options": {**vars(options), "out": None}, "bits_per_code": bits, "rows": rows}
 
 
