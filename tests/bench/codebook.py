@@ -10,7 +10,6 @@ Codes must equal the float64 argmin wherever the two nearest codes differ by mor
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from tests.bench.contenders import OneHotCodebook, interleaved, peak_bytes, ratio, table  # noqa: E402
+from tests.bench.contenders import OneHotCodebook, interleaved, ratio, run, table  # noqa: E402
 from vtok.tokenizers.codebook import Codebook, GeneratorDraws  # noqa: E402
 
 GRID = (4, 16, 16)
@@ -146,21 +145,7 @@ def main() -> None:
     parser.add_argument("--codes", type=int, default=16_384)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peaks as well")
-    parser.add_argument("--out", type=Path, help="JSON with all figures")
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.peak:
-        contenders = works(options)
-        with torch.no_grad():
-            print(peak_bytes(contenders[options.peak], torch.device(options.device)))
-        return
-    figures = compare(options)
-    if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n")
+    run(parser, works, compare)
 
 
 if __name__ == "__main__":

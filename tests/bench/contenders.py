@@ -5,6 +5,8 @@ Needs torch, numpy, pydantic, jaxtyping and PyYAML only.
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -124,3 +126,32 @@ class OneHotCodebook:
         offered = tiled[torch.randperm(len(tiled), device=rows.device)][:size]
         used = (self.counts >= 1).to(rows).view(size, 1)
         self.embeddings = self.embeddings * used + offered * (1 - used)
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    works: Callable[[argparse.Namespace], Mapping[str, Callable[[], Any]]],
+    compare: Callable[[argparse.Namespace], dict[str, Any]],
+) -> None:
+    """The rest of a benchmark's `main`: the options that all have, then the comparison, or the peak memory of one work.
+
+    Args:
+        parser: with the benchmark's own options.
+        works: the contenders by name.
+        compare: prints and returns all figures.
+    """
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peaks as well")
+    parser.add_argument("--out", type=Path, help="JSON with all figures")
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.peak:
+        contenders = works(options)
+        with torch.no_grad():
+            print(peak_bytes(contenders[options.peak], torch.device(options.device)))
+        return
+    figures = compare(options)
+    if options.out:
+        options.out.write_text(json.dumps(figures, indent=2) + "\n")

@@ -15,7 +15,6 @@ mode, eager and compiled, against bare layers in bfloat16.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,7 +30,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from schemas.config.tokenizer import VqganConfig  # noqa: E402
-from tests.bench.contenders import OneHotCodebook, interleaved, peak_bytes, ratio, table  # noqa: E402
+from tests.bench.contenders import OneHotCodebook, interleaved, ratio, run, table  # noqa: E402
 from vtok.tokenizers.autoencoder import strides  # noqa: E402
 from vtok.tokenizers.fast import encode_fast, latent_error  # noqa: E402
 from vtok.tokenizers.precision import full_precision  # noqa: E402
@@ -210,21 +209,7 @@ def main() -> None:
     parser.add_argument("--codes", type=int, default=16_384)
     parser.add_argument("--hiddens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peaks as well")
-    parser.add_argument("--out", type=Path, help="JSON with all figures")
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.peak:
-        contenders = works(options)
-        with torch.no_grad():
-            print(peak_bytes(contenders[options.peak], torch.device(options.device)))
-        return
-    figures = compare(options)
-    if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n")
+    run(parser, works, compare)
 
 
 if __name__ == "__main__":
