@@ -1,8 +1,9 @@
 """Tokenize: every clip goes through the tokenizer once, into the Parquet token store.
 
 One shard (or what would be one, if the videos themselves are encoded) becomes one part for each view. A part carries a
-fingerprint of everything that decides its bytes: the clips, the view, the tokenizer, the settings. When clips change,
-the parts whose fingerprint is still the planned one are kept, and the store becomes what a new one would be.
+fingerprint of everything that decides its bytes: the clips, the view, the tokenizer, the settings. When clips or views
+change, the parts whose fingerprint is still the planned one are kept, and the store becomes what a new one would be.
+When settings change, no part could be kept, and the store is left as it is.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from pipelines.runtime import Job, Proof, Unit, run_job
 from pipelines.token_inputs import Inputs, clip_inputs, shard_inputs
 from pipelines.tokenize_update import kept_parts
 from pipelines.tokenize_worker import TokenizeWorker, TokenPart
-from schemas.card import Card
+from schemas.card import CARD_NAME, PLAN_NAME, Card, Plan
 from schemas.config import Recipe
 from schemas.config.base import fingerprint
 from schemas.config.tokens import TokensConfig, ViewConfig
@@ -45,8 +47,8 @@ def tokenize(recipe: Recipe) -> Card:
     """Makes `tokens/` of the run from its `tokenizer/` and its `shards/` (or `clips/` and the videos).
 
     Raises:
-        UsageError: one of them is missing or unfinished, the clips do not fit the tokenizer, or the folder holds the
-            tokens of another tokenizer.
+        UsageError: one of them is missing or unfinished, the clips do not fit the tokenizer, or the folder holds
+            tokens that were made with another tokenizer or other settings.
     """
     return run_job(tokenize_job(recipe), recipe.cluster)
 
@@ -61,7 +63,8 @@ def tokenize_job(recipe: Recipe) -> Job:
     grids = [_grid(*pair, config, tokenizer, recipe) for pair in zip(config.views, shapes, strict=True)]
     audio = _audio_tokenizer(recipe, inputs)
     audio_grids = [None if audio is None else _audio_grid(frames, audio) for frames, _, _ in shapes]
-    device = _device(config, remote=recipe.cluster.address is not None)
+    remote = recipe.cluster.address is not None
+    device = _device(config, folder, remote=remote)
     settings = {
         "tokenizer": tokenizer.fingerprint,
         "codebook_size": tokenizer.codebook_size,
@@ -89,6 +92,12 @@ def tokenize_job(recipe: Recipe) -> Job:
         {inputs.card.kind: inputs.card.fingerprint, "tokenizer": tokenizer_card.fingerprint},
         [unit.name for unit in units],
     )
+    if device == "cuda" and not remote and not torch.cuda.is_available() and not _complete(folder, plan):
+        raise UsageError(
+            "this store is made on a GPU, and this machine has none that torch can use",
+            at=str(folder),
+            hint="run the same command where a GPU is; on a CPU, with another `out`: there codes may differ",
+        )
 
     def measure() -> float:
         where = "cuda" if device == "cuda" and torch.cuda.is_available() else "cpu"
@@ -245,11 +254,25 @@ def _grid(view: ViewConfig, shape: Shape, config: TokensConfig, tokenizer: Video
     return -(-t // view.latent_stride), h, w
 
 
-def _device(config: TokensConfig, *, remote: bool) -> str:
-    """Where the tokenizer runs. With a cluster elsewhere, only an explicit `cuda` asks for its GPUs."""
+def _device(config: TokensConfig, folder: Path, *, remote: bool) -> str:
+    """Where the tokenizer runs.
+
+    `auto` goes on where the store in the folder was begun, as its parts say so. A new one: with a cluster elsewhere,
+    only an explicit `cuda` asks for its GPUs.
+    """
     here = torch.cuda.is_available()
     if config.device == "cuda" and not here and not remote:
         raise UsageError("this machine has no GPU that torch can use", at="tokens.device", hint="set it to cpu or auto")
-    if config.device == "auto":
-        return "cuda" if here else "cpu"
-    return config.device
+    if config.device != "auto":
+        return config.device
+    if (folder / PLAN_NAME).exists():
+        there = artefacts.load_plan(folder)
+        begun = there.config.get("device") if there.kind == "tokens" else None
+        if begun in ("cpu", "cuda"):
+            return str(begun)
+    return "cuda" if here else "cpu"
+
+
+def _complete(folder: Path, plan: Plan) -> bool:
+    """Whether the folder holds what the plan makes, and there is nothing to do."""
+    return (folder / CARD_NAME).exists() and artefacts.load_plan(folder).fingerprint == plan.fingerprint

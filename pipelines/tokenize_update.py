@@ -1,19 +1,28 @@
-"""Which parts of a token store stay when its clips, views or settings change."""
+"""Which parts of a token store stay when its clips or views change.
+
+Other settings decide the bytes of every part, so a store made with others would have to go as a whole. That is never
+done by running a command again: it is refused, and what differs is said.
+"""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from schemas.card import Plan
-from schemas.errors import IntegrityError
-from vtok import console
+from schemas.errors import IntegrityError, UsageError
+from vtok import artefacts, console
 from vtok.datasets.base import source_path
 from vtok.files import read_table, sha256_of
 from vtok.parquet import read_metadata
+from vtok.tokens.sealing import view_of
 
 _AT_ONCE = 8
+_MAY_CHANGE = ("views", "classes", "contents")
+"""What of a plan's config says which clips and views there are; the rest are settings."""
+_ANEW = "choose another `out`, or delete this folder to encode everything anew"
 
 
 def kept_parts(
@@ -34,16 +43,27 @@ def kept_parts(
         there: the plan that the store was made to.
 
     Returns:
-        None if the store is not this job's to change: another tokenizer (of frames or of sound) made it, or
-        another version of vtok.
+        None if the folder holds something else than a token store, or one of another version of vtok.
+
+    Raises:
+        UsageError: the store was made with other settings, or its clips would only come into other parts.
     """
     if (there.kind, there.schema_version) != (plan.kind, plan.schema_version):
         return None
-    if there.config.get("tokenizer") != plan.config["tokenizer"]:
-        return None
-    sounds = [each.config.get("audio", {}).get("fingerprint") for each in (there, plan)]
-    if None not in sounds and sounds[0] != sounds[1]:
-        return None
+    if not any((folder / name).exists() for name in there.units):
+        return set()  # nothing can be lost
+    others = artefacts.differences(*map(_settings, (there, plan)))
+    if others:
+        raise UsageError(
+            f"the folder holds tokens made from something else, so that no part could stay ({'; '.join(others)})",
+            at=str(folder),
+            hint=f"set this back to go on with the store; else {_ANEW}",
+        )
+    same_clips = root is not None and _clips(there) == _clips(plan)  # shards are parts already
+    unchanged = {str(view["name"]) for view in there.config["views"] if view in plan.config["views"]}
+    due = [name for name in there.units if view_of(there, name)["name"] in unchanged]
+    if same_clips and (gone := [name for name in due if name not in contents]):
+        raise _regrouped(folder, len(gone), len(there.units))
     names = [name for name in there.units if name in contents and (folder / name).exists()]
 
     @cache
@@ -56,6 +76,8 @@ def kept_parts(
         try:
             metadata = read_metadata(folder / name)
             if metadata["plan"] != contents[name]:
+                if same_clips and name in due:
+                    raise _regrouped(folder, 1, len(there.units))
                 return False
             if root is None:
                 return True
@@ -66,7 +88,22 @@ def kept_parts(
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         kept = {name for name, stay in zip(names, pool.map(stays, names), strict=True) if stay}
-    console.note(
-        f"the store was made from other clips or settings: {len(kept)} of {len(there.units)} parts fit and stay"
-    )
+    console.note(f"the store was made from other clips or views: {len(kept)} of {len(there.units)} parts fit and stay")
     return kept
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    return {key: value for key, value in plan.config.items() if key not in _MAY_CHANGE}
+
+
+def _clips(plan: Plan) -> dict[str, str]:
+    """Fingerprints of what the clips come from."""
+    return {kind: value for kind, value in plan.inputs.items() if kind != "tokenizer"}
+
+
+def _regrouped(folder: Path, parts: int, total: int) -> UsageError:
+    return UsageError(
+        f"the folder holds the same clips in other parts: at least {parts} of {total} could not stay",
+        at=str(folder),
+        hint=f"set back how clips come into parts (section `shards`) to go on with the store; else {_ANEW}",
+    )

@@ -166,15 +166,21 @@ def load_plan(folder: Path) -> Plan:
 
 def _difference(there: Plan, plan: Plan) -> str:
     """The first few dotted keys in which two plans differ, with both values."""
-    a, b = _flatten(there.model_dump(mode="json")), _flatten(plan.model_dump(mode="json"))
-    keys = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
-    shown = [f"{k.removeprefix('config.')}: {_short(a.get(k))} there, {_short(b.get(k))} now" for k in keys[:3]]
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return "; ".join(shown) + more
+    found = differences(there.model_dump(mode="json"), plan.model_dump(mode="json"))
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return "; ".join(each.removeprefix("config.") for each in found[:3]) + more
+
+
+def differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The dotted keys in which two trees differ, with both values, for people."""
+    a, b = _flatten(there), _flatten(now)
+    absent = object()
+    keys = [key for key in sorted(a.keys() | b.keys()) if a.get(key, absent) != b.get(key, absent)]
+    return [f"{key}: {_short(a, key)} there, {_short(b, key)} now" for key in keys]
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value:
         out: dict[str, Any] = {}
         for key, item in value.items():
             out |= _flatten(item, f"{prefix}.{key}" if prefix else key)
@@ -182,8 +188,8 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: value}
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value)
+def _short(tree: dict[str, Any], key: str) -> str:
+    text = json.dumps(tree[key]) if key in tree else "nothing"
     return text if len(text) <= 40 else f"{text[:24]}...{text[-8:]}"
 
 

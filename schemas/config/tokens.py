@@ -66,7 +66,9 @@ class TokensConfig(Config):
     row_group_rows: int = Field(256, ge=1, description="Rows in a Parquet row group; more rows: fewer bits a code.")
     threads: int = Field(1, ge=1, description="torch threads of an encoding worker on the CPU.")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where the tokenizer runs; `auto`: cuda where this machine has it, else the CPU."
+        "auto",
+        description="Where the tokenizer runs; `auto`: where the store in the folder was begun, for a new one cuda if "
+        "this machine has it, else the CPU.",
     )
     actors_per_gpu: int = Field(1, ge=1, description="Encoding workers that share a GPU.")
     prefetch_mb: int = Field(

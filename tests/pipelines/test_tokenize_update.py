@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipelines.dry_run import preview
 from pipelines.ingest import ingest
+from pipelines.pool import Made, Unit
 from pipelines.shard import shard
 from pipelines.tokenize_clips import tokenize, tokenize_job
+from pipelines.tokenize_worker import TokenizeWorker
 from schemas.config import Recipe
 from schemas.errors import IntegrityError, UsageError
 from tests import tiny_run
@@ -22,6 +26,9 @@ from tests.pipelines.here import PoolHere
 from tests.pipelines.making import digests, flip, make_tokenizer, recipe
 from tests.pipelines.test_tokenize_views import changed
 from vtok import artefacts
+from vtok.tokens.exchange.exporting import export_store
+from vtok.tokens.exchange.importing import Origin as ImportOrigin
+from vtok.tokens.exchange.importing import import_store
 from vtok.tokens.store import TokenStore
 
 Copy = Callable[[str], Recipe]
@@ -88,7 +95,7 @@ def test_an_update_that_is_cut_short_goes_on(
 ) -> None:
     """Ended when the seal and the first `after` of the outdated parts are gone, and before the new plan is there."""
     other_shards(run, monkeypatch)
-    settings = changed(run, cond_frames=1)  # no part stays
+    settings = changed(run, views=[{"name": "whole", "flip": True}])  # no part stays
     expected = anew(settings, tmp_path / "new")
     with monkeypatch.context() as patch:
         unlinked = []
@@ -159,6 +166,112 @@ def test_another_tokenizer_is_refused(run: Recipe, monkeypatch: pytest.MonkeyPat
     assert digests(run.folder("tokens")) == before
 
 
+def refused(settings: Recipe, folder: Path) -> UsageError:
+    """The refusal of a run and of its preview; every file of the folder is what it was."""
+    before = digests(folder)
+    for attempt in (lambda: preview(tokenize_job(settings), settings.cluster), lambda: tokenize(settings)):
+        with pytest.raises(UsageError) as caught:
+            attempt()
+        assert digests(folder) == before
+    assert before, "an empty folder proves nothing"
+    return caught.value
+
+
+OTHER_SETTINGS: list[tuple[dict[str, Any], str]] = [
+    ({"row_group_rows": 128}, "row_group_rows: 256 there, 128 now"),
+    ({"mode": "fast"}, 'mode: "exact" there, "fast" now'),
+    ({"chunk_frames": 2}, "chunk_frames: null there, 2 now"),
+    ({"cond_frames": 1}, "cond_frames: 0 there, 1 now"),
+    ({"mode": "fast", "views": [{"name": "whole"}, {"name": "half", "num_frames": 2}]}, 'mode: "exact" there'),
+]
+
+
+def test_other_settings_cost_no_part(run: Recipe) -> None:
+    folder = run.folder("tokens")
+    for remaining in ([], ["test-00000.parquet"]):  # a complete store, and one that was cut short
+        for tokens, difference in OTHER_SETTINGS:
+            error = refused(changed(run, **tokens), folder)
+            assert difference in error.what and "contents" not in error.what
+            assert "choose another `out`, or delete this folder" in error.hint
+        tokenize(run)
+        assert PoolHere.made == remaining, "the store goes on with its own settings"
+        for name in ("_vtok.json", "_index.parquet", "test-00000.parquet"):
+            (folder / name).unlink()
+
+
+def test_a_plan_without_parts_gives_way(run: Recipe, tmp_path: Path) -> None:
+    for path in run.folder("tokens").glob("*"):
+        if path.name != "_plan.json":
+            path.unlink()
+    settings = changed(run, cond_frames=1)
+    tokenize(settings)
+    assert digests(run.folder("tokens")) == anew(settings, tmp_path / "new")
+
+
+def on_a_gpu(run: Recipe, monkeypatch: pytest.MonkeyPatch, *, of: int = 2) -> None:
+    """Makes the store again as a machine with a GPU plans it (the CPU computes), `of` parts of it."""
+    folder = run.folder("tokens")
+    shutil.rmtree(folder)
+    make = PoolHere.run
+
+    def some(self: PoolHere, units: list[Unit]) -> Iterator[Made]:
+        yield from make(self, units[:of])
+        if of < 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(TokenizeWorker, "__init__", worker_on_cpu)
+        patch.setattr(PoolHere, "run", some)
+        with contextlib.nullcontext() if of == 2 else pytest.raises(KeyboardInterrupt):
+            tokenize(run)
+    assert artefacts.load_plan(folder).config["device"] == "cuda"
+    PoolHere.made.clear()
+
+
+def worker_on_cpu(self: TokenizeWorker, *init: Any) -> None:
+    folder, tokenizer, config, _, source = init
+    made_on_cpu(self, folder, tokenizer, config, "cpu", source)
+
+
+made_on_cpu = TokenizeWorker.__init__
+
+
+def test_a_machine_without_a_gpu_leaves_a_gpus_store_alone(run: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    on_a_gpu(run, monkeypatch, of=1)
+    folder = run.folder("tokens")
+    assert len(list(folder.glob("*-00000.parquet"))) == 1
+    error = refused(run, folder)
+    assert "made on a GPU, and this machine has none" in error.what and "where a GPU is" in error.hint
+    assert 'device: "cuda" there, "cpu" now' in refused(changed(run, device="cpu"), folder).what
+    on_a_gpu(run, monkeypatch)
+    before = digests(folder)
+    tokenize(run)
+    assert PoolHere.made == [] and digests(folder) == before, "a complete one is complete anywhere"
+    wider = changed(run, views=[{"name": "whole"}, {"name": "half", "num_frames": 2}])
+    assert "made on a GPU" in refused(wider, folder).what
+
+
+def test_auto_goes_on_where_the_store_was_begun(run: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digests(run.folder("tokens"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    tokenize(run)
+    assert PoolHere.made == [] and digests(run.folder("tokens")) == before
+    assert 'device: "cpu" there, "cuda" now' in refused(changed(run, device="cuda"), run.folder("tokens")).what
+    assert "batch_size" in refused(changed(run, device="cuda"), run.folder("tokens")).what
+
+
+def test_an_import_is_no_store_to_take_over(run: Recipe) -> None:
+    folder = run.folder("tokens")
+    exported, tokenizer = folder.parent / "exported", TokenStore(folder).tokenizer
+    export_store(TokenStore(folder), exported, "hf")
+    shutil.rmtree(folder)
+    import_store(exported, folder, "hf", ImportOrigin())
+    assert TokenStore(folder).tokenizer == tokenizer
+    assert 'imported: "hf" there, nothing now' in refused(run, folder).what
+
+
 @pytest.fixture
 def videos(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     """A run with clips, shards (encoding raw) and a tokenizer, of a corpus of its own."""
@@ -193,12 +306,16 @@ def test_videos_give_the_codes_of_their_raw_shards(videos: Recipe, tmp_path: Pat
     assert rejects[0].drop_columns("stage") == rejects[1].drop_columns("stage") and rejects[0].num_rows == 2
     assert stores[1].card.counts["rejects"] == 2 and stores[1].card.counts["clips"] == 25
 
+    larger = {**direct.shards.plain(), "clips_per_shard": 9}
+    error = refused(Recipe.model_validate({**direct.plain(), "shards": larger}), direct.folder("tokens"))
+    assert "the same clips in other parts" in error.what and "section `shards`" in error.hint
+
     source = Path(videos.data.root) / "Ball/1.avi"  # as long as before, other frames: only its hash tells
     data = bytearray(source.read_bytes())
     start = data.index(b"movi")
     data[start + 200 : start + 260] = bytes(60)
     source.write_bytes(data)
-    wider = changed(direct, cond_frames=1, views=[{"name": "whole"}, {"name": "mirrored", "flip": True}])
+    wider = changed(direct, views=[{"name": "whole"}, {"name": "mirrored", "flip": True}])
     PoolHere.made.clear()
     tokenize(wider)
     again = {name for name in PoolHere.made if "mirrored" not in name}
