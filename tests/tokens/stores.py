@@ -31,9 +31,16 @@ def some_rows(grids: Callable[[int], tuple[int, int, int]] = lambda number: GRID
 
 
 def store_of(
-    folder: Path, rows: Rows, *, codebook_size: int = 64, tokenizer: str = TOKENIZER, row_group_rows: int = 4
+    folder: Path,
+    rows: Rows,
+    *,
+    codebook_size: int = 64,
+    tokenizer: str = TOKENIZER,
+    row_group_rows: int = 4,
+    audio_codebook_size: int = 0,
+    facts: dict[str, Any] | None = None,
 ) -> Path:
-    """Writes and seals a store."""
+    """Writes and seals a store, with these facts on its card besides."""
     plan = artefacts.make_plan("tokens", {"mode": "exact"}, {"shards": "0" * 64, "tokenizer": tokenizer}, list(rows))
     artefacts.begin(folder, plan)
     grids = {(row["grid_t"], row["grid_h"], row["grid_w"]) for part in rows.values() for row in part}
@@ -50,17 +57,20 @@ def store_of(
             rejects=[],
             row_group_rows=row_group_rows,
             point="",
+            audio_codebook_size=audio_codebook_size,
         )
         for name, part in rows.items()
     ]
-    facts = {
+    said = {
         "tokenizer": tokenizer,
         "codebook_size": codebook_size,
         "grid": None if grid is None else list(grid),
         "mode": "exact",
         "classes": CLASSES,
+        "audio_codebook_size": audio_codebook_size,
+        **(facts or {}),
     }
     every = [row for part in rows.values() for row in part]
     counts = {"clips": len(every), "tokens": sum(np.asarray(row["codes"]).size for row in every), "parts": len(parts)}
-    artefacts.seal(folder, plan, parts, counts=counts, facts=facts)
+    artefacts.seal(folder, plan, parts, counts=counts, facts=said)
     return folder

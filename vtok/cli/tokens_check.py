@@ -162,13 +162,14 @@ def diff(
         console.say(json.dumps(_plain_difference(found, limit), indent=2, ensure_ascii=False))
     else:
         _show_difference(found, limit)
-    return EXIT_DONE if found.total.same else EXIT_FAILED
+    return EXIT_DONE if found.same else EXIT_FAILED
 
 
 def _plain_difference(found: Difference, limit: int) -> dict[str, Any]:
     return {
-        "same": found.total.same,
+        "same": found.same,
         "reasons": found.reasons,
+        "facts": found.facts,
         "total": found.total._asdict(),
         "splits": {name: group._asdict() for name, group in found.splits.items()},
         "classes": [{"class_name": name, **group._asdict()} for name, group in found.classes.items()],
@@ -182,13 +183,18 @@ def _show_difference(found: Difference, limit: int) -> None:
 
     for reason in found.reasons:
         console.say(f"note: {reason}")
-    if found.total.same:
+    if found.total.same and not found.makers:
+        console.say(f"equal codes of different tokenizers: {console.count(found.total.equal, 'rows')}")
+        return
+    if found.same:
         console.say(f"the same: {console.count(found.total.equal, 'rows')}, {found.total.codes:,} codes")
         return
     columns = ["", "equal", "changed", "codes changed", "other grid", "only in A", "only in B", "other facts"]
     lines = [("all", found.total), *found.splits.items()]
     lines += [(f"class {name}", group) for name, group in found.classes.items()]
     console.say(text_table(columns, [_cells(name, group) for name, group in lines]))
+    for name, number in found.facts.items():
+        console.say(f"  {name} differs in {console.count(number, 'rows')}")
     for row in found.rows.slice(0, limit).to_pylist():
         facts = f"; differs in {', '.join(row['changed_facts'])}" if row["changed_facts"] else ""
         what = {

@@ -1,10 +1,11 @@
-"""Compares two token stores row by row, joined on (clip_id, view_id).
+"""Compares two token stores row by row, joined on (clip_id, view_id), in all columns but the shard that a clip lay in.
 
 Of each store 16 bytes a row are held, to find rows, and a few row groups; two stores in the same order are read once.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,10 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from schemas.tokens import tokens_schema
+from vtok.tokens.parts import arrays_of
 from vtok.tokens.ragged import GRID_COLUMNS, grids, row_codes, row_hashes, row_ids
 from vtok.tokens.store import RowGroup, TokenStore
 
-_FACTS = ("split", "label", "class_name", "caption", "source", "source_sha256", "start_time", "end_time", "num_frames")
+_NOT_FACTS = ("clip_id", "view_id", "codes", *GRID_COLUMNS, "shard")
+_FACTS = [name for name in tokens_schema(1).names if name not in _NOT_FACTS]
 _COLUMNS = ["clip_id", "view_id", "codes", *GRID_COLUMNS, *_FACTS]
 _HELD_GROUPS = 8
 _HELD_BYTES = 1 << 28
@@ -43,7 +47,8 @@ class Group(NamedTuple):
         changed: rows with the same grid and other codes.
         other_grid: rows whose grids differ: their codes cannot be compared.
         only_a, only_b: rows of one store only.
-        facts_changed: rows in both whose label, caption, span or source differ, whatever their codes.
+        facts_changed: rows in both of which another column differs (label, span, source, pixels, sound, ...), whatever
+            their codes.
         codes, changed_codes: code positions that were compared, and that differ.
     """
 
@@ -67,6 +72,8 @@ class Difference(NamedTuple):
     Attributes:
         total: everything.
         splits, classes: by split and by class name (None: no class), of store A where the row is in both.
+        facts: columns other than the codes that differ, and in how many rows that are in both.
+        makers: whether one tokenizer (and one of sound) made both; if not, equal codes do not mean the same.
         reasons: what about the stores themselves explains it.
         rows: the rows that are not equal, as a table of `ROWS`; at most as many as were asked for.
         more: how many more there are.
@@ -75,9 +82,16 @@ class Difference(NamedTuple):
     total: Group
     splits: dict[str, Group]
     classes: dict[str | None, Group]
+    facts: dict[str, int]
+    makers: bool
     reasons: list[str]
     rows: pa.Table
     more: int
+
+    @property
+    def same(self) -> bool:
+        """Whether either store can stand for the other."""
+        return self.total.same and self.makers
 
 
 def diff_stores(
@@ -107,6 +121,9 @@ def explain(a: TokenStore, b: TokenStore) -> list[str]:
         )
     if a.codebook_size != b.codebook_size:
         reasons.append(f"the codebooks have {a.codebook_size:,} and {b.codebook_size:,} codes")
+    sound_a, sound_b = map(_sound, (a, b))
+    if sound_a != sound_b:
+        reasons.append(f"the tokenizers of sound differ ({sound_a[:12] or 'none'} and {sound_b[:12] or 'none'})")
     grid_a, grid_b = (store.card.facts.get("grid") for store in (a, b))
     if grid_a != grid_b:
         names = ["of several sizes" if grid is None else " x ".join(map(str, grid)) for grid in (grid_a, grid_b)]
@@ -120,6 +137,15 @@ def explain(a: TokenStore, b: TokenStore) -> list[str]:
     if a.classes != b.classes:
         reasons.append("the lists of classes differ: the same label may mean another class")
     return reasons
+
+
+def _tokenizer(store: TokenStore) -> tuple[str, int]:
+    return store.tokenizer, store.codebook_size
+
+
+def _sound(store: TokenStore) -> str:
+    """Fingerprint of what encoded the sounds; empty: nothing did, or nobody knows."""
+    return str((store.card.facts.get("audio") or {}).get("fingerprint", ""))
 
 
 class _Rows:
@@ -171,13 +197,22 @@ class _Table:
         self.bytes = table.nbytes
         self.ids, self.hashes = row_ids(table), row_hashes(table)
         self.codes, self.grids = row_codes(table), grids(table)
-        self.facts = table.select(_FACTS).to_pylist()
+        plain = [name for name in _FACTS if name not in ("cond_frames", "audio_codes")]
+        self.facts = table.select(plain).to_pylist()
+        for row, frames, sound in zip(self.facts, table["cond_frames"], arrays_of(table, "audio_codes"), strict=True):
+            row["cond_frames"] = _digest(frames.as_buffer())
+            row["audio_codes"] = _digest(None if sound is None else sound.astype("<u4").tobytes())
+
+
+def _digest(content: Any) -> bytes | None:
+    return None if content is None else hashlib.blake2b(content, digest_size=16).digest()
 
 
 class _Diff:
     def __init__(self, a: TokenStore, b: TokenStore, most: int) -> None:
         self.a, self.b, self.most = a, b, most
         self.counts: dict[tuple[str, str | None], Counter[str]] = {("total", None): Counter()}
+        self.facts: Counter[str] = Counter()
         self.listed: list[dict[str, Any]] = []
         self.different = 0
 
@@ -203,6 +238,8 @@ class _Diff:
             groups["total", None],
             {str(name): group for (scope, name), group in sorted(groups.items(), key=str) if scope == "split"},
             {name: group for (scope, name), group in sorted(groups.items(), key=str) if scope == "class"},
+            {name: self.facts[name] for name in _FACTS if self.facts[name]},
+            all(each(self.a) == each(self.b) for each in (_tokenizer, _sound)),
             explain(self.a, self.b),
             pa.Table.from_pylist(self.listed, schema=ROWS),
             self.different - len(self.listed),
@@ -212,6 +249,7 @@ class _Diff:
         counted: Counter[str] = Counter()
         facts = [name for name in _FACTS if a.facts[at][name] != b.facts[place][name]]
         counted["facts_changed"] = int(bool(facts))
+        self.facts.update(facts)
         if (a.grids[at] != b.grids[place]).any() or len(a.codes[at]) != len(b.codes[place]):
             counted["other_grid"] = 1
         else:
