@@ -154,7 +154,7 @@ class PriorTask(Task):
         if isinstance(self.model, GptConfig) and self.model.condition == "text":
             self._make_text_tokenizer(self.model)
         if isinstance(self.model, GptConfig) and self.model.boxes and self.model.box_grid is None:
-            self.model = self.model.model_copy(update={"box_grid": self.store.grid})
+            self.model = self.model.model_copy(update={"box_grid": self.store.grid_of(self.views)})
         self.facts = self._facts()
         self.prior = build_prior(self.model, self.facts, generator(self.seed, "prior")).to(self.device)
         optim = self.config.train.optim

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.tokens.making import make_store
+from tests.tokens.making import make_store, token_row
+from tests.tokens.stores import store_of
 from vtok import artefacts
 from vtok.cli import main
-from vtok.tokens.loader import TokenLoader
+from vtok.tokens.loader import Crop, TokenLoader
 from vtok.tokens.store import TokenStore
 
 
@@ -39,3 +41,21 @@ def test_what_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "give --batch-size" in capsys.readouterr().err
     assert main(["tokens", "at", str(folder), "--step", "5", "--batch-size", "4", "--rank", "2", "--world", "2"]) == 2
     assert "there is no rank 2 of 2" in capsys.readouterr().err
+
+
+def test_a_store_of_several_grids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grids = [(2, 4, 3), (4, 2, 3), (3, 2, 5)]
+    rows = [{**token_row(n, "train", 64, grids[n % 3]), "view_id": f"view-{n % 3}"} for n in range(30)]
+    folder = store_of(tmp_path / "tokens", {"train-00000.parquet": rows})
+    asked = ["tokens", "at", str(folder), "--step", "7", "--json"]
+    train = {"batch_size": 3, "crop": [2, 2, 3], "views": None}
+    for views, given in ((None, []), (["view-2"], ["--view", "view-2"])):
+        loader = TokenLoader(TokenStore(folder), "train", 3, seed=7, crop=Crop(2, 2, 3), views=views)
+        wanted = [batch.clip_ids for batch in itertools.islice(loader.forever(), 8)][7]
+        assert main([*asked, "--seed", "7", "--batch-size", "3", *given]) == 0
+        assert [clip["clip_id"] for clip in json.loads(capsys.readouterr().out)["clips"]] == wanted
+        shutil.rmtree(tmp_path / "prior", ignore_errors=True)
+        plan = artefacts.make_plan("prior", {"seed": 7, "train": {**train, "views": views}}, {}, [])
+        artefacts.begin(tmp_path / "prior", plan)
+        assert main(asked) == 0
+        assert [clip["clip_id"] for clip in json.loads(capsys.readouterr().out)["clips"]] == wanted

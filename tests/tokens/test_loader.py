@@ -232,6 +232,33 @@ def test_the_state_is_small_and_any_position_is_reached(store: TokenStore) -> No
     assert take(loader, 1) == expected(CLIPS, 0, BATCH, "drop", range(10**15, 10**15 + 1))
 
 
+def test_the_state_of_a_thousand_stores_is_small(tmp_path: Path) -> None:
+    store = TokenStore(make_store(tmp_path / "tokens", {"train": [3]}))
+    splits = ["train", *(f"split-{number:04d}" for number in range(300))]
+    views = ["whole", *(f"view-ü-{number:04d}" for number in range(300))]
+
+    def loader(count: int, last_weight: float = 1.0, **options: Any) -> TokenLoader:
+        weights = [1.0] * (count - 1) + [last_weight]
+        return TokenLoader([store] * count, options.pop("splits", splits), 4, seed=2**63, weights=weights, **options)
+
+    many = loader(1000)
+    state = {**many.state_dict(), "step": 10**12}
+    assert len(json.dumps(state)) <= 1024
+    again = loader(1000)
+    again.load_state_dict(json.loads(json.dumps(state)))
+    assert again.step == 10**12
+    with pytest.raises(UsageError, match=r'weights is "1000 weights [0-9a-f]{64}" here and "1000 weights'):
+        loader(1000, 3.0).load_state_dict(state)
+    four = loader(4, views=views)
+    assert len(json.dumps({**four.state_dict(), "step": 10**12})) <= 1024, "with all stores named, and views"
+    with pytest.raises(UsageError, match="splits is"):
+        loader(4, views=views, splits=splits[:-1]).load_state_dict(four.state_dict())
+    before = {**four.state_dict(), "splits": splits, "views": sorted(views)}
+    four.load_state_dict(before)  # as they were saved once
+    few = loader(4, splits=["train", "test"], views=["b", "whole"]).state_dict()
+    assert (few["splits"], few["weights"], few["views"]) == (["train", "test"], [256] * 4, ["b", "whole"])
+
+
 def test_another_ones_state_is_refused_by_name(store: TokenStore, making: Any) -> None:
     state = loader_of(store).state_dict()
     cases = {

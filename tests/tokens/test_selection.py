@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from schemas.errors import IntegrityError, UsageError
-from tests.tokens.making import token_row
+from tests.tokens.making import codes_of_clip, token_row
 from tests.tokens.stores import store_of
 from tests.tokens.test_versions import VERSION_1
-from vtok.tokens.loader import TokenLoader, clips_at
+from vtok.tokens.loader import Crop, TokenLoader, clips_at
 from vtok.tokens.store import TokenStore
 
 VIEWS = ["a", "b", "a", "b", "b"] + ["a"] * 4 + ["b"] * 3
@@ -66,3 +67,50 @@ def test_views_are_read_from_what_was_written(folder: Path) -> None:
     part.write_bytes(bytes(data))
     with pytest.raises(IntegrityError, match="sha256 differs"):
         TokenLoader(TokenStore(folder), "train", 2, seed=0, views=["a"])
+
+
+GRIDS = {"whole": (2, 4, 4), "mirrored": (2, 4, 4), "small": (2, 2, 2)}
+
+
+@pytest.fixture
+def sizes(tmp_path: Path) -> Path:
+    """Four clips in three views of two grids, with a pixel frame each."""
+    rows = []
+    for number, (view, clip) in enumerate(itertools.product(GRIDS, range(4))):
+        row = token_row(number, "train", 64, GRIDS[view])
+        frame = np.full((1, row["height"], row["width"], 3), number, np.uint8)
+        rows.append({**row, "clip_id": f"clip-{clip}", "view_id": view, "cond_frames": frame.tobytes()})
+    views = [{"name": name, "grid": list(grid)} for name, grid in GRIDS.items()]
+    return store_of(tmp_path / "tokens", {"train-00000.parquet": rows}, facts={"views": views})
+
+
+@pytest.mark.parametrize("views", [["whole"], ["mirrored", "whole"], ["small"]])
+@pytest.mark.parametrize("crop", [False, True])
+def test_views_of_one_grid_are_whole_rows_of_a_store_of_several(sizes: Path, views: list[str], crop: bool) -> None:
+    shape = GRIDS[views[0]]
+    cut = Crop(*shape) if crop else None
+    options = {"seed": 0, "views": views, "crop": cut, "cond_frames": True}
+    loader = TokenLoader(TokenStore(sizes), "train", 2, **options)  # type: ignore[arg-type]
+    assert loader.clips == 4 * len(views) and loader.source.shape == shape
+    for batch in loader:
+        assert batch.codes_bthw.shape == (2, *shape) and set(batch.view_ids) <= set(views)
+        assert batch.cond_frames_bthwc is not None
+        for codes, label, box, frames in zip(
+            batch.codes_bthw, batch.labels_b.tolist(), batch.boxes_b6.tolist(), batch.cond_frames_bthwc, strict=True
+        ):
+            assert np.array_equal(codes.reshape(-1), codes_of_clip(label, 64, shape))
+            assert box == [0, shape[0], 0, shape[1], 0, shape[2]] and (frames == label).all()
+
+
+def test_views_of_several_grids_still_need_a_crop(sizes: Path, tmp_path: Path) -> None:
+    store = TokenStore(sizes)
+    with pytest.raises(UsageError, match="rows of the views small, whole have different grids"):
+        TokenLoader(store, "train", 2, seed=0, views=["whole", "small"])
+    with pytest.raises(UsageError, match="rows of this store have different grids"):
+        TokenLoader(store, "train", 2, seed=0)
+    with pytest.raises(UsageError, match="frames are those of whole rows"):
+        TokenLoader(store, "train", 2, seed=0, views=["whole"], crop=Crop(2, 2, 2), cond_frames=True)
+    rows = [{**token_row(n, "train", 64, GRIDS[name]), "view_id": name} for n, name in enumerate(GRIDS)]
+    silent = TokenStore(store_of(tmp_path / "silent" / "tokens", {"train-00000.parquet": rows}))
+    with pytest.raises(UsageError, match="its card does not say which view has which"):
+        TokenLoader(silent, "train", 1, seed=0, views=["whole"])

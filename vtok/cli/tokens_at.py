@@ -26,12 +26,20 @@ def at(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help=f"Over all ranks ({_FROM_RUN} it must be given).")
     ] = None,
+    view: Annotated[
+        list[str] | None,
+        typer.Option("--view", help=f"Rows of this view only; may be given several times ({_FROM_RUN} all rows)."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> int:
-    """Which clips fed a training step: the order is known at any step, forwards and backwards."""
+    """Which clips fed a training step: the order is known at any step, forwards and backwards.
+
+    The order is that of `vtok train prior`: one store, all rows shuffled, what fills no whole batch left out. For a mix
+    of stores, another order or padded batches, ask vtok.tokens.loader.clips_at.
+    """
     from schemas.card import CARD_NAME
     from schemas.errors import UsageError
-    from vtok.tokens.loader import TokenBatches, clips_at
+    from vtok.tokens.loader import Crop, TokenBatches, clips_at
     from vtok.tokens.store import TokenStore
 
     store = TokenStore(path / "tokens" if (path / "tokens" / CARD_NAME).exists() else path)
@@ -42,7 +50,10 @@ def at(
         raise UsageError("no prior beside this store says how large a batch is", at=str(path), hint="give --batch-size")
     if rank is not None and rank >= world:
         raise UsageError(f"there is no rank {rank} of {world}", hint="ranks count from 0; --world says how many")
-    batches = TokenBatches(store, split, batch_size, seed=seed, world=world, views=trained.get("views"))
+    any_grid = Crop(1, 1, 1)  # which rows come does not depend on what is cut out of them
+    batches = TokenBatches(
+        store, split, batch_size, seed=seed, world=world, views=view or trained.get("views"), crop=any_grid
+    )
     found = clips_at(batches, step, rank)
     epoch, number = divmod(step, batches.per_epoch)
     if as_json:

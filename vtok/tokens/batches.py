@@ -7,6 +7,7 @@ held in memory but a few offsets, and any position is reached at once.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,10 @@ from vtok.tokens.store import TokenStore
 
 STRETCH = 1 << 12
 """Rows that are looked up at a time: numpy's cost a call is shared by many batches."""
+
+
+_SHORT = 160
+"""Characters of a list that a state holds as it is."""
 
 
 class TokenBatch(NamedTuple):
@@ -82,8 +87,10 @@ class TokenBatches:
             own, as often as its weight says; an epoch of the mix is as long as all stores together, and nothing is left
             over.
         crop: what is cut out of every row.
-        views: only rows of these views; none: all rows. Every part is read once, to find them.
-        cond_frames, audio: whether batches have them.
+        views: only rows of these views; none: all rows. Every part is read once, to find them. In a store of several
+            grids, views of one grid need no crop.
+        cond_frames, audio: whether batches have them. Frames are those of whole rows: a crop, if there is one, must be
+            as large as they are.
         verify: off: neither parts nor cache are checked.
         cache: folder of the cache; none: the user's.
         cache_bytes: what it may hold.
@@ -128,9 +135,10 @@ class TokenBatches:
         self.shuffle, self.order, self.last, self.crop = shuffle, order, last, crop or Crop()
         self.cond_frames, self.audio = cond_frames, audio
         self.views = None if views is None else sorted(set(views))
-        if cond_frames and self.crop.partial:
-            raise UsageError("conditioning frames are those of whole rows", hint="leave out the crop or cond_frames")
         self.shape = self._common()
+        self._cuts = self.crop.partial and any(self._grid_of(store) != self.shape for store in self.stores)
+        if cond_frames and self._cuts:
+            raise UsageError("conditioning frames are those of whole rows", hint="leave out the crop or cond_frames")
         if batch_size % world:
             raise UsageError(f"a batch of {batch_size} does not divide by {world} ranks", hint="change batch_size")
         owned = [list(_parts(store, self.splits)) for store in self.stores]
@@ -162,7 +170,7 @@ class TokenBatches:
         t, h, w = self.shape
         self._boxes = np.tile(np.array([0, t, 0, h, 0, w], np.int64), (batch_size // world, 1))
         self._code = flags.code
-        self._whole_rows = not (self.crop.partial or cond_frames or audio)
+        self._whole_rows = not (self._cuts or cond_frames or audio)
         self._steps = max(1, STRETCH // batch_size)
         self._stretches: dict[int, list[_Line]] = {}
         least = self._least_bytes([sum(part.rows for part in parts) for parts in owned])
@@ -184,20 +192,20 @@ class TokenBatches:
         return any(isinstance(store.folder, ObjectPath) for store in self.stores)
 
     def identity(self) -> dict[str, Any]:
-        """What the sequence of batches depends on."""
+        """What the sequence of batches depends on: at most 1 KiB as JSON, however many stores, splits and views."""
         stores = [store.card.fingerprint for store in self.stores]
         many = hashlib.sha256("/".join(stores).encode()).hexdigest()
         return {
             "stores": stores if len(stores) <= 4 else f"{len(stores)} stores {many}",
-            "splits": self.splits,
+            "splits": short_list("splits", self.splits),
             "shuffle": self.shuffle,
             "order": self.order,
             "seed": self.seed,
             "batch_size": self.batch_size,
             "last": self.last,
-            "weights": None if self.sequence.mix is None else self.sequence.mix.quota.tolist(),
+            "weights": None if self.sequence.mix is None else short_list("weights", self.sequence.mix.quota.tolist()),
             "crop": [self.crop.t, self.crop.h, self.crop.w, self.crop.stride],
-            **({} if self.views is None else {"views": self.views}),
+            **({} if self.views is None else {"views": short_list("views", self.views)}),
         }
 
     def rows_at(self, step: int, rank: int | None = None) -> Int64[np.ndarray, " n"]:
@@ -232,7 +240,7 @@ class TokenBatches:
                 codes = whole.codes_bn.reshape(-1, *self.shape)
                 return TokenBatch(codes, whole.labels_b, valid, *whole[2:], self._boxes.copy(), rows_b=rows)
         found = [flat_row(record, self.cache.flags) for record in records]
-        codes, boxes = self._cut(found, rows, at.epochs) if self.crop.partial else self._whole(found)
+        codes, boxes = self._cut(found, rows, at.epochs) if self._cuts else self._whole(found)
         return TokenBatch(
             codes,
             np.array([row.label for row in found], np.int64),
@@ -304,10 +312,17 @@ class TokenBatches:
         return shapes[0]
 
     def _shape_of(self, store: TokenStore) -> tuple[int, int, int]:
-        crop = self.crop
-        if crop.t and crop.h and crop.w:
+        crop, grid = self.crop, self._grid_of(store)
+        if grid is None and crop.t and crop.h and crop.w:
             return crop.t, crop.h, crop.w
-        return crop.shape(store.grid)
+        return crop.shape(store.grid_of(self.views) if grid is None else grid)
+
+    def _grid_of(self, store: TokenStore) -> tuple[int, int, int] | None:
+        """The one grid of the rows that are wanted of a store; none: they have several."""
+        try:
+            return store.grid_of(self.views)
+        except UsageError:
+            return None
 
     def _audio_size(self) -> int:
         sizes = {int(store.card.facts.get("audio_codebook_size", 0)) for store in self.stores}
@@ -324,6 +339,14 @@ class TokenBatches:
             0 if store.ragged else count * int(np.prod(store.grid)) * self._code.itemsize
             for store, count in zip(self.stores, rows, strict=True)
         )
+
+
+def short_list(what: str, values: Any) -> Any:
+    """A list of a loader's state as it is if it is short, else how many and their sha256; other values as they are."""
+    if not isinstance(values, list):
+        return values
+    text = json.dumps(values)
+    return values if len(text) <= _SHORT else f"{len(values)} {what} {hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _parts(store: TokenStore, splits: Sequence[str]) -> Iterator[PartFile]:

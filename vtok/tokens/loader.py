@@ -6,11 +6,11 @@ keeps the state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vtok.stepping import StepLoader
-from vtok.tokens.batches import TokenBatch, TokenBatches
+from vtok.tokens.batches import TokenBatch, TokenBatches, short_list
 from vtok.tokens.coverage import Coverage, Receipt, combine
 from vtok.tokens.crops import Crop
 from vtok.tokens.mix_coverage import MixCoverage, MixReceipt, combine_mix
@@ -55,6 +55,11 @@ class TokenLoader(StepLoader[TokenBatch]):
         """The batches of steps start_step, start_step + 1, ... without end."""
         self.seek(start_step)
         return self.forever()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `StepLoader`; states of before may hold long lists as they are."""
+        lists = {name: short_list(name, state[name]) for name in ("splits", "weights", "views") if name in state}
+        super().load_state_dict({**state, **lists})
 
     def receipt(self, pieces: Sequence[Coverage | MixCoverage]) -> Receipt | MixReceipt:
         """What came in an epoch.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,10 +93,31 @@ class TokenStore:
             raise UsageError(
                 "the rows of this store have different grids",
                 at=str(self.folder),
-                hint="read the grid of each row, or load crops of one size",
+                hint="read the grid of each row, or load crops of one size or views of one grid",
             )
         t, h, w = self._grid
         return t, h, w
+
+    def grid_of(self, views: Sequence[str] | None = None) -> tuple[int, int, int]:
+        """(t, h, w) of every row of some views, as the card has it; none: of every row.
+
+        Raises:
+            UsageError: they have different grids, or the card does not say which (an import).
+        """
+        if self._grid is not None or views is None:
+            return self.grid
+        said = {view["name"]: tuple(view["grid"]) for view in self.card.facts.get("views", [])}
+        grids = sorted({said[name] for name in views if name in said})
+        if len(grids) == 1:
+            t, h, w = grids[0]
+            return t, h, w
+        raise UsageError(
+            f"the rows of the views {', '.join(sorted(views))} have different grids"
+            if grids
+            else "the rows of this store have different grids, and its card does not say which view has which",
+            at=str(self.folder),
+            hint="choose views of one grid, or load crops of one size",
+        )
 
     def splits(self) -> dict[str, int]:
         """Rows in each split."""
