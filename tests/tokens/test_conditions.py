@@ -129,6 +129,17 @@ def test_views_captions_frames_and_audio(tmp_path: Path) -> None:
         epoch_of(without, 3, cond_frames=True)
 
 
+@pytest.mark.parametrize("crop", [None, Crop(1, 2, 2)])
+def test_codes_cut_out_of_a_longer_encoding_are_marked(tmp_path: Path, crop: Crop | None) -> None:
+    origins = [None, "a-long-clip", None, "noch ein längerer"]
+    rows = [{**token_row(n, "train", 64), "windowed_from": origin} for n, origin in enumerate(origins)]
+    store = TokenStore(sealed(tmp_path / "tokens", rows, GRID))
+    (batch,) = epoch_of(store, 4, crop=crop)
+    assert list(batch.windowed_from) == [origins[label] for label in batch.labels_b.tolist()]
+    assert list(batch.captions) == [None] * 4
+    assert sorted(batch.clip_ids) == [f"clip-{n:04d}" for n in range(4)]
+
+
 def test_a_mix_draws_by_weight_and_every_store_in_its_own_epochs(tmp_path: Path) -> None:
     small = TokenStore(make_store(tmp_path / "small", {"train": [5]}))
     big = TokenStore(make_store(tmp_path / "big", {"train": [20, 40]}))

@@ -43,7 +43,7 @@ def _everything(folder: Path, *, verify: bool = True) -> Any:
         (
             batch.codes_bthw.tolist(),
             batch.labels_b.tolist(),
-            *map(list, (batch.clip_ids, batch.view_ids, batch.captions)),
+            *map(list, (batch.clip_ids, batch.view_ids, batch.captions, batch.windowed_from)),
         )
         for batch in loader
     ]

@@ -32,6 +32,7 @@ def rows_of(kind: str) -> list[dict[str, Any]]:
         row = token_row(number, "train", 70_000 if kind == "wide" else 64)
         if kind == "texts":
             row |= {"clip_id": "x" * (number % 11) + str(number), "view_id": f"v{number % 3}"}
+            row["windowed_from"] = TEXTS[number % 3]
             row |= {"caption": TEXTS[number % 5], "label": None if number % 4 == 0 else number}
         rows.append(row)
     return rows
@@ -62,6 +63,7 @@ def one_by_one(batches: TokenBatches, step: int, rank: int) -> TokenBatch:
         [row.clip_id for row in found],
         [row.view_id for row in found],
         [row.caption for row in found],
+        [row.windowed_from for row in found],
         np.array([[0, t, 0, h, 0, w]] * len(found)),
         rows_b=numbers,
     )

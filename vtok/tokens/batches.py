@@ -43,6 +43,9 @@ class TokenBatch(NamedTuple):
         clip_ids, view_ids: names of the rows; lists, or `vtok.tokens.gather.Texts`, which are lists that are made when
             they are looked at.
         captions: texts, likewise.
+        windowed_from: likewise, the longer encoding that a row's codes were cut out of before they came into the store
+            (`vtok tokenize` never does, an import may have): such codes differ from those of the window encoded alone.
+            None: they are those of the row alone.
         boxes_b6: (t0, t1, h0, h1, w0, w1) in the latent grid of the row: the crop that the codes are.
         cond_frames_bthwc: the first pixel frames of the views, if they were asked for.
         audio_codes_bn: audio codes, if they were asked for.
@@ -55,6 +58,7 @@ class TokenBatch(NamedTuple):
     clip_ids: Sequence[str]
     view_ids: Sequence[str]
     captions: Sequence[str | None]
+    windowed_from: Sequence[str | None]
     boxes_b6: Int64[np.ndarray, "b 6"]
     cond_frames_bthwc: UInt8[np.ndarray, "b n height width 3"] | None = None
     audio_codes_bn: Int64[np.ndarray, "b n"] | None = None
@@ -248,6 +252,7 @@ class TokenBatches:
             [row.clip_id for row in found],
             [row.view_id for row in found],
             [row.caption for row in found],
+            [row.windowed_from for row in found],
             boxes,
             _stacked(found, "cond_frames_thwc") if self.cond_frames else None,
             _stacked(found, "audio_codes").astype(np.int64) if self.audio else None,

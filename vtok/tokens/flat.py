@@ -7,7 +7,8 @@ probability of 1 - 2^-32.
 
     head    magic, version, flags, rows, sha256 of the part and of what made it, offsets (rows + 1), CRCs (rows, each
             exclusive-or'ed with a hash of the row's number: no row is taken for another), CRC of all of this
-    row     row number, grid, label, lengths; codes; audio codes; clip_id, view_id, caption; conditioning frames
+    row     row number, grid, label, lengths; codes; audio codes; clip_id, view_id, caption, windowed_from; conditioning
+            frames
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from vtok.parquet import numbers_of
 from vtok.tokens.order import mix
 from vtok.tokens.parts import HINT, complete
 
-VERSION = 2
+VERSION = 3
 _MAGIC = b"VTOKFLAT"
 _HEAD = struct.Struct("<8sIIQ32s32s")  # magic, version, flags, rows, sha256 of the part and of what made it
-_ROW = struct.Struct("<q11i")  # row, t, h, w, label, height, width; bytes of audio, texts, frames (-1: none)
-ROW_HEAD = np.dtype([("row", "<i8"), ("grid", "<i4", 3), ("label", "<i4"), ("pixels", "<i4", 2), ("lengths", "<i4", 5)])
-"""What a row begins with, to numpy; the lengths are those of audio codes, clip_id, view_id, caption and frames."""
+_ROW = struct.Struct("<q12i")  # row, t, h, w, label, height, width; bytes of audio, texts, frames (-1: none)
+ROW_HEAD = np.dtype([("row", "<i8"), ("grid", "<i4", 3), ("label", "<i4"), ("pixels", "<i4", 2), ("lengths", "<i4", 6)])
+"""What a row begins with, to numpy; the lengths are those of audio codes, the texts and frames."""
 _COLUMNS = ["grid_t", "grid_h", "grid_w", "height", "width", "label"]
-_BLOBS = ["codes", "audio_codes", "clip_id", "view_id", "caption"]
+_BLOBS = ["codes", "audio_codes", "clip_id", "view_id", "caption", "windowed_from"]
 _NONE = -1
 
 
@@ -107,6 +108,7 @@ class FlatRow(NamedTuple):
         code: their type.
         label: class; -1: none.
         clip_id, view_id, caption: its names and text.
+        windowed_from: the longer encoding that its codes were cut out of; none: they are the encoding of the row alone.
         audio_codes: none where there are none.
         cond_frames_thwc: the first pixel frames; none where there are none.
     """
@@ -119,6 +121,7 @@ class FlatRow(NamedTuple):
     clip_id: str
     view_id: str
     caption: str | None
+    windowed_from: str | None
     audio_codes: Integer[np.ndarray, " n"] | None
     cond_frames_thwc: UInt8[np.ndarray, "n height width 3"] | None
 
@@ -279,7 +282,7 @@ def flat_row(record: bytes, flags: Flags) -> FlatRow:
     for length in lengths:
         pieces.append(record[at : at + length] if length >= 0 else None)
         at += max(0, length)
-    audio, clip_id, view_id, caption, frames = pieces
+    audio, clip_id, view_id, caption, windowed, frames = pieces
     return FlatRow(
         own,
         (t, h, w),
@@ -289,6 +292,7 @@ def flat_row(record: bytes, flags: Flags) -> FlatRow:
         clip_id.decode(),
         view_id.decode(),
         None if caption is None else caption.decode(),
+        None if windowed is None else windowed.decode(),
         None if audio is None else np.frombuffer(audio, flags.audio_code),
         None if frames is None else np.frombuffer(frames, np.uint8).reshape(-1, height, width, 3),
     )

@@ -30,7 +30,7 @@ class Texts(Sequence[Any]):
     Args:
         records: the bytes of all rows.
         starts: where in them each row's values after its codes begin.
-        lengths: (rows, 5): of audio codes, clip_id, view_id, caption and frames there; -1: none.
+        lengths: (rows, 6): of audio codes, clip_id, view_id, caption, windowed_from and frames there; -1: none.
         column: which length is that of the text.
     """
 
@@ -84,7 +84,7 @@ class Gathered(NamedTuple):
     Attributes:
         codes_bn: their codes in raster order.
         labels_b: -1 where a row has none.
-        clip_ids, view_ids, captions: their texts.
+        clip_ids, view_ids, captions, windowed_from: their texts.
     """
 
     codes_bn: Int64[np.ndarray, "b n"]
@@ -92,6 +92,7 @@ class Gathered(NamedTuple):
     clip_ids: Texts
     view_ids: Texts
     captions: Texts
+    windowed_from: Texts
 
 
 def gather(records: Sequence[bytes], grid: tuple[int, int, int], code: np.dtype[Any]) -> Gathered | None:
@@ -123,5 +124,5 @@ def gather(records: Sequence[bytes], grid: tuple[int, int, int], code: np.dtype[
         codes_bn = np.ndarray((windows, size), code, joined, _HEAD, (_ALIGNED, code.itemsize))[begins]
         starts = (begins * _ALIGNED + after).tolist()
     lengths = heads_b["lengths"]
-    texts = [Texts(joined, starts, lengths, column) for column in (1, 2, 3)]
+    texts = [Texts(joined, starts, lengths, column) for column in (1, 2, 3, 4)]
     return Gathered(codes_bn.astype(np.int64), heads_b["label"].astype(np.int64), *texts)
