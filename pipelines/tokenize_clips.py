@@ -27,7 +27,7 @@ from schemas.config.tokens import TokensConfig, ViewConfig
 from schemas.errors import UsageError
 from schemas.paths import as_path
 from schemas.version import SCHEMA_VERSIONS
-from vtok import artefacts
+from vtok import artefacts, console
 from vtok.audio.clips import check_shards
 from vtok.audio.tokenizer import AudioTokenizer, load_audio_tokenizer
 from vtok.parquet import recover_made_to
@@ -50,7 +50,13 @@ def tokenize(recipe: Recipe) -> Card:
         UsageError: one of them is missing or unfinished, the clips do not fit the tokenizer, or the folder holds
             tokens that were made with another tokenizer or other settings.
     """
-    return run_job(tokenize_job(recipe), recipe.cluster)
+    job = tokenize_job(recipe)
+    if recipe.tokens.source == "clips" and _complete(job.folder, job.plan):
+        console.note(
+            "complete. The clips know their videos by name and size: a video that was replaced by another one of equal "
+            f"size is found by `vtok tokens check {job.folder} --reencode 1% --videos {recipe.data.root}`, or by 100%"
+        )
+    return run_job(job, recipe.cluster)
 
 
 def tokenize_job(recipe: Recipe) -> Job:
@@ -124,7 +130,7 @@ def tokenize_job(recipe: Recipe) -> Job:
         recover=lambda path, _: recover_made_to(path, contents[path.name]),
         finish=partial(store_facts, folder, plan),
         title="tokenize",
-        item="clips",
+        item="clips" if len(config.views) == 1 else "rows",
         seconds=measure,
         splits=splits,
         keeps=partial(kept_parts, folder, plan, contents, root),

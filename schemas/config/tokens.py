@@ -39,10 +39,15 @@ class TokensConfig(Config):
     source: Literal["shards", "clips"] = Field(
         "shards",
         description="What is encoded: the run's `shards`, or the videos themselves, cut by `clips` (the manifest) "
-        "without shards in between; the codes are those of shards with encoding raw.",
+        "without shards in between; the codes are those of shards with encoding raw. "
+        "A finished store is left as it is where videos have the names and sizes that they had: one that was "
+        "replaced by another of equal size is found by `vtok tokens check --reencode`.",
     )
     views: tuple[ViewConfig, ...] = Field(
-        (ViewConfig(),), min_length=1, description="Windows, flips and resolutions of every clip; a row for each."
+        (ViewConfig(),),
+        min_length=1,
+        description="Windows, flips and resolutions of every clip; a row for each. "
+        "With `source: clips` every view decodes every video again; with several views shards in between are cheaper.",
     )
     cond_frames: int = Field(0, ge=0, description="Keep the first n frames of each view as pixels beside its codes.")
     audio: AudioTokensConfig | None = Field(

@@ -284,7 +284,9 @@ def videos(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rec
     return settings
 
 
-def test_videos_give_the_codes_of_their_raw_shards(videos: Recipe, tmp_path: Path) -> None:
+def test_videos_give_the_codes_of_their_raw_shards(
+    videos: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     tokenize(videos)
     direct = changed(videos, source="clips", cond_frames=1).model_copy(update={"out": str(tmp_path / "direct")})
     for stage in ("clips", "tokenizer"):
@@ -315,6 +317,11 @@ def test_videos_give_the_codes_of_their_raw_shards(videos: Recipe, tmp_path: Pat
     start = data.index(b"movi")
     data[start + 200 : start + 260] = bytes(60)
     source.write_bytes(data)
+    before = digests(direct.folder("tokens"))
+    capfd.readouterr()
+    tokenize(direct)  # of equal size: nobody looks into the videos of a finished store, and that is said
+    assert digests(direct.folder("tokens")) == before
+    assert "--reencode 1% --videos" in " ".join(capfd.readouterr().err.split())
     wider = changed(direct, views=[{"name": "whole"}, {"name": "mirrored", "flip": True}])
     PoolHere.made.clear()
     tokenize(wider)
