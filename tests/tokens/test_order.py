@@ -10,7 +10,7 @@ import pytest
 from schemas.errors import UsageError
 from vtok.tokens import order as module
 from vtok.tokens.mixing import BLOCK, Mix
-from vtok.tokens.order import RowOrder
+from vtok.tokens.order import PartsOrder, RowOrder
 from vtok.tokens.sequence import RowSequence
 
 GOLDEN_SMALL = [2, 9, 4, 3, 7, 6, 0, 1, 8, 5]
@@ -62,6 +62,33 @@ def test_neighbours_have_nothing_in_common(rows: int) -> None:
     assert np.abs(deviation).max() < 4.5, "every stretch of an epoch is drawn from the whole split"
     low_bits = np.bincount(first[:4096] % 8, minlength=8)
     assert np.abs(low_bits - 512).max() < 5 * np.sqrt(512)
+
+
+def test_the_order_by_parts_mixes_four_parts_at_a_time() -> None:
+    """Measured on 1,000 parts of 50 rows, which are 250 windows of four: the rows of a window are in random order, and
+    windows are random. So neighbours are of one part one time in four, and the numbers of their rows correlate by 1/4
+    (at most 0.35, within 4.5 deviations over 250 windows); from window to window, and between epochs, by less than
+    0.25 x 4.5 / sqrt(250). `order="rows"` has none of this: the test above."""
+    size, parts, window = 50, 1000, 200
+    rows, windows = size * parts, size * parts // window
+    first, second, other = (
+        PartsOrder([size] * parts, seed=seed, epoch=epoch)(0, rows) for seed, epoch in ((0, 0), (0, 1), (1, 0))
+    )
+    assert np.array_equal(np.sort(first), np.arange(rows))
+    by_window = first.reshape(windows, window)
+    assert {len(np.unique(own // size)) for own in by_window} == {4}
+    share = (np.diff(by_window // size, axis=1) == 0).mean()
+    assert share == pytest.approx((size - 1) / (window - 1), abs=4.5 * np.sqrt(0.25 * 0.75 / rows))
+    apart = 0.25 * 4.5 / np.sqrt(windows)
+    for lag in (1, 2, 16):
+        assert np.corrcoef(first[:-lag], first[lag:])[0, 1] < 0.35
+    for lag in (window, 2 * window, 16 * window):
+        assert abs(np.corrcoef(first[:-lag], first[lag:])[0, 1]) < apart
+    for against in (second, other, np.arange(rows)):
+        assert abs(np.corrcoef(first, against)[0, 1]) < apart
+    inside = by_window - by_window.mean(axis=1, keepdims=True)
+    correlation = np.corrcoef(inside[:, :-1].reshape(-1), inside[:, 1:].reshape(-1))[0, 1]
+    assert abs(correlation + 1 / (window - 1)) < 4.5 / np.sqrt(rows), "inside a window: those of a random permutation"
 
 
 def test_small_splits_come_in_any_order() -> None:

@@ -87,7 +87,7 @@ class RowOrder:
 
 class PartsOrder:
     """The rows of an epoch in the order of vtok/shards/order.py: parts are shuffled, then the rows of a few parts
-    together. It mixes less than `RowOrder`, and needs few parts at a time.
+    together. It mixes less than `RowOrder`, and needs few parts at a time: neighbours are of one part one time in four.
 
     Args:
         parts: rows in every part, none empty.
