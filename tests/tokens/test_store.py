@@ -12,6 +12,8 @@ import pytest
 
 from schemas.errors import IntegrityError, UsageError, VtokError
 from tests.tokens.making import GRID, TOKENIZER, codes_of_clip, make_store, token_row
+from tests.tokens.stores import row_of, store_of
+from tests.tokens.test_versions import VERSION_2
 from vtok import artefacts
 from vtok.files import sha256_of, write_table
 from vtok.parquet import read_metadata, recover_part
@@ -88,7 +90,7 @@ def test_summary(made: Path) -> None:
     bits = float(-(share * np.log2(share)).sum())
     summary = store.summary()
     assert np.array_equal(store.usage(), counts)
-    assert summary["clips"] == 18
+    assert (summary["rows"], summary["clips"], summary["views"]) == (18, 18, {"whole": 18})
     assert summary["tokens"] == 18 * 12
     assert summary["dead_codes"] == int((counts == 0).sum())
     assert summary["entropy_bits"] == round(bits, 3)
@@ -97,6 +99,24 @@ def test_summary(made: Path) -> None:
     size += sum((made / name).stat().st_size for name in ("train-00001.parquet", "train-00002.parquet"))
     assert summary["bytes"] == size
     assert summary["bits_per_token"] == round(8 * size / (18 * 12), 3)
+
+
+def test_rows_are_no_clips_where_there_are_views() -> None:
+    summary = TokenStore(VERSION_2).summary()
+    assert (summary["rows"], summary["clips"], summary["views"]) == (20, 10, {"whole": 10, "mirrored": 10})
+
+
+@pytest.mark.parametrize(("audio", "damaged"), [({"codebook_size": 5}, False), ({"codebook_size": 4}, True)])
+def test_a_check_looks_at_the_sounds(tmp_path: Path, audio: dict[str, int], damaged: bool) -> None:
+    """The card says how many codes of sound there are; the parts hold the codes 0 to 4."""
+    rows = {"train-00000.parquet": [{**row_of(n, "train"), "audio_codes": np.arange(n, n + 2)} for n in range(4)]}
+    store = TokenStore(store_of(tmp_path / "tokens", rows, audio_codebook_size=5))
+    store.card.facts["audio_codebook_size"] = audio["codebook_size"]
+    if damaged:
+        with pytest.raises(IntegrityError, match="codes of the sound do not fit"):
+            store.check()
+    else:
+        assert store.check() == 4
 
 
 def _everything(folder: Path) -> list[object]:

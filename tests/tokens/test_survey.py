@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.tokens.stores import row_of, some_rows, store_of
@@ -119,3 +121,19 @@ def test_the_page(ragged: TokenStore, tmp_path: Path) -> None:
     rows = {"train-00000.parquet": [{**row_of(0, "train"), "class_name": "<b>&"}]}
     store = TokenStore(store_of(tmp_path / "tokens", rows))
     assert "&lt;b&gt;&amp;" in stats_page(store.summary(), survey(store)) and "<b>&<" not in text
+
+
+def test_the_page_takes_no_memory_for_histograms_that_it_does_not_draw(tmp_path: Path) -> None:
+    store = TokenStore(store_of(tmp_path / "tokens", some_rows(), codebook_size=65_536))
+    table, facts = survey(store, top=0), store.summary()
+    assert table["scope"][-1].as_py() == "class"
+    many = pa.concat_tables([table, *[table.slice(table.num_rows - 1)] * 60])
+
+    def peak(shown: pa.Table) -> int:
+        tracemalloc.start()
+        stats_page(facts, shown)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak(many) - peak(table) < 60 * 65_536, "a byte a code and class; as Python numbers it were 8 at least"

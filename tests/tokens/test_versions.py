@@ -13,14 +13,25 @@ import pytest
 
 from schemas.errors import IntegrityError, UsageError
 from schemas.tokens import DEFAULTS
+from tests.tokens import version_2
 from tests.tokens.making import GRID, TOKENIZER, codes_of_clip, make_store, token_row
 from vtok import artefacts
 from vtok.artefacts import Part
+from vtok.parquet import read_metadata
+from vtok.tokens.check import check_store
+from vtok.tokens.loader import TokenLoader
 from vtok.tokens.parts import write_tokens
 from vtok.tokens.store import TokenStore
 
 VERSION_1 = Path(__file__).parent / "store_v1"
 """`make_store` with {"train": [5, 2], "test": [3]}, made when the schema version was 1."""
+
+
+VERSION_2 = Path(__file__).parent / "store_v2"
+"""Made by tests/tokens/version_2.py in November 2026: views, sounds, checksums of card, plan and footers."""
+EARLY_VERSION_2 = Path(__file__).parent / "store_v2_early"
+"""`make_store` as of VERSION_1, made by the first vtok that wrote version 2: card, plan and footers have no checksums,
+and there is no `made_by`."""
 
 
 def sealed(folder: Path, rows: list[dict[str, Any]], grid: tuple[int, int, int] | None, **options: Any) -> Path:
@@ -59,6 +70,40 @@ def test_a_store_of_version_1_still_reads() -> None:
     (first, *_) = store.rows("train", ["view_id", "label", "height"])
     assert first == {"view_id": "whole", "label": 0, "height": -1}
     assert np.array_equal(store.codes("test"), [codes_of_clip(n, 64) for n in range(7, 10)])
+
+
+def test_the_first_stores_of_version_2_still_read() -> None:
+    assert artefacts.load_index(EARLY_VERSION_2)["footer_sha256"].null_count == 3
+    assert artefacts.load(EARLY_VERSION_2).rejects_sha256 is None
+    assert "made_by" not in read_metadata(EARLY_VERSION_2 / "test-00000.parquet")
+    assert b'"sha256"' not in (EARLY_VERSION_2 / "_vtok.json").read_bytes()
+    store = TokenStore(EARLY_VERSION_2)
+    assert store.card.schema_version == 2 and store.check() == 10 and store.usage().sum() == 120
+    for split, numbers in (("train", range(7)), ("test", range(7, 10))):
+        for number, row in zip(numbers, store.rows(split), strict=True):
+            wanted = token_row(number, split, 64)
+            assert np.array_equal(row.pop("codes"), wanted.pop("codes"))
+            assert row == wanted
+
+
+def test_stores_of_version_2_still_read() -> None:
+    store = TokenStore(VERSION_2)
+    assert store.card.schema_version == 2 and store.check() == 20 and not check_store(VERSION_2).damages
+    assert store.grid == GRID and store.views() == {"whole": 10, "mirrored": 10}
+    assert (store.card.counts["silent"], store.card.counts["rejects"]) == (2, 1)
+    assert artefacts.load_index(VERSION_2)["footer_sha256"].null_count == 0
+    for split in ("train", "test"):
+        stems = [stem for stem in version_2.CLIPS if stem.startswith(split)]
+        expected = [row for stem in stems for view in version_2.VIEWS for row in version_2.rows_of(stem, view)]
+        for row, wanted in zip(store.rows(split), expected, strict=True):
+            assert np.array_equal(row.pop("codes"), wanted.pop("codes"))
+            sound, heard = row.pop("audio_codes"), wanted.pop("audio_codes")
+            assert (sound is None) == (heard is None) and np.array_equal(sound, heard)
+            assert row == wanted
+    loader = TokenLoader(store, "train", 7, seed=0, views=["mirrored"], cond_frames=True, shuffle=False)
+    (batch,) = loader
+    assert batch.clip_ids == [f"clip-{n:04d}" for n in range(7)] and set(batch.view_ids) == {"mirrored"}
+    assert np.array_equal(batch.codes_bthw[3], codes_of_clip(3, 64).reshape(GRID)[:, :, ::-1])
 
 
 def test_rows_may_have_grids_of_their_own(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ Store = Annotated[Path, typer.Argument(help="A token store, or a run that has on
 
 @app.command()
 def info(path: Store, as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> int:
-    """Which tokenizer made it, how many clips and tokens, and how the codebook is used."""
+    """Which tokenizer made it, how many rows, clips and tokens, and how the codebook is used."""
     from vtok.tokens.store import TokenStore
 
     store = TokenStore(tokens_look.store_folder(path))

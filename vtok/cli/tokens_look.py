@@ -47,7 +47,7 @@ def stats(
             raise UsageError("statistics are .html or .parquet", at=str(each), hint="give --out such a file name")
     store = TokenStore(store_folder(path))
     facts = store.summary()
-    with console.Progress("stats", facts["clips"], "rows") as bar:
+    with console.Progress("stats", facts["rows"], "rows") as bar:
         table = survey(store, top=top, advance=bar.advance)
     for each in out or []:
         if each.suffix == ".html":

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.version import CODE_VERSION
+from vtok.parquet import numbers_of
 from vtok.report_charts import Series, line_chart, number, usage_chart
 from vtok.report_html import Html, breakable, details, figure, join, note, page, section, table, tag
 
@@ -26,7 +27,10 @@ def stats_page(facts: _Row, survey: pa.Table) -> str:
         facts: the store's `summary()`.
         survey: table of `vtok.tokens.survey.survey`.
     """
-    rows = survey.to_pylist()
+    rows = survey.drop_columns("usage").to_pylist()
+    for place, row in enumerate(rows):
+        if row["scope"] != "class":  # those of classes are not drawn, and may be 512 times 65,536 numbers
+            row["usage"] = numbers_of(survey["usage"][place].values)
     parts = [
         _usage(facts, rows),
         _groups(facts, rows),
@@ -55,7 +59,7 @@ def _tiles(facts: _Row, row: _Row) -> Html:
 
 
 def _usage(facts: _Row, rows: Sequence[_Row]) -> Html:
-    counts = np.sort(np.array(rows[0]["usage"]))[::-1]
+    counts = np.sort(rows[0]["usage"])[::-1]
     drawn = usage_chart(
         "How often each code occurs",
         "Flat is good: every code earns its place. A steep start means that few codes say most.",
@@ -63,7 +67,7 @@ def _usage(facts: _Row, rows: Sequence[_Row]) -> Html:
     )
     series = []
     for colour, row in enumerate([row for row in rows if row["scope"] != "class"][:4], 1):
-        mine = np.cumsum(np.sort(np.array(row["usage"]))[::-1]) / max(1, row["codes"])
+        mine = np.cumsum(np.sort(row["usage"])[::-1]) / max(1, row["codes"])
         places = np.unique(np.linspace(0, len(mine) - 1, 129).astype(int))
         name = f"{row['name'] or 'all'}: half by {int(np.searchsorted(mine, 0.5)) + 1:,}"
         points = [(0.0, 0.0), *((float(i + 1), float(100 * mine[i])) for i in places)]
@@ -76,7 +80,7 @@ def _usage(facts: _Row, rows: Sequence[_Row]) -> Html:
         series,
         across="number of codes, most frequent first",
     )
-    order = np.argsort(-np.array(rows[0]["usage"]), kind="stable")[:20]
+    order = np.argsort(-rows[0]["usage"], kind="stable")[:20]
     total = max(1, rows[0]["codes"])
     listed = [
         [str(code), f"{rows[0]['usage'][code]:,}", f"{100 * rows[0]['usage'][code] / total:.2f}%"] for code in order

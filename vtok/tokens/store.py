@@ -14,7 +14,7 @@ from jaxtyping import Integer
 from schemas.card import CARD_NAME
 from schemas.errors import IntegrityError, UsageError
 from schemas.paths import as_path
-from schemas.tokens import code_type, tokens_schema
+from schemas.tokens import WHOLE, code_type, tokens_schema
 from vtok import artefacts
 from vtok.files import open_parquet
 from vtok.parquet import described, numbers_of, read_footer
@@ -126,6 +126,16 @@ class TokenStore:
             out[part["split"]] = out.get(part["split"], 0) + part["rows"]
         return out
 
+    def views(self) -> dict[str, int] | None:
+        """Rows in each view; none: an import, whose parts may mix views."""
+        if "imported_from" in self.card.facts:
+            return None
+        out: dict[str, int] = {}
+        for part in self.parts:
+            name = part["path"].removesuffix(".parquet").partition(".")[2] or WHOLE
+            out[name] = out.get(name, 0) + part["rows"]
+        return out
+
     def row_groups(self, split: str) -> list[RowGroup]:
         """All non-empty row groups of a split, in store order."""
         return list(self._row_groups(split))
@@ -215,14 +225,15 @@ class TokenStore:
         return total
 
     def summary(self) -> dict[str, Any]:
-        """What the store holds, for people."""
-        facts = health(self.usage())
+        """What the store holds, for people. `clips` is none where it is not known how many rows a clip has."""
+        facts, views = health(self.usage()), self.views()
         return {
             "tokenizer": self.tokenizer,
             "codebook_size": self.codebook_size,
             "grid": self.card.facts["grid"],
             "mode": self.card.facts["mode"],
-            "clips": self.card.counts["clips"],
+            "rows": self.card.counts["clips"],
+            "clips": None if views is None else max(views.values(), default=0),
             "tokens": facts.codes,
             "bytes": self.card.counts["bytes"],
             "bits_per_token": round(8 * self.card.counts["bytes"] / max(1, facts.codes), 3),
@@ -230,6 +241,7 @@ class TokenStore:
             "entropy_bits": round(facts.entropy_bits, 3),
             "dead_codes": facts.dead,
             "splits": self.splits(),
+            "views": views,
             "classes": self.classes,
             "rejects": self.card.counts["rejects"],
         }
@@ -257,9 +269,21 @@ class TokenStore:
                 raise IntegrityError(
                     "rows or codes do not fit the index", at=str(path), hint="run `vtok tokenize` again"
                 )
+            self._check_sounds(table, path)
             rows += table.num_rows
         return rows
 
+    def _check_sounds(self, table: pa.Table, path: Path) -> None:
+        sounds = [sound for sound in arrays_of(table, "audio_codes") if sound is not None]
+        grid = described(read_footer(path), path, ()).get("audio", {}).get("grid")
+        count = None if grid is None else int(np.prod(grid))
+        if max(map(_largest, sounds), default=-1) >= self.card.facts.get("audio_codebook_size", 0) or any(
+            count is not None and len(sound) != count for sound in sounds
+        ):
+            raise IntegrityError(
+                "codes of the sound do not fit the card", at=str(path), hint="run `vtok tokenize` again"
+            )
+
 
 def _largest(codes: Integer[np.ndarray, " s"]) -> int:
-    return int(codes.max()) if codes.size else 0
+    return int(codes.max()) if codes.size else -1
