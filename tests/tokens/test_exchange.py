@@ -24,6 +24,7 @@ from vtok import artefacts
 from vtok.cli import main
 from vtok.files import sha256_of
 from vtok.parquet import read_metadata
+from vtok.tokens.check import check_store
 from vtok.tokens.exchange import FORMATS, importing
 from vtok.tokens.exchange.exporting import export_store
 from vtok.tokens.exchange.importing import Origin, import_store
@@ -95,6 +96,8 @@ def test_rows_of_many_shapes_with_frames_and_sound(tmp_path: Path, name: str) ->
     assert (
         back.ragged and back.card.facts["mode"] == "fast" == read_metadata(back.folder / "train-00000.parquet")["mode"]
     )
+    assert back.views() is None and back.summary()["clips"] is None and back.summary()["rows"] == 4
+    assert not check_store(back.folder).damages, "an import's parts hold any views"
     found, wanted = (list(each.rows("train")) for each in (back, store))
     for one, other in zip(found, wanted, strict=True):
         for column in ("codes", "audio_codes"):

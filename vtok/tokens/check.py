@@ -290,7 +290,8 @@ class _Check:
 
     def _rows(self, name: str, group: int, table: pa.Table, footer: dict[str, Any], counted: np.ndarray) -> None:
         classes = self.card.facts.get("classes") if self.card is not None else None
-        view = name.removesuffix(".parquet").partition(".")[2] or "whole" if "view_id" in table.column_names else None
+        named = "view_id" in table.column_names and not (self.plan is not None and "imported" in self.plan.config)
+        view = name.removesuffix(".parquet").partition(".")[2] or "whole" if named else None
         wrong = GroupCheck(
             table, footer["codebook_size"], footer["split"], classes, view=view, audio=footer.get("audio")
         )

@@ -30,7 +30,7 @@ class GroupCheck:
         codebook_size: codes must be below it.
         split: of every row.
         classes: names by label; None: not known.
-        view: view_id of every row; None: the version has none.
+        view: view_id of every row; None: the version has none, or an import has any.
         audio: what the part's footer says of its codes of sound; None: there are none.
 
     Attributes:
