@@ -16,12 +16,14 @@ from pipelines.evaluate import evaluate
 from schemas.card import with_checksum
 from schemas.errors import UsageError
 from tests.tiny_run import CLASSES, NASTY, finish_run, make_run
-from vtok import report_pictures
+from tests.tokens.stores import some_rows, store_of
+from vtok import report_models, report_pictures
 from vtok.evaluation import classifier
 from vtok.report import SECTIONS, write_report
 from vtok.report_charts import Series, line_chart, nice_ticks, usage_chart
 from vtok.report_html import breakable, escape, prose, tag
 from vtok.report_pictures import moving_picture
+from vtok.report_run import read_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -255,3 +257,9 @@ def _browse(page: Path, tmp_path: Path, flags: list[str]) -> subprocess.Complete
     assert CHROMIUM is not None
     command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={tmp_path / 'profile'}", *flags, page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=400, check=True)
+
+
+def test_a_store_of_several_grids_is_told(tmp_path: Path) -> None:
+    store_of(tmp_path / "tokens", some_rows(lambda number: (2, 2, 3) if number % 4 else (3, 1, 2)))
+    shown = str(report_models.tokens(read_run(tmp_path)))
+    assert "18 rows, grids of several sizes out of 64:" in shown

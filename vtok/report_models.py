@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,12 +105,15 @@ def tokens(run: RunFacts) -> Html | None:
     store = TokenStore(stage.folder)
     counts = store.usage()
     facts = health(counts)
-    t, h, w = store.grid
+    grid = store.card.facts["grid"]
+    each = "grids of several sizes"
+    if grid is not None:
+        each = f"each a grid of {' x '.join(map(str, grid))} = {math.prod(grid):,} codes"
     bits = 8 * stage.counts.get("bytes", 0) / max(1, facts.codes)
     text = (
-        f"{stage.counts['clips']:,} clips, each a grid of {t} x {h} x {w} = {t * h * w:,} codes out of "
-        f"{store.codebook_size:,}: {facts.codes:,} codes, {bits:.2f} bits each on disk "
-        f"with all metadata (the codes alone need at most {np.log2(store.codebook_size):.2f}). "
+        f"{stage.counts['clips']:,} rows, {each} out of {store.codebook_size:,}: "
+        f"{facts.codes:,} codes, {bits:.2f} bits each on disk with all metadata "
+        f"(the codes alone need at most {np.log2(store.codebook_size):.2f}). "
         f"Perplexity {facts.perplexity:.1f}, entropy {facts.entropy_bits:.2f} bits a code, "
         f"{facts.dead:,} codes never used."
     )
