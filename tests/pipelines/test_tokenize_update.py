@@ -124,6 +124,7 @@ def test_an_update_that_is_cut_short_goes_on(
 def test_a_new_view_leaves_the_others_alone(run: Recipe, tmp_path: Path) -> None:
     settings = changed(run, views=[{"name": "whole"}, {"name": "small", "resolution": 8}])
     expected = anew(settings, tmp_path / "new")
+    assert (tokenize_job(settings).item, tokenize_job(run).item) == ("rows", "clips"), "two rows a clip"
     tokenize(settings)
     assert PoolHere.made == ["test-00000.small.parquet", "train-00000.small.parquet"]
     assert PoolHere.verified == [], "nothing gives way to them"
