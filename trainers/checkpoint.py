@@ -41,7 +41,7 @@ def save(
         step: batches trained on so far.
         engines: saved under their names.
         state: JSON-compatible, e.g. the plan's fingerprint; handed back by `find`. `score`: how good the validation at
-            this step was, the lower the better.
+            this step was, the lower the better; what is no finite number does not count.
         keep: how many to keep.
         best: keep the one with the lowest score besides.
 
@@ -71,13 +71,14 @@ def save(
                 if old not in kept:
                     shutil.rmtree(root / _name(old))
     except (OSError, RuntimeError, VtokError) as error:  # torch.save reports a full disk as a RuntimeError
-        if rank() == 0:
-            shutil.rmtree(temp, ignore_errors=True)
         raise VtokError(
             f"cannot write the checkpoint: {_reason(error)}",
             at=str(final),
             hint="earlier checkpoints are intact; make room, then run the same command again",
         ) from error
+    finally:
+        if rank() == 0:
+            shutil.rmtree(temp, ignore_errors=True)
     barrier()
     return final
 
@@ -107,14 +108,14 @@ def _best_step(run: Path) -> int | None:
 
 
 def _scores(run: Path) -> dict[int, float]:
-    """Scores by step; a checkpoint whose state cannot be read has none."""
+    """Finite scores by step; a checkpoint whose state cannot be read has none."""
     found = {}
     for step in list_steps(run):
         try:
             score = _read_state(run / FOLDER / _name(step)).get("score")
         except (OSError, ValueError):
             continue
-        if isinstance(score, int | float):
+        if isinstance(score, int | float) and math.isfinite(score):
             found[step] = float(score)
     return found
 

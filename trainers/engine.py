@@ -8,6 +8,7 @@ so.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
@@ -51,6 +52,7 @@ class Engine(Protocol):
     """One module and its optimiser."""
 
     module: nn.Module
+    scale: LossScale
     average: WeightAverage | None
     """The average of the weights, where one is kept."""
 
@@ -61,7 +63,10 @@ class Engine(Protocol):
         """Adds the gradients of `loss`, the mean over one part of a rank's batch (averaged over parts and ranks)."""
 
     def step(self, lr: float) -> float:
-        """Clips, updates with this learning rate, clears the gradients; returns the gradient norm before clipping."""
+        """Clips, updates with this learning rate, clears the gradients; returns the gradient norm before clipping.
+
+        A norm that is not finite is returned as such, and the weights stay as they were.
+        """
 
     def save(self, folder: Path) -> None:
         """Writes module, buffers and optimiser below `folder`. Called on every rank."""
@@ -109,10 +114,10 @@ class PlainEngine:
         groups = [group["params"] for group in self.optimizer.param_groups]
         norm = clip_gradients(groups, self._clip, scale=self.scale.value)
         set_lr(self.optimizer, lr)
-        overflow = self.scale.dynamic and not torch.isfinite(torch.tensor(norm))
+        overflow = not math.isfinite(norm)
         if not overflow:
             self.optimizer.step()
-        self.scale.update(bool(overflow))
+        self.scale.update(overflow)
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 

@@ -1,8 +1,9 @@
-"""What a training says when it cannot go on: a loss that is no number, no memory left, a rank that is gone."""
+"""What a training says when it cannot go on: a value that is no number, no memory left, a rank that is gone."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +15,17 @@ from safetensors.torch import save_file
 from schemas.config.train import TrainConfig
 from schemas.errors import VtokError
 from trainers.engine import Engine
+from trainers.precision import LossScale
 from trainers.ranks import rank, world_size
 from trainers.task import tensors_of, texts_of
 from vtok.console import size
 
+_NAMES = {"loss": "loss", "gnorm": "gradient norm (gnorm)", "d_gnorm": "discriminators' gradient norm (d_gnorm)"}
 _GONE = ("connection closed by peer", "connection reset by peer", "broken pipe", "socket", "gloo", "nccl", "timed out")
 
 
 def save_bad_batch(folder: Path, batch: Any, step: int) -> Path | None:
-    """Writes the tensors of a batch that the loss was not finite on, the clips' names in the file's metadata; None if
+    """Writes the tensors of a batch that a value was not finite on, the clips' names in the file's metadata; None if
     it has none or the disk is full."""
     tensors = tensors_of(batch)
     path = folder / f"bad-batch-step-{step:08d}-rank{rank()}.safetensors"
@@ -36,11 +39,26 @@ def save_bad_batch(folder: Path, batch: Any, step: int) -> Path | None:
     return path
 
 
-def not_finite(loss: float, step: int, folder: Path, saved: int, batch: Path | None) -> VtokError:
-    """The error for a loss that is no number."""
+def broken(values: Mapping[str, Any], scales: Iterable[LossScale] = ()) -> str | None:
+    """The name of the first value that is no finite number, or None.
+
+    Args:
+        values: of a step or a validation.
+        scales: of the engines: where one is dynamic a gradient norm tells of a step that was skipped, which is no
+            fault unless there is nothing left to lower.
+    """
+    skips = any(scale.dynamic for scale in scales) and not any(scale.exhausted for scale in scales)
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value) and not (skips and name in ("gnorm", "d_gnorm")):
+            return name
+    return None
+
+
+def not_finite(name: str, value: float, step: int, folder: Path, saved: int, batch: Path | None) -> VtokError:
+    """The error for a value of a step that is no number."""
     where = f"; the batch is in {batch.name}" if batch else ""
     return VtokError(
-        f"the loss is {loss} at step {step}{where}",
+        f"the {_NAMES.get(name, name)} is {value} at step {step}{where}",
         at=str(folder),
         hint=f"lower the learning rate; the last checkpoint is of step {saved}",
     )

@@ -25,7 +25,7 @@ from schemas.config.train import TrainConfig
 from schemas.errors import UsageError, VtokError
 from trainers import checkpoint
 from trainers.engine import Engine, EngineName, Layout, average, rank, start, world_size
-from trainers.failures import explained, not_finite, save_bad_batch
+from trainers.failures import broken, explained, not_finite, save_bad_batch
 from trainers.meter import Meter
 from trainers.metrics import Logs, check_wandb, step_line
 from trainers.task import Task
@@ -55,7 +55,7 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
 
     Raises:
         UsageError: the batch does not divide by ranks and parts.
-        VtokError: the loss is not finite, memory is short, another rank is gone, or a checkpoint cannot be written.
+        VtokError: a value of a step is not finite, memory is short, a rank is gone, or a checkpoint cannot be written.
         KeyboardInterrupt: SIGINT or SIGTERM came to one of the ranks; a checkpoint of the last finished step was saved.
     """
     check_batch(task.name, config)
@@ -98,12 +98,14 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
             # One rank that was told to stop stops all of them after the same step.
             values = average({**values, "stop": float(interrupted.is_set())})
             stopping = values.pop("stop") > 0
+            fault = broken(values, [item.scale for item in engines.values()])
+            if fault is not None:  # nothing of this step may get into a checkpoint
+                bad = save_bad_batch(folder, batch, step + 1)
+                raise not_finite(fault, values[fault], step + 1, folder, saved, bad)
             for item in engines.values():
                 if item.average is not None:
                     item.average.update(step)
             step += 1
-            if not math.isfinite(values["loss"]):
-                raise not_finite(values["loss"], step, folder, saved, save_bad_batch(folder, batch, step))
             receipt = task.receipt(step)
             if receipt is not None:
                 receipts.append(receipt)
@@ -113,7 +115,7 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
                 with averaged(engines):
                     validated = task.validate(step)
                 meter.validated(validated)
-                score = task.score(validated)
+                score = _score(task, validated, step)
                 better = config.keep_best and score is not None and score < best
                 best = min(best, score) if score is not None else best
             if logs is not None and (validated or step % config.log_every == 0 or step == 1):
@@ -130,7 +132,7 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
                 state: dict[str, Any] = {"plan": plan.fingerprint, "task": task.state()}
                 state |= {"layouts": {name: item.layout for name, item in engines.items()}}
                 if validated:
-                    state["score"] = task.score(validated)
+                    state["score"] = score
                 keep_best = config.keep_best
                 checkpoint.save(folder, task.name, step, engines, state, config.keep_checkpoints, best=keep_best)
                 saved = step
@@ -142,6 +144,15 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
         if item.average is not None:
             item.average.swap()
         item.make_whole()
+
+
+def _score(task: Task, validated: dict[str, float], step: int) -> float | None:
+    """The score of a validation; None if it is no number, which is said."""
+    fault = broken(validated)
+    if fault is not None and rank() == 0:
+        console.note(f"WARN {task.name} step {step}: {fault} is {validated[fault]}; it counts for nothing")
+    score = task.score(validated)
+    return score if score is not None and math.isfinite(score) else None
 
 
 def check_batch(name: str, config: TrainConfig) -> None:

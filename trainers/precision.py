@@ -57,19 +57,27 @@ def _cast(forward: Callable[..., Any], device: str, dtype: torch.dtype, cache: b
 
 class LossScale:
     """fp16's dynamic loss scale: halved when a gradient overflows (that step is skipped), doubled after 2,000 steps
-    without. Other precisions have the scale 1 for good."""
+    without. Other precisions have the scale 1 for good.
+
+    Attributes:
+        dynamic: whether it changes.
+        value: the scale.
+        exhausted: whether the last step overflowed though the scale was at its least already.
+    """
 
     growth_interval = 2000
 
     def __init__(self, precision: Precision, initial: float = 2.0**16) -> None:
         self.dynamic = precision == "fp16"
         self.value = initial if self.dynamic else 1.0
+        self.exhausted = False
         self._good = 0
 
     def update(self, overflow: bool) -> None:
         """Takes note of how a step went."""
         if not self.dynamic:
             return
+        self.exhausted = overflow and self.value == 1.0
         if overflow:
             self.value, self._good = max(self.value / 2, 1.0), 0
             return

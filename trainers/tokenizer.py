@@ -222,7 +222,7 @@ class TokenizerTask(Task):
                 shown = frames_again[number]
             found |= self._discriminator_phase(video, output, shown, step, last=last)
             for name, value in found.items():
-                share = 1.0 if name in ("lr", "gnorm") else 1 / train.accumulate
+                share = 1.0 if name in ("lr", "gnorm", "d_gnorm") else 1 / train.accumulate
                 values[name] = values.get(name, 0.0) + share * value
         return values
 
@@ -275,6 +275,7 @@ class TokenizerTask(Task):
             return {}
         self.discriminators.requires_grad_(True)
         recon_bcthw = output.recon_bcthw.float()
+        found: dict[str, float] = {}
         loss, scalars = discriminator_loss(
             video, recon_bcthw, frames, self.discriminators, losses, factor=factor, always_run=idle
         )
@@ -283,8 +284,9 @@ class TokenizerTask(Task):
             if last:
                 since, steps = step - losses.discriminator_start, train.steps - losses.discriminator_start
                 rule = {"batch_size": self.batch_size}
-                self.d_engine.step(learning_rate(train.discriminator, max(0, since), max(1, steps), **rule))
-        return {"d_loss": float(scalars["discloss"])}
+                lr = learning_rate(train.discriminator, max(0, since), max(1, steps), **rule)
+                found["d_gnorm"] = self.d_engine.step(lr)
+        return {"d_loss": float(scalars["discloss"]), **found}
 
     def _frame_index(self, video: Tensor, step: int, *keys: str) -> Tensor:
         """One random frame a clip, drawn for the global batch so that it does not depend on the number of ranks."""

@@ -81,12 +81,12 @@ class DeepSpeedEngine:
         set_lr(self._optimizer, lr)
         if self._stage:  # each rank holds a part of the gradients: only DeepSpeed knows the whole norm
             self._engine.step()
-            overflow = self.scale.dynamic and bool(self._optimizer.overflow)
+            overflow = bool(self._optimizer.overflow)  # then it has left the weights alone
             self.scale.update(overflow)
             return math.inf if overflow else float(self._engine.get_global_grad_norm() or 0.0)
         groups = [group["params"] for group in self._optimizer.param_groups]
         norm = clip_gradients(groups, self._clip, scale=self.scale.value)
-        overflow = self.scale.dynamic and not math.isfinite(norm)
+        overflow = not math.isfinite(norm)
         if overflow:  # parameters without a gradient are left alone
             for parameter in (p for group in groups for p in group):
                 parameter.grad = None

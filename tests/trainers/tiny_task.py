@@ -56,11 +56,14 @@ class Tiny(nn.Module):
         self.blocks = nn.ModuleList(Block(dropout) for _ in range(2))
         self.head = nn.Linear(WIDTH, 11)
         self.register_buffer("seen", torch.zeros(()))
+        self.poisoned = False
 
     def forward(self, codes: Tensor, targets: Tensor) -> Tensor:
         if self.training and torch.is_grad_enabled():
             self.seen += 1
         x = self.embed(codes)
+        if self.poisoned:
+            x = x + torch.sqrt(0 * x)  # is 0, and its gradient is 0 / 0
         for block in self.blocks:
             x = block(x)
         return nn.functional.cross_entropy(self.head(x).flatten(0, 1).float(), targets.flatten())
@@ -72,7 +75,8 @@ class TinyTask(Task):
     Args:
         config: of the training.
         dropout: of the model.
-        events: what happens at a step of one rank: {"step": 7, "rank": 1, "do": "sigterm" | "nan" | "die" | "oom"}.
+        events: what happens at a step of one rank: {"step": 7, "rank": 1, "do": "sigterm" | "nan" | "nan-gradients" |
+            "die" | "oom"}.
     """
 
     name, unit, seed = "prior", "tok", 3
@@ -113,6 +117,7 @@ class TinyTask(Task):
         raise AssertionError("threads are given")
 
     def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> dict[str, float]:
+        self.model.poisoned = False
         for event in self.events:
             if event["step"] == step and event["rank"] == rank():
                 _happen(event["do"], self.model)
@@ -144,7 +149,7 @@ class TinyTask(Task):
         self.loaded = state
 
 
-def _happen(what: str, model: nn.Module) -> None:
+def _happen(what: str, model: Tiny) -> None:
     match what:
         case "sigterm":
             os.kill(os.getpid(), signal.SIGTERM)
@@ -155,6 +160,8 @@ def _happen(what: str, model: nn.Module) -> None:
         case "nan":
             with torch.no_grad():
                 model.get_parameter("head.bias").fill_(float("nan"))
+        case "nan-gradients":
+            model.poisoned = True
 
 
 def train(folder: Path, *, resume: str = "auto", **options: Any) -> TinyTask:
