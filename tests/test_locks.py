@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +52,35 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(VtokError, match="cannot use the folder"), exclusive(tmp_path / "file" / "folder"):
         pass
+
+
+FORKED = """
+import os, sys, time
+from pathlib import Path
+from vtok.locks import exclusive
+with exclusive(Path(sys.argv[1])):
+    ready, told = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(told, b"x")
+        time.sleep(3600)
+    os.read(ready, 1)
+    print(child, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_the_holder_has_forked_does_not_hold(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKED, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline())
+        try:
+            with pytest.raises(UsageError, match="another job"), exclusive(tmp_path):
+                pass
+            holder.kill()
+            holder.wait()
+            with exclusive(tmp_path) as held:
+                assert held
+        finally:
+            os.kill(child, signal.SIGKILL)

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from schemas.card import CARD_NAME, Card
+from schemas.card import CARD_NAME, Card, Plan
 from schemas.config import Recipe
 from schemas.config.prior import GptConfig
 from schemas.errors import UsageError
 from schemas.paths import NEEDS_LOCAL, local_only
 from trainers import loop
+from trainers.alone import alone
 from trainers.engine import Engine, EngineName, barrier, make_engine, rank, world_size
 from trainers.optim import learning_rate
 from trainers.ranks import gather
@@ -49,7 +50,7 @@ def train_prior(recipe: Recipe, *, resume: str = "auto") -> Card:
 
     Raises:
         UsageError: the store is missing or too small, was made by another tokenizer than the run's, or lacks what the
-            prior is conditioned on.
+            prior is conditioned on; or another training of this run is at work.
         VtokError: the loss is not finite, or the disk is full.
     """
     store = TokenStore(recipe.folder("tokens"))
@@ -68,33 +69,39 @@ def train_prior(recipe: Recipe, *, resume: str = "auto") -> Card:
 
         inputs["text_tokenizer"] = read_text_tokenizer(config.model.text_tokenizer).sha256
     plan = artefacts.make_plan("prior", {**settings, "seed": recipe.seed}, inputs, [])
-    card = artefacts.begin(folder, plan)
-    if card is not None:
-        return card
-    task = PriorTask(recipe, store, folder)
-    loop.run(task, config.train, plan, folder, resume=resume)
-    if rank() == 0:
-        text = None if task.collate.text is None else task.collate.text.sha256
-        description = describe(task.model, task.facts, task.classes, store.tokenizer, text)
-        digest = write_weights(folder, "prior", task.prior.state_dict(), description)
-        counts = {
-            "steps": config.train.steps,
-            "parameters": sum(p.numel() for p in task.prior.parameters()),
-            "bytes": (folder / "prior.safetensors").stat().st_size,
-        }
-        facts = {
-            "tokenizer": store.tokenizer,
-            "grid": list(task.grid),
-            "cropped": task.crop is not None,
-            "classes": task.classes,
-            "position_entropy": task.position_entropy,
-            "kind": task.model.kind,
-            "text_tokenizer_sha256": text,
-            **sound,
-        }
-        artefacts.seal_card(folder, plan, index_sha256=digest, counts=counts, facts=facts)
-    barrier()
-    return artefacts.load(folder, "prior")
+    with alone(folder, plan, config.train.engine) as card:
+        if card is not None:
+            return card
+        task = PriorTask(recipe, store, folder)
+        loop.run(task, config.train, plan, folder, resume=resume)
+        if rank() == 0:
+            _seal(task, plan, sound)
+        barrier()
+        return artefacts.load(folder, "prior")
+
+
+def _seal(task: PriorTask, plan: Plan, sound: dict[str, str]) -> None:
+    """Writes the weights, and the card last. `sound`: facts about the audio."""
+    store, folder = task.store, task.folder
+    text = None if task.collate.text is None else task.collate.text.sha256
+    description = describe(task.model, task.facts, task.classes, store.tokenizer, text)
+    digest = write_weights(folder, "prior", task.prior.state_dict(), description)
+    counts = {
+        "steps": task.config.train.steps,
+        "parameters": sum(p.numel() for p in task.prior.parameters()),
+        "bytes": (folder / "prior.safetensors").stat().st_size,
+    }
+    facts = {
+        "tokenizer": store.tokenizer,
+        "grid": list(task.grid),
+        "cropped": task.crop is not None,
+        "classes": task.classes,
+        "position_entropy": task.position_entropy,
+        "kind": task.model.kind,
+        "text_tokenizer_sha256": text,
+        **sound,
+    }
+    artefacts.seal_card(folder, plan, index_sha256=digest, counts=counts, facts=facts)
 
 
 def check_tokenizer(store: TokenStore, tokenizer: Path) -> None:

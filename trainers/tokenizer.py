@@ -22,11 +22,12 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from schemas.card import Card
+from schemas.card import Card, Plan
 from schemas.config import Recipe
 from schemas.errors import UsageError
 from schemas.paths import NEEDS_LOCAL, local_only
 from trainers import loop
+from trainers.alone import alone
 from trainers.engine import Engine, EngineName, barrier, make_engine, rank, world_size
 from trainers.last_layer import LastLayer
 from trainers.optim import learning_rate
@@ -63,7 +64,8 @@ def train_tokenizer(recipe: Recipe, *, resume: str = "auto") -> Card:
     """Makes `tokenizer/` of the run from its `shards/`.
 
     Raises:
-        UsageError: the shards are missing, or hold fewer clips than a batch.
+        UsageError: the shards are missing, or hold fewer clips than a batch; or another training of this run is at
+            work.
         VtokError: the loss is not finite, or the disk is full.
     """
     shards = artefacts.load(recipe.folder("shards"), "shards")
@@ -75,31 +77,36 @@ def train_tokenizer(recipe: Recipe, *, resume: str = "auto") -> Card:
     if config.spectrum is None:  # as before there were sounds: runs can be resumed
         del settings["spectrum"]
     plan = artefacts.make_plan("tokenizer", {**settings, "seed": recipe.seed}, {"shards": shards.fingerprint}, [])
-    card = artefacts.begin(folder, plan)
-    if card is not None:
-        return card
-    task = TokenizerTask(recipe, folder)
-    loop.run(task, config.train, plan, folder, resume=resume)
-    if rank() == 0:
-        description = {"model": config.model.plain()}
-        digest = write_weights(folder, "tokenizer", task.model.state_dict(), description)
-        grid = task.model.grid(shards.config["num_frames"], *config.frame_size(shards.config["resolution"]))
-        facts = {
-            "fingerprint": task.model.eval().fingerprint,
-            "codebook_size": config.model.n_codes,
-            "downsample": list(config.model.downsample),
-            "grid": list(grid),
-        }
-        if config.spectrum is not None:
-            facts |= {"spectrum": config.spectrum.plain(), "audio_rate": audio_rate}
-        counts = {
-            "steps": config.train.steps,
-            "parameters": sum(p.numel() for p in task.model.parameters()),
-            "bytes": (folder / "tokenizer.safetensors").stat().st_size,
-        }
-        artefacts.seal_card(folder, plan, index_sha256=digest, counts=counts, facts=facts)
-    barrier()
-    return artefacts.load(folder, "tokenizer")
+    with alone(folder, plan, config.train.engine) as card:
+        if card is not None:
+            return card
+        task = TokenizerTask(recipe, folder)
+        loop.run(task, config.train, plan, folder, resume=resume)
+        if rank() == 0:
+            _seal(task, plan, shards, audio_rate)
+        barrier()
+        return artefacts.load(folder, "tokenizer")
+
+
+def _seal(task: TokenizerTask, plan: Plan, shards: Card, audio_rate: int | None) -> None:
+    """Writes the weights, and the card last."""
+    config, folder = task.config, task.folder
+    digest = write_weights(folder, "tokenizer", task.model.state_dict(), {"model": config.model.plain()})
+    grid = task.model.grid(shards.config["num_frames"], *config.frame_size(shards.config["resolution"]))
+    facts = {
+        "fingerprint": task.model.eval().fingerprint,
+        "codebook_size": config.model.n_codes,
+        "downsample": list(config.model.downsample),
+        "grid": list(grid),
+    }
+    if config.spectrum is not None:
+        facts |= {"spectrum": config.spectrum.plain(), "audio_rate": audio_rate}
+    counts = {
+        "steps": config.train.steps,
+        "parameters": sum(p.numel() for p in task.model.parameters()),
+        "bytes": (folder / "tokenizer.safetensors").stat().st_size,
+    }
+    artefacts.seal_card(folder, plan, index_sha256=digest, counts=counts, facts=facts)
 
 
 class TrainBatch(NamedTuple):

@@ -1,5 +1,7 @@
 """One writer a folder: the kernel's lock on the folder itself, so that a killed process leaves nothing behind.
 
+The lock is one process's: what it has forked (a loader's workers, say) does not hold it, and cannot keep it for longer.
+
 Where there are no such locks (object stores, some network file systems) two jobs on one folder do not hurt each other
 all the same: parts are deterministic and appear whole, so both write the same bytes under the same names, and only work
 is wasted.
@@ -37,10 +39,25 @@ def exclusive(folder: Path) -> Iterator[bool]:
             at=str(folder),
             hint="set `out` to a folder that you may write to",
         ) from error
+    _handles.add(handle)
     try:
         yield _lock(handle, folder)
     finally:
-        os.close(handle)
+        if handle in _handles:
+            _handles.discard(handle)
+            os.close(handle)
+
+
+_handles: set[int] = set()
+
+
+def _let_go() -> None:
+    """In a process that was forked while the lock was held: the kernel keeps a lock while any copy of it is open."""
+    while _handles:
+        os.close(_handles.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _lock(handle: int, folder: Path) -> bool:

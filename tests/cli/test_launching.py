@@ -15,7 +15,7 @@ import pytest
 from schemas.errors import UsageError
 from tests.pipelines.making import REPOSITORY
 from vtok.cli import launching
-from vtok.cli.launching import launch, launch_on_hosts, read_hostfile
+from vtok.cli.launching import launch, launch_on_hosts, read_hostfile, tethered
 
 
 def script(text: str) -> list[str]:
@@ -93,7 +93,8 @@ def test_several_hosts_go_through_deepspeeds_launcher(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr("subprocess.run", run)
     assert launch_on_hosts(["train", "prior", "r.yaml"], path) == 7
-    assert ran[0][2:5] == ["deepspeed.launcher.runner", "--hostfile", str(path)]
+    assert ran[0][:6] == tethered([], signal.SIGTERM)
+    assert ran[0][8:11] == ["deepspeed.launcher.runner", "--hostfile", str(path)]
     assert ran[0][-5:] == ["--module", "vtok", "train", "prior", "r.yaml"]
     path.write_text("localhost slots=2\n")
     monkeypatch.setattr(launching, "launch", lambda command, ranks: 10 * ranks + len(command))

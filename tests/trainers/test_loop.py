@@ -122,6 +122,8 @@ def test_ctrl_c_saves_and_the_run_goes_on(inputs: Path, tmp_path: Path) -> None:
     while not (log.exists() and log.read_text().count("\n") > 3):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
+    with pytest.raises(UsageError, match="another job is at work"):
+        train_prior(recipe)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 130

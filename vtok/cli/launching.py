@@ -2,7 +2,8 @@
 
 Each process gets what torchrun would give it (RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR,
 MASTER_PORT), so `torchrun -m vtok train ...` and `deepspeed --module vtok train ...` do as well. Own processes end
-better: one signal reaches every rank once and all of them save, and where one rank dies the others do not outlive it.
+better: one signal reaches every rank once and all of them save, where one rank dies the others do not outlive it, and
+none outlives the launcher.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from schemas.errors import EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 from vtok import console
+from vtok.cli import tether
 
 GRACE = 60.0
 """Seconds that the other ranks have to end by themselves after one has failed."""
@@ -36,7 +38,7 @@ def launch(command: list[str], ranks: int, *, grace: float = GRACE) -> int:
     """Runs a command as ranks 0 to ranks - 1 on this machine, and returns the exit code of them all.
 
     SIGINT and SIGTERM go to every rank once: they save and exit 130. A second one ends them at once. If a rank fails,
-    the others get `grace` seconds, then they are killed.
+    the others get `grace` seconds, then they are killed. If this process is killed, all of them are.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     environment |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
@@ -57,7 +59,7 @@ def launch(command: list[str], ranks: int, *, grace: float = GRACE) -> int:
         for rank in range(ranks):
             mine = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             # A session of its own: Ctrl-C in a terminal reaches a rank through `forward`, once.
-            processes.append(subprocess.Popen(command, env=mine, start_new_session=True))
+            processes.append(subprocess.Popen(tethered(command), env=mine, start_new_session=True))
         failed = _wait(processes, grace)
     finally:
         for process in processes:
@@ -76,6 +78,11 @@ def launch(command: list[str], ranks: int, *, grace: float = GRACE) -> int:
     console.note(f"error: training process {failed} of {ranks} was ended by {signal.Signals(-code).name}")
     console.note("hint:  no memory left, perhaps; the same command goes on from the last checkpoint")
     return EXIT_FAILED
+
+
+def tethered(command: list[str], number: signal.Signals = signal.SIGKILL) -> list[str]:
+    """A command that gets a signal when this thread ends: killed or not, nothing is left behind."""
+    return [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(number.value), *command]
 
 
 def _wait(processes: list[subprocess.Popen[bytes]], grace: float) -> int | None:
@@ -146,4 +153,6 @@ def launch_on_hosts(arguments: list[str], hostfile: Path) -> int:
             hint="apt-get install pdsh, and let ssh log in without a password; or start torchrun on every host",
         )
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(hostfile), "--no_local_rank"]
-    return subprocess.run([*launcher, "--module", "vtok", *arguments], check=False).returncode
+    command = [*launcher, "--module", "vtok", *arguments]
+    # At SIGTERM it ends the processes on all hosts.
+    return subprocess.run(tethered(command, signal.SIGTERM), check=False).returncode
