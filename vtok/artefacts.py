@@ -26,10 +26,10 @@ from schemas.card import (
 )
 from schemas.clips import REJECTS
 from schemas.config.base import fingerprint
-from schemas.errors import IntegrityError, UsageError, VtokError
+from schemas.errors import IntegrityError, UsageError
 from schemas.shards import INDEX
 from schemas.version import CODE_VERSION, SCHEMA_VERSIONS
-from vtok.files import crash_point, read_table, sha256_of, sweep_temporaries, write_json, write_table
+from vtok.files import crash_point, missing_part, read_table, sha256_of, sweep_temporaries, write_json, write_table
 
 NEXT_COMMAND: dict[str, str] = {
     "clips": "vtok data shard",
@@ -354,9 +354,7 @@ def verify_part(folder: Path, path: str, sha256: str) -> Path:
     try:
         actual = sha256_of(file)
     except OSError as error:
-        raise VtokError(
-            f"a part is missing: {error.strerror}", at=str(file), hint="run the command that made it"
-        ) from None
+        raise missing_part(file, error) from None
     if actual != sha256:
         raise IntegrityError(
             "the file is not the one that was written: its sha256 differs from the index",

@@ -160,6 +160,28 @@ def write_table(path: str | Path, table: pa.Table, *, point: str = "", **options
     write_bytes(path, table_bytes(table, **options), point=point)
 
 
+def missing_part(path: str | Path, error: OSError, what: str = "folder of this part") -> VtokError:
+    """The error for a part of an artefact that cannot be opened.
+
+    Args:
+        path: of the part.
+        error: what the system said.
+        what: the artefact, for the case that all of it is gone.
+    """
+    place = as_path(path)
+    if not isinstance(place, ObjectPath) and not place.parent.is_dir():
+        return VtokError(
+            f"the {what} is gone",
+            at=str(place.parent),
+            hint="put it back, or run the command that made it; then run this command again",
+        )
+    return VtokError(
+        f"a part is missing: {error.strerror or error}",
+        at=str(place),
+        hint="put it back, or run the command that made it; then run this command again",
+    )
+
+
 @contextmanager
 def open_parquet(path: str | Path, **options: Any) -> Iterator[pq.ParquetFile]:
     """A Parquet file, wherever it lies, for reading; `options` are `pyarrow.parquet.ParquetFile`'s."""

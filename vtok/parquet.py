@@ -21,7 +21,7 @@ from schemas.card import Plan
 from schemas.errors import IntegrityError
 from schemas.paths import as_path
 from vtok.artefacts import Part
-from vtok.files import open_parquet, read_table, table_bytes, write_bytes
+from vtok.files import missing_part, open_parquet, read_table, table_bytes, write_bytes
 
 METADATA_KEY = b"vtok"
 _SEAL = b'"zz_sha256":"'  # the last key of the description, so that the last occurrence is the right one
@@ -99,6 +99,9 @@ def read_footer(path: Path, sha256: str | None = None) -> pq.FileMetaData:
                 end = stream.read()
         if footer_sha256(end) == sha256:
             return pq.read_metadata(pa.BufferReader(_MAGIC + end[-_end_bytes(end) :]))
+    except FileNotFoundError as error:
+        missing = missing_part(path, error)
+        raise IntegrityError(missing.what, at=missing.at, hint=missing.hint) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path) from error
     raise IntegrityError(

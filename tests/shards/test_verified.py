@@ -272,6 +272,11 @@ def test_wrong_ways_to_ask(folder: Path) -> None:
     with pytest.raises(VtokError, match="a part is missing") as caught:
         list(_delivered(folder, "off"))
     assert NAME in caught.value.at
+    reader = ShardReader(folder, "train")
+    shutil.rmtree(folder)
+    with pytest.raises(VtokError, match="the folder of the shards is gone") as caught:
+        next(reader.clips(0))
+    assert caught.value.at == str(folder)
 
 
 def test_stamps_are_small(folder: Path) -> None:

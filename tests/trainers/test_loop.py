@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -304,17 +305,21 @@ def test_discriminators_get_no_gradients_in_the_generators_phase(
     assert not all(torch.equal(a, b) for a, b in zip(before, task.discriminators.parameters(), strict=True))
 
 
-def test_a_checkpoint_of_another_engine(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = prepare(inputs, tmp_path / "run", "prior")
-    train_prior(recipe)
-    folder = recipe.folder("prior")
-    (folder / "_vtok.json").unlink()
-    (folder / "_settings.json").write_text('{"engine": "deepspeed", "threads": 1}')
-    monkeypatch.setattr("trainers.engine.find_compiler", lambda: None)
-    monkeypatch.setattr("torch.distributed.is_initialized", lambda: False)
-    with pytest.raises(VtokError, match="written by the deepspeed engine, which does not start here") as caught:
+def test_a_token_store_that_vanishes(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read already is in the node's cache; the next validation wants the store."""
+    recipe = prepare(inputs, tmp_path / "run", "prior", validate_every=3)
+    real = PriorTask.train_step
+
+    def lose(self: PriorTask, batch: object, step: int) -> dict[str, float]:
+        if step == 1:
+            shutil.rmtree(recipe.folder("tokens"))
+        return real(self, batch, step)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PriorTask, "train_step", lose)
+    with pytest.raises(VtokError, match="the token store is gone") as caught:
         train_prior(recipe)
-    assert "g++" in caught.value.hint
+    assert caught.value.at == str(recipe.folder("tokens"))
+    assert "put it back" in caught.value.hint and "delete" not in caught.value.hint
 
 
 def test_resume_from_a_checkpoint_of_another_kind(inputs: Path, undisturbed: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from jaxtyping import Int64
 
 from schemas.config.base import fingerprint
 from schemas.errors import IntegrityError, UsageError, VtokError
-from vtok.files import write_bytes
+from vtok.files import missing_part, write_bytes
 from vtok.shards.ranges import open_ranges
 from vtok.user_cache import user_cache
 
@@ -90,9 +90,7 @@ class ShardFile:
         try:
             self._ranges = open_ranges(path)
         except OSError as error:
-            raise VtokError(
-                f"a part is missing: {error.strerror}", at=str(path), hint="run the command that made it"
-            ) from None
+            raise missing_part(path, error, "folder of the shards") from None
         with self._ranges.stream(_BUFFER) as stream:
             if proof is None or proof.identity != _identity(stream):
                 proof = _prove(stream, path, sha256, verify)

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Integer
 
-from schemas.errors import IntegrityError, UsageError, VtokError
+from schemas.errors import IntegrityError, UsageError
 from schemas.paths import as_path
 from schemas.tokens import DEFAULTS, tokens_schema
 from schemas.version import SCHEMA_VERSIONS
 from vtok.artefacts import Part
+from vtok.files import missing_part
 from vtok.parquet import described, numbers_of, write_part
 from vtok.tokens.pages import has_page_checksums
 from vtok.tokens.stats import health, usage
@@ -169,9 +170,7 @@ def open_verified(path: Path, sha256: str | None, *, unchecked: bool = False) ->
     try:
         data = as_path(path).read_bytes()
     except OSError as error:
-        raise VtokError(
-            f"a part is missing: {error.strerror}", at=str(path), hint="run the command that made it"
-        ) from None
+        raise missing_part(path, error, "token store") from None
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise IntegrityError(
             "the file is not the one that was written: its sha256 differs from the index", at=str(path), hint=HINT

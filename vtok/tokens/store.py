@@ -16,7 +16,7 @@ from schemas.errors import IntegrityError, UsageError
 from schemas.paths import as_path
 from schemas.tokens import WHOLE, code_type, tokens_schema
 from vtok import artefacts
-from vtok.files import open_parquet
+from vtok.files import missing_part, open_parquet
 from vtok.parquet import described, numbers_of, read_footer
 from vtok.tokens.parts import (
     HINT,
@@ -149,10 +149,17 @@ class TokenStore:
             yield from (RowGroup(path, i, layout.row_group(i).num_rows) for i in range(layout.num_row_groups))
 
     def _footer(self, path: Path, sha256: str | None) -> pq.FileMetaData:
-        """The layout of a part; where the index has no sha256 of it, it is believed until a row is read."""
+        """The layout of a part; where the index has no sha256 of it, it is believed until a row is read.
+
+        Raises:
+            VtokError: the part or the whole store is gone.
+            IntegrityError: the part is damaged, or another one.
+        """
         try:
             layout = read_footer(path, sha256)
-        except IntegrityError:
+        except IntegrityError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise missing_part(path, error.__cause__, "token store") from None
             require_maker(read_footer(path), path, self.tokenizer, self.codebook_size)  # says so if it is another's
             raise
         require_maker(layout, path, self.tokenizer, self.codebook_size)
