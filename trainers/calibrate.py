@@ -38,12 +38,16 @@ class Timing(NamedTuple):
         seconds: median of a step; None where it does not run here.
         memory_gb: peak on the GPU; None on the CPU, where processes do not give memory back.
         problem: why it does not run.
+        unit: what a rate counts.
+        units: in a batch.
     """
 
     settings: dict[str, Any]
     seconds: float | None
     memory_gb: float | None = None
     problem: str = ""
+    unit: str = ""
+    units: int = 0
 
 
 def calibrate(kind: Kind, recipe: Recipe, *, steps: int = STEPS) -> Iterator[str]:
@@ -58,7 +62,6 @@ def calibrate(kind: Kind, recipe: Recipe, *, steps: int = STEPS) -> Iterator[str
         UsageError: the training's inputs are missing.
     """
     config: TrainConfig = getattr(recipe, kind).train
-    units = ""
     best = Timing({}, None)
     yield f"{kind}: {steps} steps of each alternative, {_machine()}"
     tried: set[str] = set()
@@ -68,9 +71,8 @@ def calibrate(kind: Kind, recipe: Recipe, *, steps: int = STEPS) -> Iterator[str
             if str(sorted(settings.items())) in tried:
                 continue
             tried.add(str(sorted(settings.items())))
-            timing, task = _time(kind, recipe, settings, steps)
-            units = f"{task.unit}/s" if task is not None else units
-            yield _row(timing, task, units)
+            timing = _time(kind, recipe, settings, steps)
+            yield _row(timing)
             if timing.seconds is not None and (best.seconds is None or timing.seconds < best.seconds):
                 best = timing
     if best.seconds is None:
@@ -95,7 +97,8 @@ def alternatives(config: TrainConfig) -> Iterator[tuple[str, list[Any]]]:
     yield "accumulate", parts
 
 
-def _time(kind: Kind, recipe: Recipe, settings: dict[str, Any], steps: int) -> tuple[Timing, Task | None]:
+def _time(kind: Kind, recipe: Recipe, settings: dict[str, Any], steps: int) -> Timing:
+    """One alternative, of which nothing is left afterwards: the next one has the memory to itself."""
     section = getattr(recipe, kind)
     train = type(section.train).model_validate({**section.train.plain(), "keep_best": False, **settings})
     changed = recipe.model_copy(update={kind: section.model_copy(update={"train": train})})
@@ -104,7 +107,7 @@ def _time(kind: Kind, recipe: Recipe, settings: dict[str, Any], steps: int) -> t
         try:
             name = engines.start(train.engine)
             if name != train.engine:
-                return Timing(settings, None, problem="DeepSpeed does not start here"), None
+                return Timing(settings, None, problem="DeepSpeed does not start here")
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
             torch.set_num_threads(cpu_count() if train.threads == "auto" else train.threads)
@@ -112,15 +115,18 @@ def _time(kind: Kind, recipe: Recipe, settings: dict[str, Any], steps: int) -> t
             task.build(name)
             seconds = _step_seconds(task, steps)
         except torch.OutOfMemoryError:
-            return Timing(settings, None, problem="no memory left"), task
+            return Timing(settings, None, problem="no memory left")
         except VtokError as error:
             if not settings:
                 raise
-            return Timing(settings, None, problem=error.what), task
+            return Timing(settings, None, problem=error.what)
+        else:
+            memory = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None
+            return Timing(settings, seconds, memory, unit=task.unit, units=task.units_per_batch)
         finally:
+            del task
             gc.collect()
-    memory = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None
-    return Timing(settings, seconds, memory), task
+            torch.cuda.empty_cache()
 
 
 def _step_seconds(task: Task, steps: int) -> float:
@@ -145,13 +151,13 @@ def _make_task(kind: Kind, recipe: Recipe, folder: Path) -> Task:
     return PriorTask(recipe, TokenStore(recipe.folder("tokens")), folder)
 
 
-def _row(timing: Timing, task: Task | None, units: str) -> str:
+def _row(timing: Timing) -> str:
     name = " ".join(f"{key}={_shown(value)}" for key, value in timing.settings.items()) or "as in the recipe"
-    if timing.seconds is None or task is None:
+    if timing.seconds is None:
         return f"  {name:<60} -  ({timing.problem})"
-    rate = console.short(task.units_per_batch / timing.seconds)
+    rate = console.short(timing.units / timing.seconds)
     memory = "" if timing.memory_gb is None else f"  {timing.memory_gb:.1f} GB"
-    return f"  {name:<60} {1000 * timing.seconds:9.1f} ms/step  {rate:>7} {units}{memory}"
+    return f"  {name:<60} {1000 * timing.seconds:9.1f} ms/step  {rate:>7} {timing.unit}/s{memory}"
 
 
 def _shown(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,17 @@ def test_every_alternative_is_timed_and_nothing_is_written(
     recipe = prepare(inputs, tmp_path / "run", kind)
     before = digests(tmp_path)
     monkeypatch.setattr(module, "find_compiler", lambda: None)
+    real, made = module._make_task, []
+
+    def make(*arguments: Any) -> Any:
+        assert all(earlier() is None for earlier in made), "an alternative has the memory to itself"
+        task = real(*arguments)
+        made.append(weakref.ref(task))
+        return task
+
+    monkeypatch.setattr(module, "_make_task", make)
     lines = list(calibrate(kind, recipe, steps=2))
-    assert digests(tmp_path) == before
+    assert len(made) > 2 and digests(tmp_path) == before
     assert "as in the recipe" in lines[1] and "ms/step" in lines[1]
     assert any("checkpoint_activations=true" in line and "ms/step" in line for line in lines)
     assert any("accumulate=2" in line for line in lines)
@@ -39,14 +49,11 @@ def test_every_alternative_is_timed_and_nothing_is_written(
 
 
 def test_the_fastest_of_each_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Fake:
-        unit, units_per_batch = "tok", 100
-
-    def seconds(kind: str, recipe: object, settings: dict[str, Any], steps: int) -> tuple[Timing, Any]:
+    def seconds(kind: str, recipe: object, settings: dict[str, Any], steps: int) -> Timing:
         if settings.get("accumulate") == 4:
-            return Timing(settings, None, problem="no memory left"), None
+            return Timing(settings, None, problem="no memory left")
         value = 1.0 - 0.5 * (settings.get("threads") == 1) + 0.1 * settings.get("checkpoint_activations", False)
-        return Timing(settings, value), Fake()
+        return Timing(settings, value, unit="tok", units=100)
 
     class Section:
         train = TrainConfig(batch_size=4)
