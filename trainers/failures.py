@@ -83,9 +83,7 @@ def explained(engines: Mapping[str, Engine], config: TrainConfig, section: str) 
         raise VtokError(
             f"the GPU has no memory left\n{table}",
             at=section,
-            hint=f"set {section}.accumulate={config.accumulate * 2} (now {config.accumulate}), or "
-            f"{section}.checkpoint_activations=true (now {str(config.checkpoint_activations).lower()}); "
-            "the same command then goes on from the last checkpoint",
+            hint=_memory_hint(config, section),
         ) from error
     except RuntimeError as error:  # torch.distributed's errors are RuntimeErrors
         text = str(error).lower()
@@ -96,6 +94,27 @@ def explained(engines: Mapping[str, Engine], config: TrainConfig, section: str) 
             at=f"rank {rank()} of {world_size()}",
             hint="see what that process said; the same command goes on from the last checkpoint",
         ) from error
+
+
+def _memory_hint(config: TrainConfig, section: str) -> str:
+    """The settings that help against a want of memory and are not yet set so: those that a run can go on with, and
+    those that make another run of it."""
+    share, parts = config.batch_size // world_size(), config.accumulate
+    more = next((count for count in (2 * parts, *range(parts + 1, share + 1)) if share % count == 0), None)
+    split = [] if more is None else [f"{section}.accumulate={more} (now {parts})"]
+    free = [] if config.checkpoint_activations else [f"{section}.checkpoint_activations=true (now false)"]
+    stage = 3 if section == "prior.train" and config.precision != "fp16" else 2
+    if world_size() > 1 and config.engine == "deepspeed" and config.zero_stage < stage:
+        free.append(f"{section}.zero_stage={stage} (now {config.zero_stage})")
+    anew = [f"{section}.precision=bf16 (now fp32)"] if config.precision == "fp32" else []
+    anew += [f"a lower {section}.batch_size (now {config.batch_size})"] if config.batch_size > world_size() else []
+    if section == "prior.train":
+        free = split + free
+    else:  # statistics of a batch are taken over its parts
+        anew = split + anew
+    hints = [f"set {', or '.join(free)}; the same command then goes on from the last checkpoint"] if free else []
+    hints += [f"with another `out`, as it makes another run: {', or '.join(anew)}"] if anew else []
+    return "; ".join(hints or ["make the model smaller, or train on a GPU with more memory"])
 
 
 def memory_table(modules: Iterable[torch.nn.Module]) -> str:

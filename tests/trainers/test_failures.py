@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
+from schemas.config.train import TrainConfig
 from schemas.errors import VtokError
 from tests.trainers.making import losses, prepare
 from tests.trainers.tiny_task import TinyTask, launch, train
-from trainers import checkpoint, tokenizer
+from trainers import checkpoint, loop, tokenizer
 from trainers import engine as engine_module
-from trainers.failures import broken
+from trainers.failures import _memory_hint, broken
 from trainers.precision import LossScale
 from vtok.hardware import find_compiler
 
@@ -168,3 +172,39 @@ def test_scores_on_the_disk_that_are_no_numbers_are_ignored(tmp_path: Path) -> N
         path.write_text(json.dumps({**state, "score": "here"}).replace('"here"', score))
     assert checkpoint.best_score(tmp_path) == losses(tmp_path)[12]["val"]
     assert checkpoint._best_step(tmp_path) == 12
+
+
+def test_out_of_memory_proposes_only_what_the_run_takes(tmp_path: Path) -> None:
+    """Each proposal, taken, is a config; what is set already or cannot be set is left out."""
+
+    def hint(section: str, world: int = 1, **options: Any) -> str:
+        config = TrainConfig(**options)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("WORLD_SIZE", str(world))
+            text = _memory_hint(config, section)
+        for name, value in re.findall(r"(\w+)=(\w+) \(now", text):
+            changed = TrainConfig(**{**options, name: yaml.safe_load(value)})
+            assert changed.batch_size % (changed.accumulate * world) == 0
+        return text
+
+    assert "accumulate" not in hint("prior.train", batch_size=8, accumulate=8)
+    assert "accumulate=6 (now 2)" not in hint("prior.train", batch_size=6, accumulate=2, world=3)
+    assert "accumulate=3 (now 2)" in hint("prior.train", batch_size=6, accumulate=2)
+    one = hint("prior.train", batch_size=1, checkpoint_activations=True, precision="bf16")
+    assert "=" not in one and "smaller" in one
+    two = hint("prior.train", world=2, batch_size=2, accumulate=1)
+    assert "zero_stage=3 (now 1)" in two and "accumulate" not in two and "batch_size" not in two
+    assert "zero_stage=2 (now 1)" in hint("prior.train", world=2, precision="fp16")
+    free, anew = hint("tokenizer.train", batch_size=8).split("; the same command then goes on")
+    assert "checkpoint_activations=true" in free and "accumulate" not in free, "a tokenizer's statistics are of a part"
+    assert "another `out`" in anew and "accumulate=2" in anew and "batch_size (now 8)" in anew
+
+
+def test_out_of_memory_before_the_first_step_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: TinyTask, batch: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(TinyTask, "timing_step", full)
+    monkeypatch.setattr(loop, "choose_threads", lambda step: step())
+    with pytest.raises(VtokError, match="the GPU has no memory left"):
+        train(tmp_path / "prior", threads="auto")
