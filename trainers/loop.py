@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import threading
 import time
@@ -22,20 +21,21 @@ import torch
 
 from schemas.card import Plan
 from schemas.config.train import TrainConfig
-from schemas.errors import UsageError, VtokError
+from schemas.errors import UsageError
 from trainers import checkpoint
 from trainers.engine import Engine, EngineName, Layout, average, rank, start, world_size
 from trainers.failures import broken, explained, not_finite, save_bad_batch
 from trainers.meter import Meter
 from trainers.metrics import Logs, check_wandb, step_line
-from trainers.task import Task
+from trainers.ranks import ranks_here
+from trainers.task import Task, micro_batches
 from vtok import console
 from vtok.files import write_json
 from vtok.hardware import choose_threads, cpu_count
 from vtok.seeds import derive
 
 SETTINGS_NAME = "_settings.json"
-"""What was decided when the run first started (engine, threads): a resumed run must not decide otherwise."""
+"""The engine that runs, and how many threads were chosen at first: a resumed run must not choose otherwise."""
 
 CADENCE = {"engine", "zero_stage", "threads", "log_every", "validate_every", "validate_clips", "checkpoint_every"}
 CADENCE |= {"keep_checkpoints", "keep_best", "tensorboard", "wandb", "checkpoint_activations", "compile"}
@@ -62,20 +62,19 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
     check_wandb(config)
     settings = _read_settings(folder)
     found = checkpoint.find(folder, resume, task.name, plan.fingerprint)
-    if found is None:  # a run that starts anew may take another engine, but not another number of threads
-        settings = {key: value for key, value in settings.items() if key == "threads"}
+    if found is None:
         checkpoint.set_aside(folder)
-    engine = _start_engine(settings, config, folder)
+    engine = start(config.engine)
     engines: dict[str, Engine] = {}
     step = 0
     with explained(engines, config, f"{task.name}.train"):
         engines.update(task.build(engine))
         if found is not None:
             step = _restore(task, engines, *found)
+        threads = settings.get("threads", config.threads)
+        if threads == "auto":
+            threads = _choose_threads(task, step, config)
     batches = task.batches(step)
-    threads = settings.get("threads", config.threads)
-    if threads == "auto":
-        threads = _choose_threads(task, step, config)
     torch.set_num_threads(int(threads))
     settings = {"engine": engine, "threads": int(threads)}
     logs = None
@@ -182,20 +181,6 @@ def averaged(engines: Mapping[str, Engine]) -> Iterator[None]:
             item.swap()
 
 
-def _start_engine(settings: dict[str, Any], config: TrainConfig, folder: Path) -> EngineName:
-    wanted: EngineName = settings.get("engine", config.engine)
-    if world_size() > 1:
-        wanted = config.engine  # what one process wrote goes on in several
-    engine = start(wanted)
-    if engine != wanted and "engine" in settings:
-        raise VtokError(
-            f"the checkpoints were written by the {settings['engine']} engine, which does not start here",
-            at=str(folder),
-            hint="install a C++ compiler (g++), or start anew with --resume never",
-        )
-    return engine
-
-
 def _restore(task: Task, engines: Mapping[str, Engine], path: Path, state: dict[str, Any]) -> int:
     """Loads a checkpoint, shares it out anew where it was laid out otherwise, and returns its step."""
     step = int(state["step"])
@@ -234,13 +219,13 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 
 def _choose_threads(task: Task, step: int, config: TrainConfig) -> int:
-    """Times a step where one process has the machine to itself; several share its cores. Weights in parts cannot be
-    copied for the timing."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if world_size() > 1 or (config.engine == "deepspeed" and config.zero_stage == 3):
-        return max(1, cpu_count() // here)
-    batch = next(task.batches(step))
-    return choose_threads(lambda: task.timing_step(batch))
+    """Times a part of a batch where one process has the CPU to itself; several share its cores, a GPU does not care.
+    Weights in parts cannot be copied for the timing."""
+    sharded = config.engine == "deepspeed" and config.zero_stage == 3
+    if world_size() > 1 or sharded or torch.cuda.is_available():
+        return max(1, cpu_count() // ranks_here())
+    part = micro_batches(next(task.batches(step)), config.accumulate)[0]
+    return choose_threads(lambda: task.timing_step(part))
 
 
 @contextmanager

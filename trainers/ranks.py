@@ -22,6 +22,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def ranks_here() -> int:
+    """Training processes on this machine: LOCAL_WORLD_SIZE, as torchrun says, or LOCAL_SIZE, as DeepSpeed's does."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1")
+
+
 def average(values: dict[str, float]) -> dict[str, float]:
     """The mean of every value over all ranks, which must hold the same keys."""
     if world_size() == 1:

@@ -114,8 +114,6 @@ def _from_whole(
 
 def _convert(source: Path, target: Path) -> None:
     """DeepSpeed's conversion, in this process and without its pool of workers."""
-    from deepspeed.checkpoint import ds_to_universal
-
     options = argparse.Namespace(
         input_folder=str(source),
         output_folder=str(target),
@@ -126,13 +124,16 @@ def _convert(source: Path, target: Path) -> None:
         inject_missing_state=True,
     )
     try:
+        from deepspeed.checkpoint import ds_to_universal
+
         with console.quiet_stdout():
             ds_to_universal.main(options)
     except Exception as error:
         raise IntegrityError(
-            f"the checkpoint cannot be converted for another number of processes: {type(error).__name__}: {error}",
+            "the checkpoint cannot be converted for this engine, ZeRO stage and number of processes: "
+            f"{type(error).__name__}: {error}",
             at=str(source),
-            hint="resume with the number of processes that wrote it, or from another checkpoint",
+            hint="resume with those that wrote it (state.json names them under `layouts`), or from another checkpoint",
         ) from error
 
 

@@ -39,7 +39,7 @@ class Task(ABC):
 
     @abstractmethod
     def timing_step(self, batch: Any) -> None:
-        """The heaviest part of a step on a copy of the model, without consequences."""
+        """The heaviest part of a step on a copy of the model, without consequences. `batch`: one part of a batch."""
 
     @abstractmethod
     def train_step(self, batch: Any, step: int) -> dict[str, float]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,6 +31,7 @@ from trainers.engine import Engine, EngineName, barrier, make_engine, rank, worl
 from trainers.last_layer import LastLayer
 from trainers.optim import learning_rate
 from trainers.precision import use_precision
+from trainers.ranks import ranks_here
 from trainers.task import Task, micro_batches
 from trainers.tokenizer_validation import HeldOut, warn
 from vtok import artefacts
@@ -201,8 +201,7 @@ class TokenizerTask(Task):
         """Decoding processes of this rank: a CPU that trains has no time left for them."""
         if self.config.train.workers != "auto":
             return self.config.train.workers
-        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        return min(8, cpu_count() // ranks_here) if self.device.type == "cuda" else 0
+        return min(8, cpu_count() // ranks_here()) if self.device.type == "cuda" else 0
 
     def timing_step(self, batch: TrainBatch) -> None:
         twin = copy.deepcopy(self.model)

@@ -8,6 +8,7 @@ import json
 import math
 import random
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +19,10 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from schemas.config.train import OptimConfig, TrainConfig
-from schemas.errors import UsageError, VtokError
+from schemas.errors import IntegrityError, UsageError, VtokError
 from tests.trainers.making import losses
 from tests.trainers.tiny_task import Tiny, TinyTask, launch, train
-from trainers import loop
+from trainers import loop, reshard
 from trainers.blocks import blocks_of, checkpoint_blocks, compile_blocks
 from trainers.engine import PlainEngine, make_engine
 from trainers.optim import learning_rate, make_optimizer
@@ -273,6 +274,61 @@ def test_out_of_memory_says_what_helps(tmp_path: Path) -> None:
     rows = [line.split() for line in caught.value.what.splitlines()[1:]]
     assert [row[0] for row in rows] == ["weights", "gradients", "optimiser"]
     assert f"{size / 1024:.1f}" == rows[0][1] and f"{2 * size / 1024:.1f}" == rows[2][-2]
+
+
+def test_threads_are_timed_on_a_part_and_on_the_cpu_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[tuple[int, ...]] = []
+    monkeypatch.setattr(TinyTask, "timing_step", lambda self, batch: timed.append(tuple(batch[0].shape)))
+    monkeypatch.setattr(loop, "choose_threads", lambda step: step() or 1)
+    train(tmp_path / "prior", threads="auto", accumulate=4, steps=2)
+    assert timed == [(2, 5)]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(loop, "cpu_count", lambda: 6)
+    config = TrainConfig(batch_size=8)
+    assert loop._choose_threads(TinyTask(config), 0, config) == 6
+    assert timed == [(2, 5)]
+
+
+def test_ranks_share_the_cores_of_their_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun says how many there are in one variable, DeepSpeed's launcher, which `--hostfile` uses, in another."""
+    config = TrainConfig(batch_size=8)
+    monkeypatch.setattr(loop, "cpu_count", lambda: 12)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    for name, threads in (("LOCAL_WORLD_SIZE", 3), ("LOCAL_SIZE", 3), ("NOTHING", 12)):
+        for other in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE"):
+            monkeypatch.delenv(other, raising=False)
+        monkeypatch.setenv(name, "4")
+        assert loop._choose_threads(TinyTask(config), 0, config) == threads
+
+
+def test_the_recipe_says_which_engine_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Not the run's settings; and where DeepSpeed cannot start, what it has written is not lost."""
+    folder = tmp_path / "prior"
+    train(folder)
+    whole = losses(folder)
+    forget(folder, [12])
+    monkeypatch.setattr("trainers.engine.find_compiler", lambda: None)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: False)
+    for engine in ("plain", "deepspeed"):
+        (folder / "_settings.json").write_text('{"engine": "deepspeed", "threads": 1}')
+        capfd.readouterr()
+        train(folder, engine=engine)
+        said = capfd.readouterr()
+        assert "resumed at step 8" in said.out and "engine plain" in said.out
+        assert ("plain torch instead of DeepSpeed" in said.err) == (engine == "deepspeed")
+        assert losses(folder) == whole
+        assert json.loads((folder / "_settings.json").read_text()) == {"engine": "plain", "threads": 1}
+        forget(folder, [12])
+
+
+def test_parts_that_cannot_be_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    monkeypatch.setitem(sys.modules, "deepspeed.checkpoint", None)
+    with pytest.raises(IntegrityError, match="cannot be converted for this engine, ZeRO stage and number") as caught:
+        reshard._convert(tmp_path / "state", tmp_path / "whole")
+    assert "layouts" in caught.value.hint
 
 
 def test_learning_rate_rules_of_the_published_recipes() -> None:
