@@ -147,6 +147,13 @@ class _Makes(Name):
         return self.make(*arguments)
 
 
+def _of_type(make: Any, _: Any, arguments: Any, *__: Any) -> Any:
+    """A tensor that has attributes, which are left out."""
+    if not isinstance(make, _Makes) or not isinstance(arguments, tuple):
+        raise RefusedPickle("a tensor is made in a way that is not known")
+    return make(*arguments)
+
+
 _RECORDS = [
     ("argparse", "Namespace"),
     ("types", "SimpleNamespace"),
@@ -154,16 +161,22 @@ _RECORDS = [
     ("omegaconf.listconfig", "ListConfig"),
     ("omegaconf.base", "ContainerMetadata"),
     ("omegaconf.base", "Metadata"),
+    ("omegaconf.base", "UnionNode"),
     *[("omegaconf.nodes", f"{kind}Node") for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")],
 ]
 _MAPPINGS = [
     ("collections", "OrderedDict"),
+    ("collections", "Counter"),
     ("pytorch_lightning.utilities.parsing", "AttributeDict"),
     ("lightning_fabric.utilities.data", "AttributeDict"),
     ("lightning.fabric.utilities.data", "AttributeDict"),
 ]
 _MADE_BY_NAME = [
-    *[("pathlib", name) for name in ("Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath")],
+    *[
+        (pathlib, name)
+        for pathlib in ("pathlib", "pathlib._local")  # the second in Python 3.13
+        for name in ("Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+    ],
     *[(builtins, name) for builtins in ("builtins", "__builtin__") for name in ("set", "frozenset", "bytearray")],
     *[(f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")],
 ]
@@ -176,6 +189,8 @@ _ONLY_NAMED = [
         for name in ("bool", "dict", "float", "int", "list", "object", "str", "tuple", "unicode", "long")
     ],
     ("typing", "Any"),
+    ("torch", "Tensor"),
+    ("torch.nn.parameter", "Parameter"),
     ("pytorch_lightning.utilities.argparse", "_gpus_arg_default"),
     ("pytorch_lightning.utilities.argparse_utils", "_gpus_arg_default"),
 ]
@@ -200,7 +215,11 @@ NAMES: dict[tuple[str, str], Any] = {
     ("torch", "device"): _Makes("torch.device", lambda *parts: ":".join(map(str, parts))),
     ("torch._utils", "_rebuild_tensor"): _Makes("_rebuild_tensor", _tensor),
     ("torch._utils", "_rebuild_tensor_v2"): _Makes("_rebuild_tensor_v2", _tensor),
-    ("torch._utils", "_rebuild_parameter"): _Makes("_rebuild_parameter", lambda tensor, *_: tensor),
+    **{
+        ("torch._utils", name): _Makes(name, lambda tensor, *_: tensor)
+        for name in ("_rebuild_parameter", "_rebuild_parameter_with_state")
+    },
+    ("torch._tensor", "_rebuild_from_type_v2"): _Makes("_rebuild_from_type_v2", _of_type),
 }
 """Stand-ins by module and name: everything that a checkpoint may ask for."""
 
