@@ -268,6 +268,32 @@ def test_tensors_beyond_their_storage_are_refused() -> None:
             StoredTensor(storage, offset, shape, strides)
 
 
+def test_values_of_other_pythons_and_libraries() -> None:
+    """Names that no test can make here: Python 3.13's paths, OmegaConf's unions; and a scheduler's counter."""
+    path = b"cpathlib._local\nPosixPath\n(X\x01\x00\x00\x00aX\x01\x00\x00\x00btR"
+    union = b"comegaconf.base\nUnionNode\n)\x81" + _state_of(_content=7) + b"b"
+    counter = b"ccollections\nCounter\n}K\x05K\x01s\x85R"
+    found = _opcodes(b"\x80\x02(" + path + union + counter + b"l.")
+    assert plain(found) == ["a/b", 7, {"5": 1}]
+
+
+def test_a_tensor_made_in_an_unknown_way_is_refused() -> None:
+    bare = b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(cnumpy\nndarray\nctorch\nTensor\n)}tR."
+    with pytest.raises(ValueError, match="not known"):
+        _opcodes(bare)
+
+
+def test_long_numbers_and_arrays_without_end_are_refused() -> None:
+    with pytest.raises(ValueError, match="very long number"):
+        plain({"seed": 1 << 5000})
+    with pytest.raises(ValueError, match="too many values"):
+        plain(["x" * (1 << 20)] * 10)
+    endless = np.empty((1 << 40, 0))
+    data = pickle.dumps(endless, protocol=2)
+    with pytest.raises(ValueError, match="large array"):
+        plain(_opcodes(data))
+
+
 def test_values_without_end_are_refused() -> None:
     doubled: list[Any] = [0]
     for _ in range(30):
