@@ -210,6 +210,14 @@ def test_machines_and_ranks_count(tmp_path: Path) -> None:
     assert any(line.startswith("sync_batchnorm: true") for line in made.assumed)
 
 
+def test_steps_as_lightning_and_yaml_write_them(tmp_path: Path) -> None:
+    found, made = _translated(yaml.safe_dump({"hidden_dim": 576, "heads": 4, "max_steps": -1}), tmp_path)
+    assert found.prior.train.steps == Recipe.model_fields["prior"].get_default(call_default_factory=True).train.steps
+    assert any(line.startswith("train.steps") for line in made.assumed)
+    found, _ = _translated("python train_videogpt.py --hidden_dim 576 --max_steps 2e5", tmp_path)
+    assert found.prior.train.steps == 200_000
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

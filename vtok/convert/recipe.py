@@ -151,7 +151,8 @@ def _vqgan(taken: Taken) -> Tree:
         "tokenizer.parity: false; true trains as the original: two passes a batch, discriminators that run before "
         "they join, LPIPS at half contrast and with dropout, a codebook that starts from the first rank's clips"
     )
-    if taken.values.get("norm_type") == "batch" and not taken.values.get("sync_batchnorm"):
+    synced = taken.values.get("sync_batchnorm") or taken.ranks() == taken.whole("num_nodes", 1, least=1) == 1
+    if taken.values.get("norm_type") == "batch" and not synced:
         taken.assumed.append("sync_batchnorm: true; norms see the batch of all ranks, the original's only their own")
     return {
         "data": _data(taken, 64),
@@ -180,8 +181,7 @@ def _vqgan(taken: Taken) -> Tree:
 
 
 def _steps(taken: Taken) -> Tree:
-    steps = taken.take("max_steps", None)
-    if steps is None:
+    if taken.take("max_steps", -1) == -1:  # Lightning's word for no limit
         taken.assumed.append("train.steps: vtok's default, for the config has no max_steps")
         return {}
     return {"steps": taken.whole("max_steps", 0, least=1)}
@@ -191,7 +191,7 @@ def _vqvae(taken: Taken) -> Tree:
     model = {name: taken.take(name, default) for name, default in _VQVAE_DEFAULTS.items()}
     model["downsample"] = list(triple(model["downsample"], "downsample", taken.at))
     train = {
-        "steps": taken.whole("max_steps", 200_000, least=1),
+        "steps": 200_000 if taken.take("max_steps", -1) == -1 else taken.whole("max_steps", 0, least=1),
         "batch_size": _batch(taken, 32),
         "generator": {"clip_grad_norm": _clip(taken)},
     }

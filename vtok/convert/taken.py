@@ -43,6 +43,8 @@ class Taken:
     def whole(self, name: str, default: int, *, least: int = 0) -> int:
         """A setting that is a whole number, not below `least`."""
         value = self.take(name, default)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # 2e6
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"`{name}` is not a whole number from {least} on: {value!r}", at=self.at)
         return value
