@@ -17,6 +17,8 @@ from vtok import artefacts
 from vtok.convert.checkpoint import read_checkpoint
 from vtok.convert.convert import convert
 from vtok.convert.kinds import unwrapped
+from vtok.convert.models import factors_between
+from vtok.convert.settings import Settings
 from vtok.priors.build import Facts, build_prior
 
 LABEL = next(CASES[name] for name in TATS if not CASES[name].config["unconditional"])
@@ -81,10 +83,14 @@ def test_lists_of_images_count_sampled_frames(tmp_path: Path) -> None:
         card = artefacts.load(tmp_path / name / "tokenizer")
         assert (card.facts["downsample"], card.facts["grid"]) == ([2, 4, 4], list(GRID))
         assert made.cards["prior"].config["model"]["parity"] is True
+
+
+def test_factors_that_contradict_the_grid() -> None:
+    assert factors_between(Settings({}, CLIP, "x"), 4, GRID) == (2, 4, 4)
     with pytest.raises(UsageError, match=r"4 frames of 16 px, downsampled by \[4, 4, 4\], are not the grid"):
-        convert(path, tmp_path / "run", beside=CLIP, given={"downsample": [4, 4, 4]})
+        factors_between(Settings({"downsample": [4, 4, 4]}, CLIP, "x"), 4, GRID)
     with pytest.raises(UsageError, match="5 frames of 30 px"):
-        convert(path, tmp_path / "run", beside={"sequence_length": 5, "resolution": 30, "downsample": [2, 4, 4]})
+        factors_between(Settings({}, {"resolution": 30, "downsample": [2, 4, 4]}, "x"), 5, GRID)
 
 
 def test_a_gpt_of_videogpt_says_what_its_tokenizer_is(tmp_path: Path) -> None:
