@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from schemas.card import Card
-from tests.pipelines.making import AT_INGEST, CUT, REPOSITORY, settings
+from tests.pipelines.making import AT_INGEST, CUT, python, settings
 from tests.trainers.making import OPTIM
 from vtok import artefacts
 from vtok.files import read_table
@@ -36,15 +33,7 @@ def told(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     }
     tree["prior"]["train"] = {**train, "optim": {"lr": 1e-2}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(tree))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.story", str(folder / "recipe.yaml")],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=800,
-        check=False,
-    )
+    done = python("-m", "tests.e2e.story", folder / "recipe.yaml", timeout=800)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return folder / "run", json.loads(done.stdout)

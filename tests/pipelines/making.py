@@ -135,8 +135,13 @@ def flip(path: Path, share: float = 0.5) -> None:
 
 def vtok(*arguments: str | Path, timeout: float = 500, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python -m vtok ...` in a process of its own, with these environment variables besides."""
+    return python("-m", "vtok", *arguments, timeout=timeout, **environment)
+
+
+def python(*arguments: str | Path, timeout: float = 500, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python ...` in a process of its own and in the repository, on one thread; what it says is kept."""
     return subprocess.run(
-        [sys.executable, "-m", "vtok", *map(str, arguments)],
+        [sys.executable, *map(str, arguments)],
         cwd=REPOSITORY,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.pipelines.making import REPOSITORY, vtok
+from tests.pipelines.making import python, vtok
 from tests.trainers.making import losses, prepare, weights
 from trainers.prior import train_prior
 from trainers.tokenizer import train_tokenizer
@@ -75,15 +72,7 @@ def deep(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[s
                 killed = vtok(*commands[-1], timeout=800, **crash)
                 assert mark.exists(), killed.stderr
                 assert killed.returncode == -signal.SIGKILL
-    done = subprocess.run(
-        [sys.executable, "-c", ALL, json.dumps(commands)],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=800,
-        check=False,
-    )
+    done = python("-c", ALL, json.dumps(commands), timeout=800)
     assert done.returncode == 0, done.stderr
     return dict(zip(folders, zip(folders.values(), done.stdout.split(BETWEEN)[1:], strict=True), strict=True))
 

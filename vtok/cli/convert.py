@@ -88,10 +88,12 @@ def _recipe(config: Path, out: Path, given: dict[str, Any], as_json: bool) -> in
 
     made = write_recipe(config, out, given)
     if as_json:
-        found = {"system": made.system, "out": str(out), "left_out": made.left_out, "unknown": made.unknown}
-        console.say(json.dumps(found, indent=2))
+        found = {"system": made.system, "out": str(out), "assumed": made.assumed, "left_out": made.left_out}
+        console.say(json.dumps({**found, "unknown": made.unknown}, indent=2, default=str))
         return EXIT_DONE
     console.say(f"{made.system}: {out}")
+    for line in made.assumed:
+        console.say(f"assumed: {line}")
     for name, why in made.left_out.items():
         console.say(f"left out: {name}: {why}")
     for name, value in made.unknown.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -54,8 +55,8 @@ class ZipArchive:
 
     kind = "zip"
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._zip = archive
+    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
+        self._zip, self._size = archive, size
         names = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")]
         if len(names) != 1:
             raise NotACheckpoint("a zip file, but torch did not write it: it has no data.pkl")
@@ -72,6 +73,8 @@ class ZipArchive:
             info = self._zip.getinfo(self._folder + name)
             if info.compress_type != zipfile.ZIP_STORED or info.file_size > most:
                 raise NotACheckpoint(f"{name} is compressed or far too long, which torch never writes")
+            if info.file_size > self._size:  # before that much memory is asked for
+                raise DamagedCheckpoint(f"{name} is said to be longer than the whole file")
             return self._zip.read(info)
         except KeyError:
             raise DamagedCheckpoint(f"{name} is missing") from None
@@ -91,7 +94,7 @@ class StreamArchive:
 
     kind = "stream"
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], size: int) -> None:
         self._file = file
         if CheckpointUnpickler(file).load() != _MAGIC:
             raise NotACheckpoint("a pickle, but not a checkpoint of torch")
@@ -114,6 +117,8 @@ class StreamArchive:
                 raise DamagedCheckpoint(f"storage {key} has {numel} values instead of {storage.numel}")
             self._places[key] = place + 8
             place += 8 + numel * SIZES[storage.dtype]
+            if place > size:
+                raise DamagedCheckpoint("the file is cut short")
 
     def read(self, storage: Storage) -> bytes:
         if storage.key not in self._places:
@@ -135,14 +140,14 @@ def open_archive(path: Path) -> Iterator[Archive]:
         RefusedPickle: its pickle asks for a name that is not allowed.
     """
     with path.open("rb") as file:
-        start = file.read(4)
+        start, size = file.read(4), os.fstat(file.fileno()).st_size
         file.seek(0)
         try:
             if start[:2] == b"PK":
                 with zipfile.ZipFile(file) as archive:
-                    yield ZipArchive(archive)
+                    yield ZipArchive(archive, size)
             elif start[:1] == b"\x80":
-                yield StreamArchive(file)
+                yield StreamArchive(file, size)
             else:
                 raise NotACheckpoint(_what_else(path, start))
         except zipfile.BadZipFile:

@@ -22,6 +22,9 @@ from vtok.inert_pickle import RefusedPickle
 LEFT_OUT = re.compile(r"(^|\.)(image_discriminator|video_discriminator|perceptual_model)\.|\.attn\.mask$")
 """Tensors that stay in the checkpoint: what only training needs, and masks, which follow from the config."""
 
+_STATES = ("state_dict", "module", "model", "model_state_dict")
+"""Where the weights are: Lightning, DeepSpeed, and what people write by hand."""
+
 _HYPER = ("hyper_parameters", "hparams", "module_arguments")
 _FACTS = ("epoch", "global_step", "pytorch-lightning_version")
 _CPU_SECONDS = 900
@@ -67,18 +70,25 @@ def _transfer(archive: Archive, folder: Path, size: int) -> dict[str, Any]:
     root = archive.root
     if not isinstance(root, dict):
         raise NotACheckpoint(f"the checkpoint holds a {type(root).__name__}, not a mapping")
-    state = root.get("state_dict", root)
-    tensors = {str(k): v for k, v in state.items() if isinstance(v, StoredTensor)} if isinstance(state, dict) else {}
+    state = next((root[name] for name in _STATES if _tensors(root.get(name))), root)
+    tensors = _tensors(state)
     if not tensors:
-        raise NotACheckpoint(f"no state_dict in it, only: {', '.join(sorted(map(str, root)))[:200]}")
+        names = sorted(key for key in root if isinstance(key, str))
+        raise NotACheckpoint(f"no state_dict in it, only: {', '.join(names)[:200]}")
     kept = {name: tensors[name] for name in sorted(tensors) if not LEFT_OUT.search(name)}
     if sum(tensor.nbytes for tensor in kept.values()) > 4 * size:
         raise NotACheckpoint("its tensors are far larger than the file")
     _write(folder / "tensors.safetensors", archive, kept)
     hyper: Any = next((root[key] for key in _HYPER if key in root), {}) if state is not root else {}
-    facts = {key: root[key] for key in _FACTS if isinstance(root.get(key), int | str)}
+    facts = {key: plain(root[key]) for key in _FACTS if isinstance(root.get(key), int | str)}
     left_out = {name: list(tensor.shape) for name, tensor in sorted(tensors.items()) if name not in kept}
     return {"container": archive.kind, "facts": facts, "hyper_parameters": plain(hyper), "left_out": left_out}
+
+
+def _tensors(state: Any) -> dict[str, StoredTensor]:
+    if not isinstance(state, dict):
+        return {}
+    return {name: v for name, v in state.items() if isinstance(name, str) and isinstance(v, StoredTensor)}
 
 
 def _write(path: Path, archive: Archive, tensors: dict[str, StoredTensor]) -> None:
@@ -100,8 +110,14 @@ def _write(path: Path, archive: Archive, tensors: dict[str, StoredTensor]) -> No
 
 
 def _values(block: bytes, tensor: StoredTensor) -> bytes:
-    """A tensor's values in raster order. That it lies within its storage was checked when it was made."""
+    """A tensor's values in raster order.
+
+    Raises:
+        RefusedPickle: it does not lie within the block. numpy reads whatever memory the strides lead to, so the numbers
+            are checked again here, against what was really read.
+    """
     size = SIZES[tensor.storage.dtype]
+    tensor.must_lie_within(len(block) // size)
     if tensor.nbytes == 0:
         return b""
     array = np.lib.stride_tricks.as_strided(

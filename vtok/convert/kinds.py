@@ -40,10 +40,10 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.")
 
 
 def unwrapped(tensors: Tensors) -> Tensors:
-    """The state dict without the prefix that data parallelism or compilation put before every name."""
+    """The state dict without the prefixes that data parallelism or compilation put before every name."""
     for prefix in _WRAPPERS:
         if tensors and all(name.startswith(prefix) for name in tensors):
-            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+            return unwrapped({name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
     return tensors
 
 

@@ -10,7 +10,7 @@ import math
 
 from schemas.config.prior import MebtConfig
 from schemas.errors import UsageError
-from vtok.convert.models import Models, Tensors, below, config_of, count, prior_model, shape_of, triple
+from vtok.convert.models import Models, Tensors, below, config_of, count, factors_between, prior_model, shape_of, triple
 from vtok.convert.settings import Settings
 from vtok.convert.tats import embedded_vqgan, frames_of
 from vtok.priors.build import Facts
@@ -40,8 +40,17 @@ def transformer(tensors: Tensors, settings: Settings) -> Models:
     own["pos_emb"] = own["pos_emb"][:, : math.prod(grid)].clone()
     tokenizers = {}
     if first:
-        factors = settings.get("downsample") or _downsample(settings, grid)
-        tokenizers["tokenizer"] = embedded_vqgan(first, settings, triple(factors, "downsample", at))
+        # Lists of images count sampled frames, and so do settings that do not say what is counted.
+        sampled = settings.get("image_folder") is not False
+        frames = settings.count("sequence_length") if sampled else frames_of(settings)
+        tokenizer = embedded_vqgan(first, settings, factors_between(settings, frames, grid), grid)
+        if tokenizer.config.n_codes != n_codes:
+            raise UsageError(
+                f"the prior has {n_codes} codes, the tokenizer in it {tokenizer.config.n_codes}",
+                at=at,
+                hint="the file was put together of two that do not belong together",
+            )
+        tokenizers["tokenizer"] = tokenizer
     return Models(tokenizers, prior_model(config, own, Facts(n_codes, grid), at))
 
 
@@ -68,11 +77,3 @@ def mebt_settings(settings: Settings) -> dict[str, object]:
     if beta is not None:
         found |= {"beta_prior": beta, "beta_steps": settings.need("beta_iter", "steps in which beta_params fade")}
     return found
-
-
-def _downsample(settings: Settings, grid: tuple[int, int, int]) -> list[int]:
-    why = "the embedded tokenizer's downsampling follows from the size of a clip"
-    settings.need("sequence_length", why)
-    frames, side = frames_of(settings), settings.need("resolution", why)
-    assert frames is not None
-    return [size // codes for size, codes in zip((frames, side, side), grid, strict=True)]

@@ -15,6 +15,7 @@ from schemas.config.base import Config
 from schemas.config.prior import GptConfig, MebtConfig, VideoGptConfig
 from schemas.config.tokenizer import VqganConfig, VqvaeConfig
 from schemas.errors import UsageError
+from vtok.convert.settings import Settings
 from vtok.priors.build import Facts, build_prior
 from vtok.tokenizers.load import build_tokenizer
 
@@ -105,6 +106,11 @@ def _fitting(empty: nn.Module, tensors: Tensors, what: str, at: str) -> Tensors:
     problems = [f"missing: {name} {list(wanted[name].shape)}" for name in wanted if name not in full]
     problems += [f"unexpected: {name} {list(full[name].shape)}" for name in full if name not in wanted]
     problems += [
+        f"type: {name} holds {str(full[name].dtype).removeprefix('torch.')}, should be numbers with a fraction"
+        for name in wanted
+        if name in full and wanted[name].is_floating_point() and not full[name].is_floating_point()
+    ]
+    problems += [
         f"shape: {name} is {list(full[name].shape)}, should be {list(wanted[name].shape)}"
         for name in wanted
         if name in full and full[name].shape != wanted[name].shape
@@ -116,7 +122,41 @@ def _fitting(empty: nn.Module, tensors: Tensors, what: str, at: str) -> Tensors:
             at=at,
             hint="force another kind with --kind, or give settings that the checkpoint does not hold with --set",
         )
+    if spoilt := [name for name in wanted if not bool(torch.isfinite(full[name]).all())]:
+        raise UsageError(
+            f"the weights of {what} are spoilt: NaN or infinity in {', '.join(spoilt[:12])}, {len(spoilt)} tensors",
+            at=at,
+            hint="its training had diverged: take an earlier checkpoint",
+        )
     return {name: full[name].to(wanted[name].dtype) for name in wanted}
+
+
+def factors_between(settings: Settings, frames: int | None, grid: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Downsampling of an embedded tokenizer: as it is said, or a clip's size divided by its grid of codes.
+
+    Args:
+        frames: of a clip, as the tokenizer sees it; None: not known.
+
+    Raises:
+        UsageError: it is not known, or what is said contradicts the grid.
+    """
+    given = settings.get("downsample")
+    if given is None:
+        why = "the embedded tokenizer's downsampling follows from the size of a clip"
+        settings.need("sequence_length", why)
+        settings.need("resolution", why)
+    length, side = frames or 0, settings.count("resolution") or 0
+    sizes = (length, side, side)
+    given = given if given is not None else [size // codes for size, codes in zip(sizes, grid, strict=True)]
+    factors = triple(given, "downsample", settings.at)
+    if length and side and tuple(size // factor for size, factor in zip(sizes, factors, strict=True)) != grid:
+        raise UsageError(
+            f"{length} frames of {side} px, downsampled by {list(factors)}, are not the grid of {list(grid)} codes "
+            "that the prior has",
+            at=settings.at,
+            hint="sequence_length, resolution and downsample can be set with --set",
+        )
+    return factors
 
 
 def config_of(model: type[Checked], values: Mapping[str, Any], at: str) -> Checked:

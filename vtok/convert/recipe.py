@@ -1,4 +1,8 @@
-"""The originals' configs as recipes. What has no place in a recipe is listed, with the reason; nothing is dropped."""
+"""The originals' configs as recipes. What has no place in a recipe is listed, with the reason; nothing is dropped.
+
+Priors get `parity`, as in the recipes that come with vtok: what they learn then fits the originals' checkpoints.
+Tokenizers do not: their quirks only cost time or quality, and are listed among what is assumed.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from schemas.errors import UsageError
 from vtok.convert.models import triple
 from vtok.convert.originals import read_settings
 from vtok.convert.reasons import REASONS
+from vtok.convert.taken import Taken
 from vtok.files import write_bytes
 
 Tree = dict[str, Any]
@@ -39,34 +44,6 @@ class Translated:
     assumed: list[str] = field(default_factory=list)
 
 
-class _Taken:
-    """Settings, of which it is remembered which were used."""
-
-    def __init__(self, values: Mapping[str, Any], at: str) -> None:
-        self.values, self.at = dict(values), at
-        self.used: set[str] = set()
-        self.assumed: list[str] = []
-
-    def take(self, name: str, default: Any) -> Any:
-        """The setting, or the original's default."""
-        self.used.add(name)
-        value = self.values.get(name)
-        return default if value is None else value
-
-    def number(self, name: str, default: float) -> float:
-        value = self.take(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UsageError(f"`{name}` is not a number: {value!r}", at=self.at)
-        return value
-
-    def ranks(self) -> int:
-        """Number of GPUs: a number, or `0,1,2,`."""
-        gpus = self.take("gpus", 1)
-        if isinstance(gpus, str) and "," in gpus:
-            return max(1, len([part for part in gpus.split(",") if part.strip()]))
-        return len(gpus) if isinstance(gpus, list) else max(1, int(gpus))
-
-
 class _Dumper(yaml.SafeDumper):
     """Writes everything out where it stands."""
 
@@ -80,7 +57,7 @@ def translate(system: str, values: Mapping[str, Any], at: str) -> Translated:
     Raises:
         UsageError: a value is not of its kind.
     """
-    taken = _Taken(values, at)
+    taken = Taken(values, at)
     recipe = {"name": f"from {system}", "out": f"runs/{system}", **_SYSTEMS[system](taken)}
     rest = {name: value for name, value in taken.values.items() if name not in taken.used}
     left_out = {name: REASONS[name] for name in rest if name in REASONS}
@@ -105,6 +82,7 @@ def write_recipe(config: Path, out: Path, given: Mapping[str, Any] | None = None
     notes = [f"# Assumed: {line}" for line in made.assumed]
     notes += [f"# Left out: {name}: {why}." for name, why in made.left_out.items()]
     notes += [f"# Unknown: {name}={value}" for name, value in made.unknown.items()]
+    notes = [" ".join(note.split()) for note in notes]  # a value with line breaks stays in its comment
     head = [f"# Translated from settings of {original.system} by `vtok convert --config`.", "#", *notes]
     body = yaml.dump(made.recipe, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
     text = "\n".join([*head, ""]) + body
@@ -117,42 +95,46 @@ def write_recipe(config: Path, out: Path, given: Mapping[str, Any] | None = None
     return made
 
 
-def _data(taken: _Taken, side: int, *, counts_sampled: bool = False, layout: str | None = None) -> Tree:
+def _data(taken: Taken, side: int, *, counts_sampled: bool = False, layout: str | None = None) -> Tree:
     """Section `data`. The originals' video folders and HDF5 files count source frames, image folders sampled ones."""
     root = str(taken.take("data_path", "datasets/mine"))
     folder = bool(taken.take("image_folder", False))
-    every = int(taken.number("sample_every_n_frames", 1))
-    length = int(taken.number("sequence_length", 16))
+    every = taken.whole("sample_every_n_frames", 1, least=1)
+    length = taken.whole("sequence_length", 16, least=1)
     if layout is None:
         layout = "hdf5" if root.endswith((".hdf5", ".h5")) else "frames" if folder else "folder"
     data: Tree = {
         "root": root,
         "layout": layout,
-        "resolution": int(taken.number("resolution", side)),
+        "resolution": taken.whole("resolution", side, least=1),
         "num_frames": length if counts_sampled or folder else length // every,
     }
     if every > 1:
         data["frame_stride"] = every
-    if (rate := taken.take("frame_rate", None)) is not None:
-        data["frame_rate"] = float(rate)
+    if taken.take("frame_rate", None) is not None:
+        data["frame_rate"] = float(taken.number("frame_rate", 0))
     return data
 
 
-def _batch(taken: _Taken, default: int) -> int:
+def _batch(taken: Taken, default: int) -> int:
     """Clips in an optimiser step, over all GPUs and accumulated batches."""
-    accumulate = int(taken.number("accumulate_grad_batches", 1))
-    return int(taken.number("batch_size", default)) * taken.ranks() * accumulate
+    return _batch_of_a_machine(taken, default) * taken.whole("num_nodes", 1, least=1)
 
 
-def _clip(taken: _Taken) -> float | None:
+def _batch_of_a_machine(taken: Taken, default: int) -> int:
+    """What the originals' learning rates grow with: they do not ask for the number of machines."""
+    accumulate = taken.whole("accumulate_grad_batches", 1, least=1)
+    return taken.whole("batch_size", default, least=1) * taken.ranks() * accumulate
+
+
+def _clip(taken: Taken) -> float | None:
     """Lightning's 0 is no clipping."""
     return float(taken.number("gradient_clip_val", 0.0)) or None
 
 
-def _vqgan(taken: _Taken) -> Tree:
+def _vqgan(taken: Taken) -> Tree:
     batch, perceptual = _batch(taken, 32), taken.number("perceptual_weight", 0.0)
-    ranks, accumulate = taken.ranks(), taken.number("accumulate_grad_batches", 1)
-    lr = accumulate * (ranks / 8) * (taken.number("batch_size", 32) / 4) * taken.number("lr", 3e-4)
+    lr = _batch_of_a_machine(taken, 32) / 32 * taken.number("lr", 3e-4)
     adam = {"optimizer": "adam", "lr": lr, "betas": [0.5, 0.9], "weight_decay": 0.0, "clip_grad_norm": _clip(taken)}
     loss: Tree = {
         "l1_weight": taken.number("l1_weight", 4.0),
@@ -160,11 +142,18 @@ def _vqgan(taken: _Taken) -> Tree:
         "image_gan_weight": taken.number("image_gan_weight", 1.0),
         "video_gan_weight": taken.number("video_gan_weight", 1.0),
         "gan_feature_weight": taken.number("gan_feat_weight", 0.0),
-        "discriminator_start": int(taken.number("discriminator_iter_start", 50000)),
+        "discriminator_start": taken.whole("discriminator_iter_start", 50000),
     }
     if perceptual:
         loss["lpips_weights"] = "weights/lpips.safetensors"
         taken.assumed.append("lpips_weights: a file with VGG16 and the LPIPS heads, to be put there by you")
+    taken.assumed.append(
+        "tokenizer.parity: false; true trains as the original: two passes a batch, discriminators that run before "
+        "they join, LPIPS at half contrast and with dropout, a codebook that starts from the first rank's clips"
+    )
+    synced = taken.values.get("sync_batchnorm") or taken.ranks() == taken.whole("num_nodes", 1, least=1) == 1
+    if taken.values.get("norm_type") == "batch" and not synced:
+        taken.assumed.append("sync_batchnorm: true; norms see the batch of all ranks, the original's only their own")
     return {
         "data": _data(taken, 64),
         "tokenizer": {
@@ -191,18 +180,23 @@ def _vqgan(taken: _Taken) -> Tree:
     }
 
 
-def _steps(taken: _Taken) -> Tree:
-    steps = taken.take("max_steps", None)
-    if steps is None:
+def _steps(taken: Taken) -> Tree:
+    if taken.take("max_steps", -1) == -1:  # Lightning's word for no limit
         taken.assumed.append("train.steps: vtok's default, for the config has no max_steps")
         return {}
-    return {"steps": int(steps)}
+    return {"steps": taken.whole("max_steps", 0, least=1)}
 
 
-def _vqvae(taken: _Taken) -> Tree:
+def _vqvae(taken: Taken) -> Tree:
     model = {name: taken.take(name, default) for name, default in _VQVAE_DEFAULTS.items()}
     model["downsample"] = list(triple(model["downsample"], "downsample", taken.at))
-    train = {"steps": int(taken.number("max_steps", 200_000)), "batch_size": _batch(taken, 32)}
+    train = {
+        "steps": 200_000 if taken.take("max_steps", -1) == -1 else taken.whole("max_steps", 0, least=1),
+        "batch_size": _batch(taken, 32),
+        "generator": {"clip_grad_norm": _clip(taken)},
+    }
+    if taken.ranks() > 1:
+        taken.assumed.append("tokenizer.parity: false; true lets every rank's norms see its own clips, as the original")
     return {"data": _data(taken, 64), "tokenizer": {"model": {"kind": "vqvae", **model}, "train": train}}
 
 
@@ -215,22 +209,27 @@ _VQVAE_DEFAULTS = {
 }
 
 
-def _videogpt(taken: _Taken) -> Tree:
+def _videogpt(taken: Taken) -> Tree:
     name = str(taken.take("vqvae", "kinetics_stride4x4x4"))
     stride = re.search(r"stride(\d+)x(\d+)x(\d+)", name)
     factors = taken.take("downsample", [int(n) for n in stride.groups()] if stride else None)
     if factors is None:
         taken.assumed.append("tokenizer.model.downsample: [4, 4, 4]; the tokenizer's own file is not the config's")
+    given, attention = taken.whole("n_cond_frames", 0), taken.take("attn_type", "full")
+    dropout = taken.take("attn_dropout", 0.3)
+    if attention == "sparse":
+        taken.assumed.append(f"attention_dropout: 0; the original's sparse attention does not use its {dropout}")
+        dropout = 0.0
     model = {
         "kind": "videogpt",
         "n_layer": taken.take("layers", 8),
         "n_head": taken.take("heads", 4),
         "n_embd": taken.take("hidden_dim", 576),
         "condition": "label" if taken.take("class_cond", False) else "none",
-        "attention": taken.take("attn_type", "full"),
-        "cond_frames": taken.take("n_cond_frames", 0),
+        "attention": attention,
+        "cond_frames": given,
         "dropout": taken.take("dropout", 0.2),
-        "attention_dropout": taken.take("attn_dropout", 0.3),
+        "attention_dropout": dropout,
     }
     return {
         "data": _data(taken, 128),
@@ -243,49 +242,58 @@ def _videogpt(taken: _Taken) -> Tree:
                 "optim": {"clip_grad_norm": _clip(taken)},
             },
         },
+        **({"tokens": {"cond_frames": given}} if given else {}),
     }
 
 
-def _gpt(taken: _Taken) -> Tree:
+def _gpt(taken: Taken) -> Tree:
     key = taken.take("cond_stage_key", "label")
     plain = "none" if taken.take("unconditional", False) else "label"
     condition = {"text": "text", "stft": "audio"}.get(key, plain)
-    model = {
+    model: Tree = {
         "kind": "gpt",
         "n_layer": taken.take("n_layer", 48),
         "n_head": taken.take("n_head", 24),
         "n_embd": taken.take("n_embd", 1536),
         "condition": condition,
         "interpolation": "tats" if taken.number("n_unmasked", 0) else "none",
-        "latent_stride": int(taken.number("sample_every_n_latent_frames", 0)) or 1,
+        "latent_stride": taken.whole("sample_every_n_latent_frames", 0) or 1,
+        "parity": True,
     }
+    data = _data(taken, 64)
     if condition == "audio":
-        model["condition_length"] = int(taken.number("stft_tokens", 1))
-        model["condition_vocabulary"] = int(taken.number("stft_codes", 1024))
+        # A spectrum of 64 x 16 a frame, at 4x8x8.
+        model["condition_length"] = taken.whole("stft_tokens", max(1, data["num_frames"] // 4) * 8 * 2, least=1)
+        model["condition_vocabulary"] = taken.whole("stft_codes", 1024, least=1)
         taken.assumed.append("condition_length, condition_vocabulary: of the sound's tokenizer; check them")
+        taken.assumed.append("tokens.audio: none; name the run of the sound's tokenizer there")
+    if condition == "text":
+        model |= {"condition_length": 256, "condition_vocabulary": 49408}
+        taken.assumed.append("text_tokenizer: trained on the captions; the original's is CLIP's, give its file")
     batch = _batch(taken, 32)
     factors = list(triple(taken.take("downsample", [4, 8, 8]), "downsample", taken.at))
     if "downsample" not in taken.values:
         taken.assumed.append("tokenizer.model.downsample: [4, 8, 8]; the tokenizer's own file is not the config's")
     optim = {
-        "lr": batch * taken.number("base_lr", 4.5e-6),
+        "lr": _batch_of_a_machine(taken, 32) * taken.number("base_lr", 4.5e-6),
         "betas": [0.9, 0.95],
         "weight_decay": 0.01,
         "clip_grad_norm": _clip(taken),
     }
     return {
-        "data": _data(taken, 64),
+        "data": data,
         "tokenizer": {"model": {"kind": "vqgan", "downsample": factors}},
         "prior": {"model": model, "train": {**_steps(taken), "batch_size": batch, "optim": optim}},
     }
 
 
-def _mebt(taken: _Taken) -> Tree:
+def _mebt(taken: Taken) -> Tree:
     t, h, w = triple(taken.take("shape", None), "model.mask.params.shape", taken.at)
-    data = _data(taken, 128, counts_sampled=True, layout="frame_lists" if taken.values.get("image_folder") else None)
+    listed = taken.values.get("image_folder")
+    data = _data(taken, 128, counts_sampled=listed is None, layout="frame_lists" if listed else None)
     sizes = (data["num_frames"], data["resolution"], data["resolution"])
     factors = [size // codes for size, codes in zip(sizes, (t, h, w), strict=True)]
-    smoothing, beta = taken.take("label_smoothing", 0.0), taken.take("beta_params", None)
+    average, beta = taken.take("avg_loss", True), taken.take("beta_params", None)
     model: Tree = {
         "kind": "mebt",
         "n_layer": taken.take("n_layer", 24),
@@ -297,20 +305,23 @@ def _mebt(taken: _Taken) -> Tree:
         "t_range": taken.take("t_range", [0.0, 1.0]),
         "budget": taken.take("budget", None),
         "t_prior": taken.take("t_prior", "longest"),
-        "avg_loss": float(taken.take("avg_loss", False)),
-        "label_smoothing": float(smoothing),
-        "dropout": float(taken.take("resid_pdrop", 0.0)),
-        "attention_dropout": float(taken.take("attn_pdrop", 0.0)),
+        "avg_loss": float(average) if isinstance(average, bool) else taken.number("avg_loss", 1.0),
+        "label_smoothing": taken.number("label_smoothing", 0.0),
+        "dropout": taken.number("resid_pdrop", 0.0),
+        "attention_dropout": taken.number("attn_pdrop", 0.0),
+        "parity": True,
     }
-    if (embedded := float(taken.take("embd_pdrop", 0.0))) != model["dropout"]:
+    if taken.values.get("avg_loss") is None:
+        taken.assumed.append("avg_loss: 1, the mean over masked codes, for the config does not say it")
+    if (embedded := taken.number("embd_pdrop", 0.0)) != model["dropout"]:
         taken.assumed.append(f"dropout of embeddings: {model['dropout']} as everywhere, the config has {embedded}")
     if beta is not None:
-        model |= {"beta_prior": beta, "beta_steps": int(taken.number("beta_iter", 100_000))}
+        model |= {"beta_prior": beta, "beta_steps": taken.whole("beta_iter", 100_000, least=1)}
     optim = {
         "lr": taken.number("exact_lr", 1e-5),
         "betas": [0.9, 0.95],
         "weight_decay": taken.number("weight_decay", 0.01),
-        "warmup_steps": int(taken.number("warmup_steps", 0)),
+        "warmup_steps": taken.whole("warmup_steps", 0),
         "schedule": "cosine" if taken.take("cosine_lr", False) else "constant",
         "clip_grad_norm": _clip(taken),
     }
@@ -330,7 +341,7 @@ def _mebt(taken: _Taken) -> Tree:
     }
 
 
-_SYSTEMS: dict[str, Callable[[_Taken], Tree]] = {
+_SYSTEMS: dict[str, Callable[[Taken], Tree]] = {
     "tats-vqgan": _vqgan,
     "tats-gpt": _gpt,
     "videogpt-vqvae": _vqvae,

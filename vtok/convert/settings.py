@@ -32,6 +32,17 @@ class Settings:
         self._asked.add(name)
         return self._given.get(name, self._found.get(name))
 
+    def count(self, name: str) -> int | None:
+        """A setting that counts something, or None where it is nowhere.
+
+        Raises:
+            UsageError: it is no whole number.
+        """
+        value = self.get(name)
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+            return value
+        raise UsageError(f"`{name}` is not a whole number: {value!r}", at=self.at)
+
     def need(self, name: str, why: str) -> Any:
         """The setting.
 

@@ -27,6 +27,7 @@ from vtok.convert.settings import Settings
 from vtok.priors.build import Facts
 
 _NO_SHAPE = "no weight's shape depends on it"
+_PUT_TOGETHER = "the file was put together of parts that do not belong together"
 _TEXT_TOKENS, _TEXT_VOCABULARY = 256, 49408
 _VTOKENS_CODES = 16384
 
@@ -50,8 +51,16 @@ def levels_of(tensors: Tensors) -> int:
     return count(tensors, r"encoder\.conv_blocks\.(\d+)\.")
 
 
-def embedded_vqgan(tensors: Tensors, settings: Settings, downsample: tuple[int, int, int]) -> TokenizerModel:
+def embedded_vqgan(
+    tensors: Tensors,
+    settings: Settings,
+    downsample: tuple[int, int, int],
+    grid: tuple[int, int, int] | None = None,
+) -> TokenizerModel:
     """A VQGAN by its tensors, and by settings that their shapes do not tell.
+
+    Args:
+        grid: of the clips that a prior around it was trained on; None: as the settings say.
 
     Raises:
         UsageError: the factors do not fit, or tensors do not.
@@ -69,7 +78,7 @@ def embedded_vqgan(tensors: Tensors, settings: Settings, downsample: tuple[int, 
         "restart_threshold": 1.0 if threshold is None else threshold,
     }
     config = config_of(VqganConfig, values, settings.at)
-    return tokenizer_model(config, tensors, settings.at, _grid(config, settings))
+    return tokenizer_model(config, tensors, settings.at, grid or _grid(config, settings))
 
 
 def _grid(config: VqganConfig, settings: Settings) -> tuple[int, int, int] | None:
@@ -84,8 +93,10 @@ def _grid(config: VqganConfig, settings: Settings) -> tuple[int, int, int] | Non
 
 def frames_of(settings: Settings) -> int | None:
     """Frames of a clip that the tokenizer sees, or None."""
-    length = settings.get("sequence_length")
-    return length // (settings.get("sample_every_n_frames") or 1) if isinstance(length, int) else None
+    length, every = settings.count("sequence_length"), settings.count("sample_every_n_frames") or 1
+    if length is None or settings.get("image_folder"):  # TATS's folders of images count sampled frames
+        return length
+    return length // every
 
 
 def gpt(tensors: Tensors, settings: Settings) -> Models:
@@ -102,19 +113,24 @@ def gpt(tensors: Tensors, settings: Settings) -> Models:
     layers = count(own, r"transformer\.blocks\.(\d+)\.")
     n_codes = _shapes(first, at)["n_codes"] if first else _VTOKENS_CODES
     settings.check({"n_layer": layers, "n_embd": width, "block_size": block})
+    if not first:
+        settings.noted.append(f"no tokenizer is in it: {n_codes} of the {vocabulary} tokens are taken for codes")
     condition, before = _condition(vocabulary - n_codes, bool(second), settings)
-    stride = settings.get("sample_every_n_latent_frames") or 1
+    stride = settings.count("sample_every_n_latent_frames") or 1
     tokenizers: dict[str, TokenizerModel] = {}
     if first:
         factors, grid = _sizes(first, settings, block - before + 1, stride)
-        tokenizers["tokenizer"] = embedded_vqgan(first, settings, factors)
+        tokenizers["tokenizer"] = embedded_vqgan(first, settings, factors, grid)
     else:
         grid = _vtokens_grid(settings, block)
     if second:
         sound = Settings({}, {"padding_type": settings.assume("padding_type", "replicate")}, at)
         factors = triple(settings.assume("stft_downsample", [4, 8, 8]), "stft_downsample", at)
         tokenizers["stft_tokenizer"] = embedded_vqgan(second, sound, factors)
-    unmasked = settings.get("n_unmasked") or 0
+        if (sounds := tokenizers["stft_tokenizer"].config.n_codes) != vocabulary - n_codes:
+            what = f"{vocabulary} tokens are not {n_codes} codes of the video and {sounds} of the sound"
+            raise UsageError(what, at=at, hint=_PUT_TOGETHER)
+    unmasked = settings.count("n_unmasked") or 0
     if unmasked not in (0, grid[1] * grid[2]):
         raise UsageError(f"n_unmasked {unmasked} is not one latent frame of {grid[1]} x {grid[2]} codes", at=at)
     boxes = own.get("transformer.vtokens_pos_emb")
@@ -141,15 +157,21 @@ def gpt(tensors: Tensors, settings: Settings) -> Models:
 def _condition(extra: int, sound: bool, settings: Settings) -> tuple[dict[str, object], int]:
     """What comes before the codes, for `GptConfig`, and how many tokens it is; `extra` are tokens besides the codes."""
     key = settings.get("cond_stage_key")
+    if extra < 0:
+        raise UsageError(f"the vocabulary is {-extra} tokens smaller than the codebook", at=settings.at)
     if extra == 0:
+        if key in ("text", "stft"):
+            raise UsageError(f"it says {key} comes first, but all tokens are codes of the video", at=settings.at)
         return {"condition": "none"}, 1
     if sound or key == "stft":
         length = settings.need("stft_tokens", "how many codes of sound come before a clip's")
         return {"condition": "audio", "condition_length": length, "condition_vocabulary": extra}, length
     if key == "text" or extra == _TEXT_VOCABULARY:
         return {"condition": "text", "condition_length": _TEXT_TOKENS, "condition_vocabulary": extra}, _TEXT_TOKENS
-    if extra < 0:
-        raise UsageError(f"the vocabulary is {-extra} tokens smaller than the codebook", at=settings.at)
+    if settings.get("unconditional"):
+        what = f"it says that it is unconditional, but has {extra} tokens besides the codes of the tokenizer in it"
+        raise UsageError(what, at=settings.at, hint=_PUT_TOGETHER)
+    settings.check({"class_cond_dim": extra})
     return {"condition": "label"}, 1
 
 

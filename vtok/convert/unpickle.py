@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from vtok.inert_pickle import ARRAY_NAMES, Call, InertUnpickler, Name, RefusedPickle, array_of, bytes_of, dtype_of
 
@@ -34,10 +34,20 @@ SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, 
 _MAX_VALUES = 200_000
 _MAX_DEPTH = 40
 _MAX_TEXT = 1 << 20
+_MAX_BITS = 256
+_TEXT_A_VALUE = 32
+"""So many letters count as one value."""
+
+
+class _Fixed:
+    """What a pickle made and may not change afterwards: it was checked when it was made."""
+
+    def __setstate__(self, state: Any) -> NoReturn:
+        raise RefusedPickle(f"the pickle changes a {type(self).__name__}")
 
 
 @dataclass(frozen=True)
-class Storage:
+class Storage(_Fixed):
     """Values that tensors are cut out of: `numel` of `dtype`, kept in the file under `key`."""
 
     key: str
@@ -46,8 +56,12 @@ class Storage:
 
 
 @dataclass(frozen=True)
-class StoredTensor:
-    """A tensor by its place in a storage: offset, shape and strides count values."""
+class StoredTensor(_Fixed):
+    """A tensor by its place in a storage: offset, shape and strides count values.
+
+    Raises:
+        RefusedPickle: it has no sound shape, or reaches beyond its storage.
+    """
 
     storage: Storage
     offset: int
@@ -55,11 +69,19 @@ class StoredTensor:
     strides: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        self.must_lie_within(self.storage.numel)
+
+    def must_lie_within(self, values: int) -> None:
+        """Checks that no value lies outside the first `values` of the storage.
+
+        Raises:
+            RefusedPickle: one does, or the shape is none.
+        """
         whole = [self.offset, *self.shape, *self.strides]
         if len(self.shape) != len(self.strides) or len(self.shape) > 8 or any(type(n) is not int for n in whole):
             raise RefusedPickle("a tensor has no sound shape")
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
-        if min(whole) < 0 or (0 not in self.shape and last >= self.storage.numel):
+        if min(whole) < 0 or (0 not in self.shape and last >= values):
             raise RefusedPickle("a tensor reaches beyond its storage")
 
     @property
@@ -125,6 +147,13 @@ class _Makes(Name):
         return self.make(*arguments)
 
 
+def _of_type(make: Any, _: Any, arguments: Any, *__: Any) -> Any:
+    """A tensor that has attributes, which are left out."""
+    if not isinstance(make, _Makes) or not isinstance(arguments, tuple):
+        raise RefusedPickle("a tensor is made in a way that is not known")
+    return make(*arguments)
+
+
 _RECORDS = [
     ("argparse", "Namespace"),
     ("types", "SimpleNamespace"),
@@ -132,16 +161,22 @@ _RECORDS = [
     ("omegaconf.listconfig", "ListConfig"),
     ("omegaconf.base", "ContainerMetadata"),
     ("omegaconf.base", "Metadata"),
+    ("omegaconf.base", "UnionNode"),
     *[("omegaconf.nodes", f"{kind}Node") for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")],
 ]
 _MAPPINGS = [
     ("collections", "OrderedDict"),
+    ("collections", "Counter"),
     ("pytorch_lightning.utilities.parsing", "AttributeDict"),
     ("lightning_fabric.utilities.data", "AttributeDict"),
     ("lightning.fabric.utilities.data", "AttributeDict"),
 ]
 _MADE_BY_NAME = [
-    *[("pathlib", name) for name in ("Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath")],
+    *[
+        (pathlib, name)
+        for pathlib in ("pathlib", "pathlib._local")  # the second in Python 3.13
+        for name in ("Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+    ],
     *[(builtins, name) for builtins in ("builtins", "__builtin__") for name in ("set", "frozenset", "bytearray")],
     *[(f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")],
 ]
@@ -154,6 +189,8 @@ _ONLY_NAMED = [
         for name in ("bool", "dict", "float", "int", "list", "object", "str", "tuple", "unicode", "long")
     ],
     ("typing", "Any"),
+    ("torch", "Tensor"),
+    ("torch.nn.parameter", "Parameter"),
     ("pytorch_lightning.utilities.argparse", "_gpus_arg_default"),
     ("pytorch_lightning.utilities.argparse_utils", "_gpus_arg_default"),
 ]
@@ -178,7 +215,11 @@ NAMES: dict[tuple[str, str], Any] = {
     ("torch", "device"): _Makes("torch.device", lambda *parts: ":".join(map(str, parts))),
     ("torch._utils", "_rebuild_tensor"): _Makes("_rebuild_tensor", _tensor),
     ("torch._utils", "_rebuild_tensor_v2"): _Makes("_rebuild_tensor_v2", _tensor),
-    ("torch._utils", "_rebuild_parameter"): _Makes("_rebuild_parameter", lambda tensor, *_: tensor),
+    **{
+        ("torch._utils", name): _Makes(name, lambda tensor, *_: tensor)
+        for name in ("_rebuild_parameter", "_rebuild_parameter_with_state")
+    },
+    ("torch._tensor", "_rebuild_from_type_v2"): _Makes("_rebuild_from_type_v2", _of_type),
 }
 """Stand-ins by module and name: everything that a checkpoint may ask for."""
 
@@ -187,7 +228,7 @@ class CheckpointUnpickler(InertUnpickler):
     """Reads the pickle of a checkpoint; storages become `Storage`, by their key.
 
     Raises:
-        RefusedPickle: from `load`: it asks for a name that is not allowed.
+        RefusedPickle: from `load`: it asks for a name that is not allowed, or for a tensor that cannot be.
         Exception: from `load`: anything, if it is damaged.
     """
 
@@ -203,9 +244,11 @@ class CheckpointUnpickler(InertUnpickler):
     def persistent_load(self, found: Any) -> Storage:
         if not isinstance(found, tuple) or len(found) < 5 or found[0] != "storage":
             what = found[0] if isinstance(found, tuple) and found else found
-            raise RefusedPickle(f"the pickle holds a whole {ascii(what)[:40]} instead of its weights")
+            what = ascii(what)[:40] if isinstance(what, str) else type(what).__name__
+            raise RefusedPickle(f"the pickle holds a whole {what} instead of its weights")
         _, kind, key, _, numel, *view = found
-        if not isinstance(kind, _StorageType) or type(numel) is not int or numel < 0 or (view and view[0] is not None):
+        sound = isinstance(key, str | int) and type(numel) is int and numel >= 0 and not (view and view[0] is not None)
+        if not sound or not isinstance(kind, _StorageType):
             raise RefusedPickle("a storage is of a kind that is not read")
         storage = Storage(str(key), kind.dtype, numel)
         if self.storages.setdefault(storage.key, storage) != storage:
@@ -230,12 +273,15 @@ class _Plain:
         self._left -= 1
         if self._left < 0 or depth > _MAX_DEPTH:
             raise RefusedPickle("the hyper-parameters hold too many values, or hold themselves")
+        if isinstance(found, int) and found.bit_length() > _MAX_BITS:
+            raise RefusedPickle("the hyper-parameters hold a very long number")
         if found is None or isinstance(found, bool | int | float):
             return found
         if isinstance(found, str | bytes):
             text = found.decode("latin1") if isinstance(found, bytes) else found
             if len(text) > _MAX_TEXT:
                 raise RefusedPickle("the hyper-parameters hold a very long text")
+            self._left -= len(text) // _TEXT_A_VALUE
             return text
         if isinstance(found, dict):
             return {str(self._key(key)): self.of(value, depth + 1) for key, value in found.items()}
@@ -273,7 +319,10 @@ class _Plain:
         if call.name == "scalar":
             kind, block = dtype_of(call.arguments[0]), bytes_of(call.arguments[1])
             return self.of(_numbers(block, kind), depth + 1)
-        return self.of(array_of(call).tolist(), depth + 1)
+        array = array_of(call)
+        if max((array.size, *array.shape)) > _MAX_VALUES:
+            raise RefusedPickle("the hyper-parameters hold a large array")
+        return self.of(array.tolist(), depth + 1)
 
 
 def _numbers(block: bytes, kind: Any) -> Any:

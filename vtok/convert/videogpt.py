@@ -14,6 +14,7 @@ from vtok.convert.models import (
     below,
     config_of,
     count,
+    factors_between,
     prior_model,
     shape_of,
     tokenizer_model,
@@ -75,29 +76,25 @@ def gpt(tensors: Tensors, settings: Settings) -> Models:
     classes = own["norm.w.weight"].shape[1] if "norm.w.weight" in own else 0
     given = own["cond_pos_embd.emb.d_0"].shape[0] if "cond_pos_embd.emb.d_0" in own else 0
     settings.check({"hidden_dim": width, "layers": layers, "n_cond_frames": given})
+    attention = settings.assume("attn_type", "full")
     values = {
         "n_layer": layers,
         "n_head": settings.need("heads", "no weight's shape depends on it"),
         "n_embd": width,
         "condition": "label" if classes else "none",
-        "attention": settings.assume("attn_type", "full"),
+        "attention": attention,
         "cond_frames": given,
         "frame_width": 3 * own["cond_pos_embd.emb.d_0"].shape[1] if given else 240,
         "dropout": settings.assume("dropout", 0.2),
-        "attention_dropout": settings.assume("attn_dropout", 0.3),
+        # The original's sparse attention takes the setting and does not use it.
+        "attention_dropout": 0.0 if attention == "sparse" else settings.assume("attn_dropout", 0.3),
     }
     config = config_of(VideoGptConfig, values, at)
-    tokenizer = _tokenizer(embedded, settings, settings.get("downsample") or _downsample(settings, (t, h, w)))
+    factors = factors_between(settings, settings.count("sequence_length"), (t, h, w))
+    tokenizer = _tokenizer(embedded, settings, factors)
     codebook: Tensor = embedded["codebook.embeddings"]
     # A frame's features have a quarter of its side.
     resolution = 4 * own["cond_pos_embd.emb.d_1"].shape[0] if given else 0
     facts = Facts(len(codebook), (t, h, w), classes, resolution, lambda: codebook)
     prior = prior_model(config, {**own, "codebook_kc": codebook.clone()}, facts, at)
     return Models({"tokenizer": tokenizer}, prior)
-
-
-def _downsample(settings: Settings, grid: tuple[int, int, int]) -> list[int]:
-    """A clip's size divided by its grid of codes."""
-    why = "the embedded tokenizer's downsampling follows from it"
-    frames, side = settings.need("sequence_length", why), settings.need("resolution", why)
-    return [size // codes for size, codes in zip((frames, side, side), grid, strict=True)]
