@@ -37,18 +37,21 @@ def import_command(
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer that made the codes.")] = None,
     grid: Annotated[str | None, typer.Option(help="Latent grid t,h,w of a clip, where codes are flat.")] = None,
     column: Annotated[str, typer.Option(help="Column that holds the codes.")] = "codes",
+    split: Annotated[str | None, typer.Option(help="Split of all clips, where no path names one.")] = None,
 ) -> int:
     """Make a token store of codes that another tool has written."""
     from vtok.tokens.exchange.importing import Origin, import_store
+    from vtok.tokens.store import TokenStore
 
-    origin = Origin(grid=_grid(grid), column=column)
+    origin = Origin(grid=_grid(grid), column=column, split=split)
     if tokenizer is not None:
         from vtok.tokenizers.load import load_tokenizer
 
         model = load_tokenizer(tokenizer)
         origin = origin._replace(tokenizer=model.fingerprint, codebook_size=model.codebook_size)
     card = import_store(source, store, format_name, origin)
-    console.say(f"tokens: clips {card.counts['clips']:,}, parts {card.counts['parts']} in {store}")
+    listed = ", ".join(f"{name} {rows:,}" for name, rows in TokenStore(store).splits().items())
+    console.say(f"tokens: clips {card.counts['clips']:,} ({listed}), parts {card.counts['parts']} in {store}")
     console.say(f"next: vtok tokens check {store}")
     return 0
 

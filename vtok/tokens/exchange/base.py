@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import Integer
 
 from schemas.errors import UsageError
+from vtok.tokens.exchange.splits import Splits
 
 FACTS_NAME = "vtok.json"
 ROWS_NAME = "rows-{}.parquet"
-SPLITS = ("train", "test", "val", "validation")
 
 
 class Facts(NamedTuple):
@@ -65,8 +65,12 @@ class Format(Protocol):
     def write(self, folder: Path, split: str, rows: Iterable[Row], facts: Facts) -> list[Path]:
         """Writes a split below `folder` and returns its files. `rows` is read once; memory holds some of them."""
 
-    def find(self, folder: Path) -> dict[str, list[Path]]:
-        """The files of each split."""
+    def find(self, folder: Path, splits: Splits) -> dict[str, list[Path]]:
+        """The files of each split.
+
+        Raises:
+            UsageError: it cannot be told of which split a file is.
+        """
 
     def count(self, files: list[Path], facts: Facts, split: str) -> int:
         """Rows in the files of a split."""
@@ -96,16 +100,6 @@ def from_json(data: bytes) -> dict[str, Any]:
 
 
 _BASE64 = "base64"
-
-
-def folders(folder: Path, pattern: str) -> dict[str, list[Path]]:
-    """Files of each split where splits are subfolders; without such, the folder itself is split `train`."""
-    found = {
-        path.name: sorted(path.glob(pattern))
-        for path in sorted(folder.iterdir())
-        if path.is_dir() and path.name in SPLITS
-    } or {"train": sorted(folder.glob(pattern))}
-    return {split: files for split, files in found.items() if files}
 
 
 def blocks(flat: Integer[np.ndarray, " n"], grid: tuple[int, int, int] | None, at: Path) -> Integer[np.ndarray, "b s"]:

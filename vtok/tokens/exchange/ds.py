@@ -10,7 +10,8 @@ import numpy as np
 
 from schemas.errors import IntegrityError
 from vtok.files import atomic_file, write_bytes
-from vtok.tokens.exchange.base import Facts, Row, blocks, folders
+from vtok.tokens.exchange.base import Facts, Row, blocks
+from vtok.tokens.exchange.splits import Splits, by_split
 
 HOLDS_COLUMNS = False
 
@@ -30,8 +31,8 @@ def write(folder: Path, split: str, rows: Iterable[Row], facts: Facts) -> list[P
     return [path, index, about]
 
 
-def find(folder: Path) -> dict[str, list[Path]]:
-    return folders(folder, "*.ds")
+def find(folder: Path, splits: Splits) -> dict[str, list[Path]]:
+    return by_split(folder, "*.ds", splits)
 
 
 def _ends(path: Path) -> np.ndarray | None:

@@ -11,10 +11,11 @@ import h5py
 import numpy as np
 
 from schemas.errors import IntegrityError, UsageError
-from vtok.tokens.exchange.base import SPLITS, Facts, Row
+from vtok.tokens.exchange.base import Facts, Row
+from vtok.tokens.exchange.splits import Splits, visible
 
 HOLDS_COLUMNS = False
-_NAME = "tokens.h5"
+_NAME, _DATA = "tokens.h5", "_data"
 _ROWS = 256
 
 
@@ -45,13 +46,24 @@ def write(folder: Path, split: str, rows: Iterable[Row], facts: Facts) -> list[P
     return [path]
 
 
-def find(folder: Path) -> dict[str, list[Path]]:
+def find(folder: Path, splits: Splits) -> dict[str, list[Path]]:
+    """Files that have a split: all of whose names end in `_data`, whatever the file is called.
+
+    Raises:
+        UsageError: clips without their borders, or a split is wanted of a file that names its own.
+    """
     found: dict[str, list[Path]] = {}
-    for path in [folder] if folder.is_file() else sorted([*folder.glob("*.h5"), *folder.glob("*.hdf5")]):
+    for path in [folder] if folder.is_file() else sorted([*visible(folder, "*.h5"), *visible(folder, "*.hdf5")]):
+        if splits.only is not None:
+            raise UsageError("HDF5 files name their splits themselves", at=str(path), hint="leave --split out")
         with h5py.File(path) as file:
-            for split in SPLITS:
-                if f"{split}_data" in file:
-                    found.setdefault(split, []).append(path)
+            for name in file:
+                if not name.endswith(_DATA):
+                    continue
+                split = name.removesuffix(_DATA)
+                if f"{split}_idx" not in file:
+                    raise UsageError(f"{name} has no {split}_idx", at=str(path), hint="it says where clips begin")
+                found.setdefault(split, []).append(path)
     return found
 
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from schemas.errors import IntegrityError, UsageError
 from vtok.files import write_table
-from vtok.tokens.exchange.base import SPLITS, Facts, Row
+from vtok.tokens.exchange.base import Facts, Row
+from vtok.tokens.exchange.splits import Splits, by_split
 
 HOLDS_COLUMNS = True
 _FILE_ROWS, _GROUP_ROWS = 8192, 1000
@@ -32,14 +33,9 @@ def write(folder: Path, split: str, rows: Iterable[Row], facts: Facts) -> list[P
     return files
 
 
-def find(folder: Path) -> dict[str, list[Path]]:
-    """Parquet files below `folder` by the split that their name, or their folder's, begins with; else `train`."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*.parquet")):
-        name = path.relative_to(folder).as_posix().removeprefix("data/")
-        split = next((s for s in sorted(SPLITS, key=len, reverse=True) if name.startswith(s)), "train")
-        found.setdefault(split, []).append(path)
-    return found
+def find(folder: Path, splits: Splits) -> dict[str, list[Path]]:
+    """Parquet files: `data/train-00000-of-00002.parquet`, `default/test/0000.parquet`, `validation.parquet`, ..."""
+    return by_split(folder, "*.parquet", splits)
 
 
 def count(files: list[Path], facts: Facts, split: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from vtok.files import read_table, sha256_of
 from vtok.parquet import recover_part
 from vtok.tokens.exchange import FORMATS
 from vtok.tokens.exchange.base import FACTS_NAME, ROWS_NAME, Facts, Row
+from vtok.tokens.exchange.splits import Splits
 from vtok.tokens.store import write_tokens
 
 _PART_ROWS, _GROUP_ROWS = 4096, 256
@@ -35,12 +37,14 @@ class Origin(NamedTuple):
         codebook_size: codes are below this.
         grid: (t, h, w) of a clip, for formats that hold flat codes.
         column: where the codes are, in formats with named columns.
+        split: of which everything is; None: paths say it, or `vtok.json`.
     """
 
     tokenizer: str | None = None
     codebook_size: int | None = None
     grid: tuple[int, int, int] | None = None
     column: str = "codes"
+    split: str | None = None
 
 
 def import_store(source: Path, out: Path, format_name: str | None, origin: Origin) -> Card:
@@ -62,6 +66,10 @@ def import_store(source: Path, out: Path, format_name: str | None, origin: Origi
     name = format_name or told.get("format")
     if name not in FORMATS:
         raise UsageError(f"no format {name!r}" if name else "the format is unknown", at=str(source), hint=_hint())
+    if "format" in told and name != told["format"]:
+        raise UsageError(
+            f"this was exported to {told['format']}, not {name}", at=str(source), hint="leave --format out"
+        )
     form = FORMATS[name]
     tokenizer = origin.tokenizer or told.get("tokenizer")
     size = origin.codebook_size or told.get("codebook_size")
@@ -78,12 +86,13 @@ def import_store(source: Path, out: Path, format_name: str | None, origin: Origi
         if digests.get(path) != digest:
             raise IntegrityError("not the file that was exported", at=str(source / path), hint="copy or export it anew")
     try:
-        found = form.find(source)
+        found = form.find(source, Splits(tuple(told["splits"]) if "splits" in told else None, origin.split))
         counts = {split: form.count(files, facts, split) for split, files in found.items()}
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise IntegrityError(f"the {name} files cannot be read: {error}", at=str(source), hint=_hint()) from error
     if not sum(counts.values()):
         raise UsageError(f"no {name} files here", at=str(source), hint=_hint())
+    _check_splits(counts, told.get("splits"), source)
     units = [
         (f"{split}-{number:05d}.parquet", split, min(_PART_ROWS, rows - number * _PART_ROWS))
         for split, rows in counts.items()
@@ -120,6 +129,21 @@ def import_store(source: Path, out: Path, format_name: str | None, origin: Origi
     }
     totals = {"clips": sum(counts.values()), "tokens": tokens, "parts": len(parts)}
     return artefacts.seal(out, plan, parts, counts=totals, facts=stored)
+
+
+def _check_splits(counts: dict[str, int], told: dict[str, int] | None, source: Path) -> None:
+    """Refuses splits that are not those of the export, and names that no part could have."""
+    for split in counts:
+        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", split, re.ASCII):
+            raise UsageError(f"{split!r} is no name of a split", at=str(source), hint="use letters, digits, _ and -")
+    if told is None or counts == told:
+        return
+    differ = next(split for split in sorted({*counts, *told}) if counts.get(split) != told.get(split))
+    raise IntegrityError(
+        f"split {differ} has {counts.get(differ, 0)} clips here, {told.get(differ, 0)} were exported",
+        at=str(source),
+        hint="copy or export it anew",
+    )
 
 
 def _hint() -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from schemas.errors import UsageError
-from vtok.tokens.exchange.base import Facts, Row, blocks, folders, same_grid
+from vtok.tokens.exchange.base import Facts, Row, blocks, same_grid
+from vtok.tokens.exchange.splits import Splits, indices_by_split
 
 HOLDS_COLUMNS = False
 _CHUNK_CODES = 1 << 22
@@ -46,8 +47,8 @@ def write(folder: Path, split: str, rows: Iterable[Row], facts: Facts) -> list[P
     return sorted(target.iterdir())
 
 
-def find(folder: Path) -> dict[str, list[Path]]:
-    return folders(folder, "index.json")
+def find(folder: Path, splits: Splits) -> dict[str, list[Path]]:
+    return indices_by_split(folder, splits)
 
 
 def _stream(index: Path, facts: Facts) -> Any:

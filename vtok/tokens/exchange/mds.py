@@ -10,14 +10,15 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from schemas.errors import IntegrityError, UsageError
 from vtok.files import write_bytes
-from vtok.tokens.exchange.base import Facts, Row, folders, from_json, same_grid, to_json
+from vtok.tokens.exchange.base import Facts, Row, from_json, same_grid, to_json
+from vtok.tokens.exchange.splits import Splits, indices_by_split
 
 HOLDS_COLUMNS = True
 _SHARD_BYTES = 64 << 20
@@ -85,9 +86,9 @@ def _shard(samples: list[bytes], columns: dict[str, Any]) -> bytes:
     return np.array([len(samples)], "<u4").tobytes() + offsets.astype("<u4").tobytes() + config + b"".join(samples)
 
 
-def find(folder: Path) -> dict[str, list[Path]]:
+def find(folder: Path, splits: Splits) -> dict[str, list[Path]]:
     """The indices."""
-    return folders(folder, "index.json")
+    return indices_by_split(folder, splits)
 
 
 def _entries(files: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -96,10 +97,13 @@ def _entries(files: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
             continue
         try:
             entries = [
-                (Path(entry["raw_data"]["basename"]).name, entry) for entry in json.loads(index.read_bytes())["shards"]
+                (PurePosixPath(entry["raw_data"]["basename"]), entry)
+                for entry in json.loads(index.read_bytes())["shards"]
             ]
         except (ValueError, KeyError, TypeError) as error:
             raise IntegrityError("the index cannot be read", at=str(index), hint="is this an MDS folder?") from error
+        if away := [name for name, _ in entries if name.is_absolute() or ".." in name.parts]:
+            raise IntegrityError(f"the index names a shard elsewhere, {away[0]}", at=str(index))
         yield from ((index.parent / name, entry) for name, entry in entries)
 
 

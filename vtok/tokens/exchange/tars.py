@@ -13,7 +13,8 @@ import numpy as np
 
 from schemas.errors import IntegrityError, UsageError
 from vtok.files import atomic_file
-from vtok.tokens.exchange.base import Facts, Row, folders, from_json, to_json
+from vtok.tokens.exchange.base import Facts, Row, from_json, to_json
+from vtok.tokens.exchange.splits import Splits, by_split
 
 HOLDS_COLUMNS = True
 _TAR_ROWS = 4096
@@ -41,8 +42,8 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def find(folder: Path) -> dict[str, list[Path]]:
-    return folders(folder, "*.tar")
+def find(folder: Path, splits: Splits) -> dict[str, list[Path]]:
+    return by_split(folder, "*.tar", splits)
 
 
 def count(files: list[Path], facts: Facts, split: str) -> int:
