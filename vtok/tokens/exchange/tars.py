@@ -62,12 +62,12 @@ def read(files: list[Path], facts: Facts, split: str) -> Iterator[Row]:
             raise UsageError(f"{clip} has no .npy", at=str(path), hint="codes must be .npy members")
         try:
             codes = np.load(io.BytesIO(members["npy"]), allow_pickle=False)
-            columns: dict[str, Any] = from_json(members["json"]) if "json" in members else {"clip_id": clip}
+            columns: dict[str, Any] = {"clip_id": clip, **(from_json(members["json"]) if "json" in members else {})}
             if "cls" in members:
                 columns["label"] = int(members["cls"])
             if "txt" in members:
                 columns["caption"] = members["txt"].decode()
-        except ValueError as error:
+        except (ValueError, TypeError, EOFError) as error:
             raise IntegrityError(f"{clip} cannot be read: {error}", at=str(path)) from error
         yield Row(codes, columns)
 
@@ -77,8 +77,20 @@ def _samples(files: list[Path]) -> Iterator[tuple[Path, str, dict[str, bytes]]]:
         try:
             with tarfile.open(path, "r:") as tar:
                 members = ((m.name, tar.extractfile(m)) for m in tar if m.isfile())
-                named = ((*name.partition("."), stream.read()) for name, stream in members if stream is not None)
-                for clip, group in itertools.groupby(named, key=lambda member: member[0]):
-                    yield path, clip, {extension: data for _, _, extension, data in group}
+                named = ((*_parted(name), stream.read()) for name, stream in members if stream is not None)
+                kept = (member for member in named if member[1])
+                for clip, group in itertools.groupby(kept, key=lambda member: member[0]):
+                    found: dict[str, bytes] = {}
+                    for _, extension, data in group:
+                        if found.setdefault(extension, data) is not data:
+                            raise IntegrityError(f"{clip}.{extension} is there twice", at=str(path))
+                    yield path, clip, found
         except (tarfile.TarError, EOFError, OSError) as error:
             raise IntegrityError(f"the tar is damaged: {error}", at=str(path)) from error
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """Clip and extension of a member: its file's name, cut at the first dot. No extension: it is of no clip."""
+    folder, slash, file = name.removeprefix("./").rpartition("/")
+    stem, _, extension = file.partition(".")
+    return f"{folder}{slash}{stem}", extension.lower() if stem else ""
