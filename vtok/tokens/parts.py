@@ -90,7 +90,7 @@ def write_tokens(
         audio_codebook_size, audio = audio["codebook_size"], {**audio, "silent": silent}
     counts = np.zeros(codebook_size, dtype=np.int64)
     for row in rows:
-        _check_row({**DEFAULTS, **row}, codebook_size, audio_codebook_size, grid)
+        check_row({**DEFAULTS, **row}, codebook_size, audio_codebook_size, grid)
         counts += usage(np.asarray(row["codes"]), codebook_size)
     names = [(row["clip_id"], row.get("view_id", DEFAULTS["view_id"])) for row in rows]
     if len(set(names)) < len(names):
@@ -127,7 +127,12 @@ def write_tokens(
     )
 
 
-def _check_row(row: dict[str, Any], codebook_size: int, audio_codebook_size: int, grid: tuple[int, ...] | None) -> None:
+def check_row(row: dict[str, Any], codebook_size: int, audio_codebook_size: int, grid: tuple[int, ...] | None) -> None:
+    """Refuses a row that cannot be true; it has the columns of `schemas.tokens.tokens_schema`.
+
+    Raises:
+        ValueError: codes beyond the codebook, not as many as the grid has, or pixel frames of another size.
+    """
     for name, size in (("codes", codebook_size), ("audio_codes", audio_codebook_size)):
         codes = np.asarray(row[name] if row[name] is not None else [], dtype=np.int64)
         if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < size:

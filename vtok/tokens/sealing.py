@@ -11,6 +11,7 @@ from schemas.card import Plan
 from schemas.config.base import fingerprint
 from vtok.artefacts import Part
 from vtok.parquet import read_metadata
+from vtok.tokens.parts import unpack_usage
 
 
 def contents_fingerprint(contents: Mapping[str, str]) -> str:
@@ -20,6 +21,11 @@ def contents_fingerprint(contents: Mapping[str, str]) -> str:
         contents: name of each part, and the fingerprint of everything that decides its bytes.
     """
     return fingerprint(dict(contents))
+
+
+def sealable(plan: Plan) -> bool:
+    """Whether plan and parts tell all that the card says; older versions wrote plans that do not."""
+    return "contents" in plan.config or ("imported" in plan.config and "classes" in plan.config)
 
 
 def view_of(plan: Plan, part: str) -> dict[str, Any]:
@@ -33,10 +39,12 @@ def store_facts(folder: Path, plan: Plan, parts: list[Part]) -> tuple[dict[str, 
 
     Args:
         folder: the store; its parts' footers are read where sounds were encoded.
-        plan: of `vtok tokenize`.
+        plan: of `vtok tokenize` or `vtok tokens import`.
         parts: all of them.
     """
     config = plan.config
+    if "imported" in config:
+        return _imported(folder, plan, parts)
     grids = [view["grid"] for view in config["views"]]
     tokens = sum(part.rows * math.prod(view_of(plan, part.path)["grid"]) for part in parts)
     counts = {"clips": sum(part.rows for part in parts), "tokens": tokens, "parts": len(parts)}
@@ -55,4 +63,26 @@ def store_facts(folder: Path, plan: Plan, parts: list[Part]) -> tuple[dict[str, 
         facts["audio"] = {**made_by, "grid": sounds[0] if same else None}
         facts["audio_codebook_size"] = config["audio"]["codebook_size"]
         counts["silent"] = sum(read_metadata(folder / part.path, ("audio",))["audio"]["silent"] for part in parts)
+    return counts, facts
+
+
+def _imported(folder: Path, plan: Plan, parts: list[Part]) -> tuple[dict[str, int], dict[str, Any]]:
+    """The same of an imported store, whose rows may be of any views and grids: the footers say of which."""
+    config = plan.config
+    footers = [read_metadata(folder / part.path, ("grid", "usage")) for part in parts]
+    grids = [footer["grid"] for footer in footers]
+    tokens = sum(int(unpack_usage(footer["usage"], config["codebook_size"]).sum()) for footer in footers)
+    counts = {"clips": sum(part.rows for part in parts), "tokens": tokens, "parts": len(parts)}
+    facts = {
+        "tokenizer": config["tokenizer"],
+        "codebook_size": config["codebook_size"],
+        "audio_codebook_size": config["audio_codebook_size"],
+        "grid": grids[0] if all(grid == grids[0] for grid in grids) else None,
+        "mode": config["mode"],
+        "classes": config["classes"],
+        "imported_from": config["imported"],
+    }
+    if "audio" in config:
+        facts["audio"] = config["audio"]
+        counts["silent"] = sum(footer["audio"]["silent"] for footer in footers)
     return counts, facts

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +19,6 @@ from jaxtyping import Integer
 from schemas.errors import UsageError
 from vtok.tokens.exchange.splits import Splits
 
-FACTS_NAME = "vtok.json"
 ROWS_NAME = "rows-{}.parquet"
 
 
@@ -31,12 +30,14 @@ class Facts(NamedTuple):
         audio_codebook_size: audio codes are below this; 0: there are none.
         grid: (t, h, w) of rows that do not say it themselves; None: unknown.
         column: where the codes are, in formats with named columns.
+        audio: what made the audio codes, as a store's card has it; None: nothing says it.
     """
 
     codebook_size: int
     audio_codebook_size: int = 0
     grid: tuple[int, int, int] | None = None
     column: str = "codes"
+    audio: Mapping[str, Any] | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import IntegrityError, UsageError
+from schemas.tokens import tokens_schema
 from vtok.files import write_table
 from vtok.tokens.exchange.base import Facts, Row
 from vtok.tokens.exchange.splits import Splits, by_split
@@ -20,15 +21,14 @@ _FILE_ROWS, _GROUP_ROWS = 8192, 1000
 
 
 def write(folder: Path, split: str, rows: Iterable[Row], facts: Facts) -> list[Path]:
-    """Writes `data/<split>-NNNNN.parquet`."""
+    """Writes `data/<split>-NNNNN.parquet`, all with the store's schema: a column of nulls has its type, too."""
     files: list[Path] = []
     stream = iter(rows)
-    code = pa.from_numpy_dtype(facts.dtype)
+    schema = tokens_schema(facts.codebook_size, facts.audio_codebook_size)
     while some := list(itertools.islice(stream, _FILE_ROWS)):
-        table = pa.Table.from_pylist([row.columns for row in some])
-        codes = pa.array([row.codes.reshape(-1) for row in some], pa.list_(code))
+        table = pa.Table.from_pylist([{**row.columns, "codes": row.codes.reshape(-1)} for row in some], schema=schema)
         path = folder / "data" / f"{split}-{len(files):05d}.parquet"
-        write_table(path, table.append_column("codes", codes), row_group_size=_GROUP_ROWS)
+        write_table(path, table, row_group_size=_GROUP_ROWS)
         files.append(path)
     return files
 
@@ -50,6 +50,8 @@ def read(files: list[Path], facts: Facts, split: str) -> Iterator[Row]:
                 if facts.column not in file.schema_arrow.names:
                     known = ", ".join(file.schema_arrow.names)
                     raise UsageError(f"no column {facts.column!r}", at=str(path), hint=f"--column: one of {known}")
+                if not hasattr(kind := file.schema_arrow.field(facts.column).type, "value_type"):
+                    raise UsageError(f"{facts.column} is {kind}, not lists of codes", at=str(path), hint="see --column")
                 for batch in file.iter_batches(_GROUP_ROWS):
                     codes = batch.column(batch.schema.get_field_index(facts.column))
                     others = batch.drop_columns([facts.column]).to_pylist()

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import json
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
-from schemas.card import Card
+from schemas.card import Card, Plan
 from schemas.config.base import fingerprint
-from schemas.errors import IntegrityError, UsageError
-from schemas.tokens import tokens_schema
+from schemas.errors import IntegrityError, UsageError, VtokError
 from vtok import artefacts, console
 from vtok.artefacts import Part
-from vtok.files import read_table, sha256_of
+from vtok.files import sha256_of
+from vtok.locks import exclusive
 from vtok.parquet import recover_part
+from vtok.tokens.check_ids import SeenIds
 from vtok.tokens.exchange import FORMATS
-from vtok.tokens.exchange.base import FACTS_NAME, ROWS_NAME, Facts, Row
+from vtok.tokens.exchange.base import Facts, Row
+from vtok.tokens.exchange.facts import NAME, Exported, read_facts
+from vtok.tokens.exchange.rows import store_rows
 from vtok.tokens.exchange.splits import Splits
+from vtok.tokens.sealing import store_facts
 from vtok.tokens.store import write_tokens
 
 _PART_ROWS, _GROUP_ROWS = 4096, 256
+_READ_ERRORS = (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, pa.ArrowException)
+"""What readers raise on files that are not what they should be: damaged ones, or another tool's."""
 
 
 class Origin(NamedTuple):
@@ -47,10 +51,19 @@ class Origin(NamedTuple):
     split: str | None = None
 
 
+class _Unit(NamedTuple):
+    """A part that is going to be made."""
+
+    name: str
+    split: str
+    rows: int
+
+
 def import_store(source: Path, out: Path, format_name: str | None, origin: Origin) -> Card:
     """Makes a token store of every split found. Interrupted, the same call goes on.
 
     Codes that do not say how they were made are stored as `fast`: nobody vouches that they do not depend on the batch.
+    What the source turns out to be wrong about leaves nothing behind, so that the right call finds an empty folder.
 
     Args:
         source: a folder (or an HDF5 file). With a `vtok.json`, as vtok's export writes it, nothing else is needed.
@@ -59,76 +72,177 @@ def import_store(source: Path, out: Path, format_name: str | None, origin: Origi
         origin: what `vtok.json` would say.
 
     Raises:
-        UsageError: it is not known which tokenizer made the codes, their range or their grid; nothing found.
-        IntegrityError: a file is not the one that was exported, is damaged, or holds a code beyond the codebook.
+        UsageError: it is not known which tokenizer made the codes, their range, grid or split; nothing found; the rows
+            are not what a store holds; or another job is at work in `out`.
+        IntegrityError: a file is not the one that was exported, is damaged, or holds what cannot be true.
     """
-    told = _told(source)
-    name = format_name or told.get("format")
+    told = read_facts(source)
+    name = format_name or (told.format if told else None)
     if name not in FORMATS:
         raise UsageError(f"no format {name!r}" if name else "the format is unknown", at=str(source), hint=_hint())
-    if "format" in told and name != told["format"]:
-        raise UsageError(
-            f"this was exported to {told['format']}, not {name}", at=str(source), hint="leave --format out"
+    if told is not None and name != told.format:
+        raise UsageError(f"this was exported to {told.format}, not {name}", at=str(source), hint="leave --format out")
+    facts, tokenizer = _facts(told, origin, source)
+    digests = {path.relative_to(_base(source)).as_posix(): sha256_of(path) for path in _all(source)}
+    for path, digest in told.files.items() if told else ():
+        if digests.get(path) != digest:
+            raise IntegrityError("not the file that was exported", at=str(source / path), hint="copy or export it anew")
+    found, counts = _found(source, name, facts, Splits(tuple(told.splits) if told else None, origin.split))
+    _check_splits(counts, told.splits if told else None, source)
+    units = [
+        _Unit(f"{split}-{number:05d}.parquet", split, min(_PART_ROWS, rows - number * _PART_ROWS))
+        for split, rows in counts.items()
+        for number in range(-(-rows // _PART_ROWS))
+    ]
+    config = {
+        "imported": name,
+        "row_group_rows": _GROUP_ROWS,
+        "tokenizer": tokenizer,
+        "codebook_size": facts.codebook_size,
+        "audio_codebook_size": facts.audio_codebook_size,
+        "grid": list(facts.grid) if facts.grid else None,
+        "column": facts.column,
+        "mode": told.mode if told else "fast",
+        "classes": told.classes if told else [],
+        **({"audio": dict(facts.audio)} if facts.audio else {}),
+    }
+    plan = artefacts.make_plan("tokens", config, {"source": fingerprint(digests)}, [unit.name for unit in units])
+    with exclusive(out):
+        card = artefacts.begin(out, plan)
+        if card is not None:
+            return card
+        making = _Making(source, out, plan, facts)
+        try:
+            parts = making.parts(units, found)
+        except (UsageError, IntegrityError):
+            if not making.recovered:  # what an earlier run made might be all that is left of a store
+                with contextlib.suppress(OSError):
+                    artefacts.discard(out, plan)
+            raise
+        totals, stored = store_facts(out, plan, parts)
+        return artefacts.seal(out, plan, parts, counts=totals, facts=stored)
+
+
+class _Making:
+    """The parts of one import.
+
+    Attributes:
+        recovered: an earlier run made some of them.
+    """
+
+    def __init__(self, source: Path, out: Path, plan: Plan, facts: Facts) -> None:
+        self.source, self.out, self.plan, self.facts = source, out, plan, facts
+        self.recovered = False
+        self._ids = SeenIds(out)
+
+    def parts(self, units: list[_Unit], found: dict[str, list[Path]]) -> list[Part]:
+        """Makes what is missing.
+
+        Raises:
+            UsageError, IntegrityError: the rows are not what a store holds.
+        """
+        parts: list[Part] = []
+        form = FORMATS[self.plan.config["imported"]]
+        with console.Progress("import", sum(unit.rows for unit in units), "clips") as bar:
+            for split, files in found.items():
+                read = _guarded(form.read(files, self.facts, split), self.source)
+                stream = store_rows(read, self.source, split, self.facts)
+                for unit in (unit for unit in units if unit.split == split):
+                    rows = list(itertools.islice(stream, unit.rows))
+                    if len(rows) != unit.rows:
+                        raise IntegrityError(f"{split} has fewer clips than were counted", at=str(self.source))
+                    parts.append(self._part(unit, rows))
+                    bar.advance(unit.rows)
+                if next(stream, None) is not None:
+                    raise IntegrityError(f"{split} has more clips than were counted", at=str(self.source))
+        for twice in self._ids.twice():
+            raise _twice(twice.what, self.source)
+        return parts
+
+    def _part(self, unit: _Unit, rows: list[dict[str, Any]]) -> Part:
+        names = [(row["clip_id"], row["view_id"]) for row in rows]
+        if len(set(names)) < len(names):
+            clip, view = next(name for number, name in enumerate(names) if name in names[:number])
+            raise _twice(f"there are two rows of clip {clip!r}, view {view!r}", self.source)
+        for group, start in enumerate(range(0, len(rows), _GROUP_ROWS)):
+            some = names[start : start + _GROUP_ROWS]
+            ids = pa.table({"clip_id": [clip for clip, _ in some], "view_id": [view for _, view in some]})
+            self._ids.add(unit.name, group, ids)
+        path, config = self.out / unit.name, self.plan.config
+        try:
+            part = recover_part(path, self.plan)
+            self.recovered = True
+            return part
+        except IntegrityError:
+            pass
+        grids = {(row["grid_t"], row["grid_h"], row["grid_w"]) for row in rows}
+        return write_tokens(
+            path,
+            rows,
+            tokenizer=config["tokenizer"],
+            codebook_size=self.facts.codebook_size,
+            grid=grids.pop() if len(grids) == 1 else None,
+            plan=self.plan.fingerprint,
+            split=unit.split,
+            rejects=[],
+            row_group_rows=_GROUP_ROWS,
+            point=f"tokens:{path.name}",
+            audio_codebook_size=self.facts.audio_codebook_size,
+            audio=self.facts.audio,
+            mode=config["mode"],
+            made_by={"imported": config["imported"]},
         )
-    form = FORMATS[name]
-    tokenizer = origin.tokenizer or told.get("tokenizer")
-    size = origin.codebook_size or told.get("codebook_size")
+
+
+def _twice(what: str, source: Path) -> IntegrityError:
+    return IntegrityError(what, at=str(source), hint="every clip (and view of it) needs a clip_id of its own")
+
+
+def _facts(told: Exported | None, origin: Origin, source: Path) -> tuple[Facts, str]:
+    """What holds for all rows, and the tokenizer's fingerprint."""
+    tokenizer = origin.tokenizer or (told.tokenizer if told else None)
+    size = origin.codebook_size or (told.codebook_size if told else None)
     if not tokenizer or not size:
         raise UsageError(
             "nothing says which tokenizer made these codes",
             at=str(source),
             hint="give --tokenizer FOLDER of the tokenizer that made them; codes mean nothing without it",
         )
-    grid = origin.grid or (tuple(told["grid"]) if told.get("grid") else None)
-    facts = Facts(int(size), int(told.get("audio_codebook_size", 0)), grid, origin.column)
-    digests = {path.relative_to(_base(source)).as_posix(): sha256_of(path) for path in _all(source)}
-    for path, digest in told.get("files", {}).items():
-        if digests.get(path) != digest:
-            raise IntegrityError("not the file that was exported", at=str(source / path), hint="copy or export it anew")
+    if told is None:
+        return Facts(size, grid=origin.grid, column=origin.column), tokenizer
+    if (tokenizer, size) != (told.tokenizer, told.codebook_size):
+        raise UsageError(
+            f"tokenizer {told.tokenizer[:12]} with {told.codebook_size} codes made this export, not {tokenizer[:12]} "
+            f"with {size}",
+            at=str(source),
+            hint="leave --tokenizer out",
+        )
+    return Facts(size, told.audio_codebook_size, origin.grid or told.grid, origin.column, told.audio), tokenizer
+
+
+def _found(source: Path, name: str, facts: Facts, splits: Splits) -> tuple[dict[str, list[Path]], dict[str, int]]:
+    """Files and clips of each split."""
+    form = FORMATS[name]
     try:
-        found = form.find(source, Splits(tuple(told["splits"]) if "splits" in told else None, origin.split))
+        found = form.find(source, splits)
         counts = {split: form.count(files, facts, split) for split, files in found.items()}
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise IntegrityError(f"the {name} files cannot be read: {error}", at=str(source), hint=_hint()) from error
+    except _READ_ERRORS as error:
+        raise _unreadable(source, error) from error
     if not sum(counts.values()):
         raise UsageError(f"no {name} files here", at=str(source), hint=_hint())
-    _check_splits(counts, told.get("splits"), source)
-    units = [
-        (f"{split}-{number:05d}.parquet", split, min(_PART_ROWS, rows - number * _PART_ROWS))
-        for split, rows in counts.items()
-        for number in range(-(-rows // _PART_ROWS))
-    ]
-    config = {"imported": name, "row_group_rows": _GROUP_ROWS, "tokenizer": tokenizer, "codebook_size": size}
-    config |= {"grid": list(grid) if grid else None, "column": origin.column, "mode": told.get("mode", "fast")}
-    plan = artefacts.make_plan("tokens", config, {"source": fingerprint(digests)}, [unit[0] for unit in units])
-    card = artefacts.begin(out, plan)
-    if card is not None:
-        return card
-    parts: list[Part] = []
-    shapes: set[tuple[int, int, int]] = set()
-    tokens = 0
-    with console.Progress("import", sum(counts.values()), "clips") as bar:
-        for split, files in found.items():
-            stream = _rows(form.read(files, facts, split), source, split, facts)
-            for unit, _, rows in (unit for unit in units if unit[1] == split):
-                some = list(itertools.islice(stream, rows))
-                if len(some) != rows:
-                    raise IntegrityError(f"{split} has fewer than {counts[split]} clips", at=str(source))
-                shapes |= {(row["grid_t"], row["grid_h"], row["grid_w"]) for row in some}
-                tokens += sum(len(row["codes"]) for row in some)
-                parts.append(_part(out / unit, some, split, facts, tokenizer, plan))
-                bar.advance(rows)
-    stored = {
-        "tokenizer": tokenizer,
-        "codebook_size": facts.codebook_size,
-        "audio_codebook_size": facts.audio_codebook_size,
-        "grid": list(shapes.pop()) if len(shapes) == 1 else None,
-        "mode": config["mode"],
-        "classes": told.get("classes", []),
-        "imported_from": name,
-    }
-    totals = {"clips": sum(counts.values()), "tokens": tokens, "parts": len(parts)}
-    return artefacts.seal(out, plan, parts, counts=totals, facts=stored)
+    return found, counts
+
+
+def _guarded(rows: Iterator[Row], source: Path) -> Iterator[Row]:
+    try:
+        yield from rows
+    except _READ_ERRORS as error:
+        raise _unreadable(source, error) from error
+
+
+def _unreadable(source: Path, error: BaseException) -> VtokError:
+    what = (str(error) or type(error).__name__).splitlines()[0]
+    return IntegrityError(f"the files cannot be read: {what}", at=str(source), hint=f"are they whole? {_hint()}")
 
 
 def _check_splits(counts: dict[str, int], told: dict[str, int] | None, source: Path) -> None:
@@ -158,85 +272,4 @@ def _all(source: Path) -> list[Path]:
     """Every file that may decide what is read."""
     if source.is_file():
         return [source]
-    return sorted(path for path in source.rglob("*") if path.is_file() and path.name != FACTS_NAME)
-
-
-def _told(source: Path) -> dict[str, Any]:
-    path = source / FACTS_NAME
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except ValueError as error:
-        raise IntegrityError("the facts of the export cannot be read", at=str(path), hint="export again") from error
-
-
-def _rows(rows: Iterator[Row], source: Path, split: str, facts: Facts) -> Iterator[dict[str, Any]]:
-    """Complete rows of the store: what the source does not know is filled in."""
-    beside = source / ROWS_NAME.format(split)
-    known: Iterator[dict[str, Any]] = itertools.repeat({})
-    if beside.is_file():
-        known = iter(read_table(beside).to_pylist())
-    schema = tokens_schema(facts.codebook_size, facts.audio_codebook_size)
-    for number, row in enumerate(rows):
-        columns = {**row.columns, **next(known, {})}
-        codes = np.asarray(row.codes)
-        grid = _grid(codes, columns, facts, source)
-        if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < facts.codebook_size:
-            raise IntegrityError(
-                f"clip {number} of {split} holds code {int(codes.max())}, the codebook has {facts.codebook_size}",
-                at=str(source),
-                hint="is it the right tokenizer, and the right column?",
-            )
-        filled = {
-            "clip_id": f"{split}-{number:09d}",
-            "split": split,
-            "source": source.name,
-            **{key: value for key, value in columns.items() if value is not None},
-            **dict(zip(("grid_t", "grid_h", "grid_w"), grid, strict=True)),
-            "codes": codes.reshape(-1).astype(facts.dtype),
-        }
-        yield {field.name: filled.get(field.name, _blank(field)) for field in schema}
-
-
-def _grid(codes: np.ndarray, columns: dict[str, Any], facts: Facts, source: Path) -> tuple[int, int, int]:
-    sides = [int(columns.get(f"grid_{axis}") or 0) for axis in "thw"]
-    grid = codes.shape if codes.ndim == 3 else tuple(sides) if all(sides) else facts.grid
-    if grid is None or math.prod(grid) != codes.size:
-        raise UsageError(f"a clip has {codes.size} codes, not {grid}", at=str(source), hint="give --grid t,h,w")
-    t, h, w = grid
-    return t, h, w
-
-
-_BLANKS: dict[str, Any] = {"view_id": "whole", "num_frames": -1, "height": -1, "width": -1}
-
-
-def _blank(field: pa.Field) -> Any:
-    """What a column holds of which the source says nothing."""
-    if field.nullable:
-        return None
-    if field.name in _BLANKS:
-        return _BLANKS[field.name]
-    return {pa.string(): "", pa.float64(): 0.0, pa.bool_(): False}.get(field.type, 0)
-
-
-def _part(path: Path, rows: list[dict[str, Any]], split: str, facts: Facts, tokenizer: str, plan: Any) -> Part:
-    try:
-        return recover_part(path, plan)
-    except IntegrityError:
-        pass
-    grids = {(row["grid_t"], row["grid_h"], row["grid_w"]) for row in rows}
-    return write_tokens(
-        path,
-        rows,
-        tokenizer=tokenizer,
-        codebook_size=facts.codebook_size,
-        grid=grids.pop() if len(grids) == 1 else None,
-        plan=plan.fingerprint,
-        split=split,
-        rejects=[],
-        row_group_rows=_GROUP_ROWS,
-        point=f"tokens:{path.name}",
-        audio_codebook_size=facts.audio_codebook_size,
-        mode=plan.config["mode"],
-    )
+    return sorted(path for path in source.rglob("*") if path.is_file() and path.name != NAME)
