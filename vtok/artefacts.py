@@ -268,10 +268,11 @@ def load(folder: Path, kind: Kind | None = None) -> Card:
     if not path.exists():
         if (folder / PLAN_NAME).exists():
             there = load_plan(folder)
+            again = f"run `{MADE_BY.get(there.kind, 'the command')}` again with the same recipe: it resumes"
             raise UsageError(
                 f"the {there.kind} in this folder are not finished",
                 at=str(folder),
-                hint=f"run `{MADE_BY.get(there.kind, 'the command')}` again with the same recipe: it resumes",
+                hint="run the same `vtok tokens import` again: it resumes" if "imported" in there.config else again,
             )
         hint = f"make it first: {MADE_BY[kind]} RECIPE" if kind in MADE_BY else "give the folder of a vtok artefact"
         raise UsageError(f"no {wanted} here" if folder.exists() else "no such folder", at=str(folder), hint=hint)

@@ -18,9 +18,10 @@ def repair(
 ) -> int:
     """Rebuild index and card from intact parts, and move damaged parts aside.
 
-    Exit code 0: the store is whole. 1: parts are lost; `vtok tokenize` makes these, and only these, again.
+    Exit code 0: the store is whole. 1: parts are lost; what made the store makes these, and only these, again.
     """
     from schemas.paths import as_path
+    from vtok import artefacts
     from vtok.tokens.repair import ASIDE
     from vtok.tokens.repair import repair as mend
 
@@ -41,10 +42,12 @@ def repair(
         console.say("the store is whole" + ("" if done.rebuilt else ": nothing had to be done"))
         console.say(f"next: vtok tokens check {folder}")
         return code
+    imported = "imported" in artefacts.load_plan(folder).config
+    command, arguments = ("vtok tokens import", "SOURCE STORE") if imported else ("vtok tokenize", "RECIPE")
     lost = len(done.damaged) + len(done.missing)
     what = (
         f"makes {console.count(lost, 'parts')} and seals the store" if lost else "compares the parts with their clips"
     )
-    console.say(f"the store is unfinished: running `vtok tokenize` again {what}")
-    console.say("next: vtok tokenize RECIPE")
+    console.say(f"the store is unfinished: running `{command}` again {what}")
+    console.say(f"next: {command} {arguments}")
     return code

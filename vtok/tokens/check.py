@@ -27,11 +27,17 @@ from vtok.tokens.check_rows import GroupCheck
 from vtok.tokens.pages import has_page_checksums
 from vtok.tokens.parts import unpack_usage
 from vtok.tokens.ragged import flat_codes
+from vtok.tokens.sealing import sealable
 from vtok.tokens.stats import health, usage
 
 _AGAIN = "`vtok tokens repair` puts the part aside, then `vtok tokenize` makes this part anew and no other"
 _SEAL = "`vtok tokens repair` makes card and index again from the parts"
 _OLD = "delete the damaged file and _vtok.json, then run `vtok tokenize` again: what is missing is made anew"
+_IMPORTED = {
+    _AGAIN: "`vtok tokens repair` puts the part aside, then the same `vtok tokens import` makes this part anew",
+    _OLD: "delete the folder, then run the same `vtok tokens import` again",
+}
+"""What to do about a store that `vtok tokenize` has not made."""
 _FOOTER_FACTS = ("tokenizer", "codebook_size", "mode", "schema_version")
 _READ_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError)
 
@@ -104,10 +110,12 @@ class _Check:
         self.contents: dict[str, str] = {}  # what each part says it was made from
         self.repairable = True  # by this vtok
         self.tokens = self.silent = 0
+        self.plan: Plan | None = None
+        self.card: Card | None = None
         self.facts: dict[str, Any] = {}  # tokenizer, codebook_size, ... that all parts must share
 
     def run(self, advance: Callable[[int], None]) -> Findings:
-        self.plan, self.card = self._plan(), None
+        self.plan = self._plan()
         self.card = self._card()
         index = self._index()
         if self.card is not None:
@@ -145,9 +153,16 @@ class _Check:
     def _damage(self, at: str, what: str, *, hint: str = _AGAIN, group: int | None = None, rows: int = 0) -> None:
         if hint in (_AGAIN, _SEAL) and not self.repairable:
             hint = _OLD
+        if self._imported({}):
+            hint = _IMPORTED.get(hint, hint)
         self.damages.append(Damage(at, group, rows, what, hint))
         if group is not None:
             self.damaged_groups.add((at, group))
+
+    def _imported(self, footer: dict[str, Any]) -> bool:
+        """Whether plan or card say that the store was imported, or the footer of a part says so of the part."""
+        configs = [each.config for each in (self.plan, self.card) if each is not None]
+        return any("imported" in each for each in [*configs, footer.get("made_by") or {}])
 
     def _plan(self) -> Plan | None:
         if not (self.folder / PLAN_NAME).exists() and not (self.folder / CARD_NAME).exists():
@@ -161,7 +176,7 @@ class _Check:
             return None
         if plan.kind != "tokens":
             raise UsageError(f"this is a {plan.kind} folder, not tokens", at=str(self.folder))
-        self.repairable = "contents" in plan.config
+        self.repairable = sealable(plan)
         return plan
 
     def _card(self) -> Card | None:
@@ -290,8 +305,9 @@ class _Check:
 
     def _rows(self, name: str, group: int, table: pa.Table, footer: dict[str, Any], counted: np.ndarray) -> None:
         classes = self.card.facts.get("classes") if self.card is not None else None
-        named = "view_id" in table.column_names and not (self.plan is not None and "imported" in self.plan.config)
-        view = name.removesuffix(".parquet").partition(".")[2] or "whole" if named else None
+        view = None  # imported parts may mix views, and those of version 1 have none
+        if "view_id" in table.column_names and not self._imported(footer):
+            view = name.removesuffix(".parquet").partition(".")[2] or "whole"
         wrong = GroupCheck(
             table, footer["codebook_size"], footer["split"], classes, view=view, audio=footer.get("audio")
         )

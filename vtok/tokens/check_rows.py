@@ -61,7 +61,7 @@ class GroupCheck:
                 self._note(other, f"the view is not {view!r}, that of the part")
             self._labels(classes)
             if audio is not None:
-                self._sounds(audio["codebook_size"], math.prod(audio["grid"]))
+                self._sounds(audio["codebook_size"], None if audio["grid"] is None else math.prod(audio["grid"]))
         self.bad_rows = int(self._bad.sum()) if self.readable else table.num_rows
 
     def _note(self, wrong: Bool[np.ndarray, " n"], what: str) -> None:
@@ -100,10 +100,11 @@ class GroupCheck:
         rows = np.repeat(np.arange(len(sizes)), sizes)
         self._note(np.isin(np.arange(len(sizes)), rows[high]), f"a code is not below {codebook_size:,}")
 
-    def _sounds(self, codebook_size: int, count: int) -> None:
+    def _sounds(self, codebook_size: int, count: int | None) -> None:
         column = self._table["audio_codes"].combine_chunks()
-        found = pc.fill_null(pc.list_value_length(column), count).to_numpy(zero_copy_only=False)
-        self._note(found != count, f"the sound has not {count} codes")
+        if count is not None:  # else the part has rows of several views
+            found = pc.fill_null(pc.list_value_length(column), count).to_numpy(zero_copy_only=False)
+            self._note(found != count, f"the sound has not {count} codes")
         high = pc.greater_equal(pc.list_flatten(column), codebook_size).to_numpy(zero_copy_only=False)
         rows = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
         what = f"a code of the sound is not below {codebook_size:,}"

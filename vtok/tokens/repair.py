@@ -21,7 +21,7 @@ from vtok.artefacts import Part
 from vtok.files import sweep_temporaries, table_bytes, write_bytes
 from vtok.locks import exclusive
 from vtok.parquet import read_metadata, recover_made_to
-from vtok.tokens.sealing import contents_fingerprint, store_facts
+from vtok.tokens.sealing import contents_fingerprint, sealable, store_facts
 
 ASIDE = "_damaged"
 """Folder in the store that damaged parts are moved to."""
@@ -35,7 +35,7 @@ class Repair(NamedTuple):
         damaged: parts that were moved aside, and what is wrong with them.
         missing: planned parts that are not there.
         rebuilt: files that were made again.
-        complete: whether the store is whole and sealed now; if not, `vtok tokenize` makes what is lost.
+        complete: whether the store is whole and sealed now; if not, the command that made it makes what is lost.
     """
 
     sound: list[str]
@@ -70,13 +70,18 @@ def repair(folder: Path) -> Repair:
         missing = [name for name in plan.units if name not in parts and name not in damaged]
         for name in damaged:
             _move_aside(folder, name)
-        whole = len(parts) == len(plan.units) and contents_fingerprint(contents) == plan.config["contents"]
+        whole = len(parts) == len(plan.units) and _as_planned(plan, contents)
         if whole:
             rebuilt += _seal(folder, plan, list(parts.values()))
         else:
             for name in (CARD_NAME, INDEX_NAME, REJECTS_NAME):
                 (folder / name).unlink(missing_ok=True)
         return Repair(list(parts), damaged, missing, rebuilt, whole)
+
+
+def _as_planned(plan: Plan, contents: dict[str, str]) -> bool:
+    """Whether parts are made from what was planned; of an imported store's each was compared with the plan."""
+    return "imported" in plan.config or contents_fingerprint(contents) == plan.config["contents"]
 
 
 def _plan(folder: Path) -> tuple[Plan, list[str]]:
@@ -98,11 +103,14 @@ def _plan(folder: Path) -> tuple[Plan, list[str]]:
         raise damage
     if plan.kind != "tokens":
         raise UsageError(f"this is a {plan.kind} folder, not tokens", at=str(folder), hint="give a token store")
-    if "contents" not in plan.config:
+    if not sealable(plan):
+        imported = "delete the folder, and run the same `vtok tokens import` again"
         raise UsageError(
             f"an older vtok made this store (schema version {plan.schema_version}): its card cannot be made again",
             at=str(folder),
-            hint="delete the damaged parts and _vtok.json, and run `vtok tokenize` of that version",
+            hint=imported
+            if "imported" in plan.config
+            else "delete the damaged parts and _vtok.json, and run `vtok tokenize` of that version",
         )
     return plan, rebuilt
 
@@ -133,7 +141,7 @@ def _verified(path: Path, plan: Plan, sha256: str | None) -> tuple[Part, str]:
     Raises:
         IntegrityError: it is damaged, or another store's.
     """
-    part = recover_made_to(path, None)
+    part = recover_made_to(path, plan.fingerprint if "imported" in plan.config else None)
     metadata = read_metadata(path, ("plan", "tokenizer", "codebook_size", "mode"))
     for name in ("tokenizer", "codebook_size", "mode"):
         if metadata[name] != plan.config[name]:
