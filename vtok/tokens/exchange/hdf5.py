@@ -16,7 +16,7 @@ from vtok.tokens.exchange.splits import Splits, visible
 
 HOLDS_COLUMNS = False
 _NAME, _DATA = "tokens.h5", "_data"
-_ROWS = 256
+_ROWS, _CHUNK_CODES = 256, 1 << 19
 
 
 def write(folder: Path, split: str, rows: Iterable[Row], facts: Facts) -> list[Path]:
@@ -33,7 +33,11 @@ def write(folder: Path, split: str, rows: Iterable[Row], facts: Facts) -> list[P
         while some := [row.codes for row in itertools.islice(stream, _ROWS)]:
             if data is None:
                 _, h, w = some[0].shape
-                shape = {"shape": (0, h, w), "maxshape": (None, h, w), "chunks": (max(1, 2**19 // (h * w)), h, w)}
+                shape = {
+                    "shape": (0, h, w),
+                    "maxshape": (None, h, w),
+                    "chunks": (max(1, _CHUNK_CODES // (h * w)), h, w),
+                }
                 data = file.create_dataset(f"{split}_data", dtype=facts.dtype, track_times=False, **shape)
             if any(codes.shape[1:] != data.shape[1:] for codes in some):
                 raise UsageError("HDF5 holds clips of one height and width", hint="export to hf or webdataset")
