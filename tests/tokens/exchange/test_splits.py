@@ -15,6 +15,7 @@ import pytest
 
 from schemas.errors import IntegrityError, UsageError
 from tests.tokens.making import GRID, TOKENIZER, make_store
+from vtok.cli import main
 from vtok.tokens.exchange import FORMATS, ds
 from vtok.tokens.exchange.base import Facts, Row
 from vtok.tokens.exchange.exporting import export_store
@@ -152,6 +153,17 @@ def test_another_format_than_that_of_the_export_is_refused(store: TokenStore, tm
     export_store(store, tmp_path / "out", "ds")
     with pytest.raises(UsageError, match="exported to ds, not hf"):
         import_store(tmp_path / "out", tmp_path / "back", "hf", Origin())
+    with pytest.raises(UsageError, match="with 64 codes made this export, not bbbbbbbbbbbb with 64"):
+        import_store(tmp_path / "out", tmp_path / "back", None, Origin("b" * 64, 64))
+
+
+def test_the_command_names_the_splits(store: TokenStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export_store(store, tmp_path / "out", "ds")
+    arguments = ["tokens", "import", str(tmp_path / "out"), str(tmp_path / "back")]
+    assert main([*arguments, "--split", "dev"]) == 2
+    assert "names its splits itself" in capsys.readouterr().err
+    assert main(arguments) == 0
+    assert "clips 9 (dev 4, train 3, train-b 2)" in capsys.readouterr().out
 
 
 def _touch(folder: Path, paths: list[str]) -> None:

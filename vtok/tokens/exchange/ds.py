@@ -68,7 +68,7 @@ def _clips(path: Path, facts: Facts) -> Iterator[np.ndarray]:
     if ends is None:
         yield from blocks(flat, facts.grid, path)
         return
-    if not len(ends) or ends[-1] != len(flat) or (np.diff(ends) <= 0).any():
+    if not len(ends) or ends[-1] != len(flat) or (np.diff(ends, prepend=0) <= 0).any():
         raise IntegrityError(f"the index does not fit {len(flat)} codes", at=str(path), hint="export again")
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         yield np.array(flat[start:end])

@@ -29,7 +29,10 @@ from vtok.tokens.sealing import store_facts
 from vtok.tokens.store import write_tokens
 
 _PART_ROWS, _GROUP_ROWS = 4096, 256
-_READ_ERRORS = (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, pa.ArrowException)
+_READ_ERRORS = (
+    *(OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError),
+    *(MemoryError, pa.ArrowException),
+)
 """What readers raise on files that are not what they should be: damaged ones, or another tool's."""
 
 
@@ -82,6 +85,8 @@ def import_store(source: Path, out: Path, format_name: str | None, origin: Origi
         raise UsageError(f"no format {name!r}" if name else "the format is unknown", at=str(source), hint=_hint())
     if told is not None and name != told.format:
         raise UsageError(f"this was exported to {told.format}, not {name}", at=str(source), hint="leave --format out")
+    if told is not None and origin.split is not None:
+        raise UsageError("the export names its splits itself", at=str(source), hint="leave --split out")
     facts, tokenizer = _facts(told, origin, source)
     digests = {path.relative_to(_base(source)).as_posix(): sha256_of(path) for path in _all(source)}
     for path, digest in told.files.items() if told else ():
