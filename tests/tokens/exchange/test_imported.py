@@ -34,7 +34,8 @@ SOUND: dict[str, Any] = {
     "audio_rate": 16000,
     "grid": [1, 2, 3],
 }
-FORMS = [name for name in FORMATS if name != "litdata"]
+QUICK = ("hf", "ds")  # one that holds all columns, one that holds none
+FORMS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.soak) for name in FORMATS if name != "litdata"]
 
 
 def two_views(folder: Path, *, sound: dict[str, Any] | None = None) -> TokenStore:
