@@ -6,8 +6,8 @@ What a kind takes from a batch, and what it draws for it, is its own business (`
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
-import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ from trainers.engine import Engine, EngineName, barrier, make_engine, rank, worl
 from trainers.optim import learning_rate
 from trainers.ranks import gather
 from trainers.task import Task, micro_batches
-from vtok import artefacts
+from vtok import artefacts, console
 from vtok.audio.stores import audio_of_store, check_audio
 from vtok.files import write_bytes
 from vtok.priors.base import Batch, Draws
@@ -39,9 +39,10 @@ from vtok.priors.tats import CLIP_VOCABULARY
 from vtok.priors.videogpt import VideoGptPrior
 from vtok.seeds import generator
 from vtok.tokenizers.load import load_tokenizer
+from vtok.tokens import unigram
 from vtok.tokens.loader import Crop, TokenLoader
-from vtok.tokens.stats import health, position_entropy
 from vtok.tokens.store import TokenStore
+from vtok.tokens.unigram import Entropy
 from vtok.weights import write_weights
 
 
@@ -96,7 +97,8 @@ def _seal(task: PriorTask, plan: Plan, sound: dict[str, str]) -> None:
         "grid": list(task.grid),
         "cropped": task.crop is not None,
         "classes": task.classes,
-        "position_entropy": task.position_entropy,
+        "position_entropy": task.position_entropy.nats,
+        "position_entropy_clips": task.position_entropy.clips,
         "kind": task.model.kind,
         "text_tokenizer_sha256": text,
         **sound,
@@ -151,10 +153,16 @@ class PriorTask(Task):
         self.units_per_batch = self.batch_size * int(np.prod(self.grid))
         splits = store.splits()
         self.held_out = "test" if splits.get("test") else "train"
+
+    @functools.cached_property
+    def position_entropy(self) -> Entropy:
+        """What validations are compared with; worked out at the first of them, by the rank that writes the logs."""
         if self.crop is None and self.views is None:
-            self.position_entropy = float(position_entropy(store.codes("train"), store.codebook_size).mean())
+            found = unigram.positional(self.store)
         else:  # codes have no place of their own, or are some of the store's: the entropy of all
-            self.position_entropy = health(store.usage()).entropy_bits * math.log(2)
+            found = unigram.overall(self.store)
+        console.say(f"{self.name}: position entropy {found}")
+        return found
 
     def build(self, engine: EngineName) -> Mapping[str, Engine]:
         self.collate = Collate(self.model, self.device)
@@ -247,11 +255,8 @@ class PriorTask(Task):
             total += float(self.prior(*self.prior.prepare(batch, draws)).loss) * len(chunk)
             clips += len(chunk)
         self.prior.train()
-        return {
-            "val": total / clips,
-            "position_entropy": self.position_entropy,
-            "seconds": time.perf_counter() - start,
-        }
+        mark = {"position_entropy": self.position_entropy.nats} if rank() == 0 else {}
+        return {"val": total / clips, **mark, "seconds": time.perf_counter() - start}
 
     def _held_out_rows(self) -> Iterator[dict[str, Any]]:
         rows = self.store.rows(self.held_out, [*columns_of(self.model), "view_id"])

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from schemas.card import with_checksum
 from schemas.config import Recipe
 from schemas.errors import UsageError
 from tests.trainers.making import prepare
-from trainers.prior import check_tokenizer, train_prior
+from trainers.prior import PriorTask, check_tokenizer, train_prior
 from vtok import artefacts
-from vtok.tokens.store import TokenStore
+from vtok.tokens.store import RowGroup, TokenStore
 
 
 def test_a_store_of_another_tokenizer_is_refused_with_both_fingerprints(inputs: Path, tmp_path: Path) -> None:
@@ -51,3 +52,30 @@ def test_an_unconditional_prior_has_no_classes(inputs: Path, tmp_path: Path) -> 
     card = train_prior(Recipe.model_validate(plain.plain()))
     assert card.facts["classes"] == []
     assert card.inputs["tokenizer"] == artefacts.load(inputs / "tokenizer").facts["fingerprint"]
+
+
+def test_before_its_first_step_a_prior_reads_no_codes_but_those_of_its_batch(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And ranks that write no logs never read what a validation is compared with."""
+    recipe = prepare(inputs, tmp_path / "run", "prior")
+    store = TokenStore(recipe.folder("tokens"))
+    read: list[list[str] | None] = []
+    real = TokenStore.read
+
+    def reading(self: TokenStore, group: RowGroup, columns: list[str] | None = None) -> pa.Table:
+        read.append(columns)
+        return real(self, group, columns)
+
+    monkeypatch.setattr(TokenStore, "read", reading)
+    for rank in (0, 1):
+        monkeypatch.setattr("trainers.prior.rank", lambda rank=rank: rank)
+        monkeypatch.setattr("trainers.prior.world_size", lambda: 2)
+        (tmp_path / str(rank)).mkdir()
+        task = PriorTask(recipe, store, tmp_path / str(rank))
+        task.build("plain")
+        next(task.batches(0))
+        assert read == []
+        assert ("position_entropy" in task.validate(0)) == (rank == 0)
+        assert (["codes"] in read) == (rank == 0)
+        read.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,11 +142,14 @@ class TokenStore:
 
     def _row_groups(self, split: str) -> Iterator[RowGroup]:
         for part in self.parts:
-            if part["split"] != split or not part["rows"]:
-                continue
-            path = self.folder / part["path"]
-            layout = self._footer(path, part["footer_sha256"])
-            yield from (RowGroup(path, i, layout.row_group(i).num_rows) for i in range(layout.num_row_groups))
+            if part["split"] == split and part["rows"]:
+                yield from self.row_groups_of(part)
+
+    def row_groups_of(self, part: Mapping[str, Any]) -> list[RowGroup]:
+        """The row groups of one of `parts`; its footer is read."""
+        path = self.folder / part["path"]
+        layout = self._footer(path, part["footer_sha256"])
+        return [RowGroup(path, i, layout.row_group(i).num_rows) for i in range(layout.num_row_groups)]
 
     def _footer(self, path: Path, sha256: str | None) -> pq.FileMetaData:
         """The layout of a part; where the index has no sha256 of it, it is believed until a row is read.
@@ -214,16 +217,19 @@ class TokenStore:
             return np.zeros((0, int(np.prod(self.grid))), code_type(self.codebook_size).to_pandas_dtype())
         return np.concatenate([codes_of(self.read(group, ["codes"])) for group in groups])
 
-    def usage(self) -> Integer[np.ndarray, " k"]:
+    def usage(self, parts: Iterable[Mapping[str, Any]] | None = None) -> Integer[np.ndarray, " k"]:
         """How often each code occurs, summed over the parts' footers.
 
         No page is read, except in a store whose index does not vouch for the footers yet.
+
+        Args:
+            parts: some of `parts`; none: all of them.
 
         Raises:
             IntegrityError: a footer is damaged, or not the one that was written.
         """
         total = np.zeros(self.codebook_size, dtype=np.int64)
-        for part in self.parts:
+        for part in self.parts if parts is None else parts:
             path = self.folder / part["path"]
             if part["footer_sha256"] is None:
                 self._verify(path)
