@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ from trainers.task import Task, micro_batches
 from vtok import artefacts, console
 from vtok.audio.stores import audio_of_store, check_audio
 from vtok.files import write_bytes
+from vtok.hardware import cpu_count
 from vtok.priors.base import Batch, Draws
 from vtok.priors.build import Facts, build_prior, describe
 from vtok.priors.collate import Collate, check_columns, columns_of
@@ -44,6 +46,9 @@ from vtok.tokens.loader import Crop, TokenLoader
 from vtok.tokens.store import TokenStore
 from vtok.tokens.unigram import Entropy
 from vtok.weights import write_weights
+
+RUN_ONLY = loop.CADENCE | {"accumulate", "cache_gb", "workers"}
+"""Options of `PriorTrainConfig` that leave the weights as they are, but for rounding."""
 
 
 def train_prior(recipe: Recipe, *, resume: str = "auto") -> Card:
@@ -63,7 +68,9 @@ def train_prior(recipe: Recipe, *, resume: str = "auto") -> Card:
         check_audio(store, config.model.tokens_before, config.model.condition_vocabulary or 0, named)
         sound = {"audio_tokenizer": audio_of_store(store).get("fingerprint", "")}
     check_columns(config.model, store)
-    settings = config.model_dump(mode="json", exclude={"train": loop.CADENCE | {"accumulate"}})
+    settings = config.model_dump(mode="json", exclude={"train": RUN_ONLY})
+    if config.train.order == "rows":  # plans from before there was a choice have no such key
+        del settings["train"]["order"]
     inputs = {"tokens": store.card.fingerprint, "tokenizer": store.tokenizer, **sound}
     if isinstance(config.model, GptConfig) and config.model.text_tokenizer is not None:
         from vtok.priors.text import read_text_tokenizer
@@ -148,11 +155,22 @@ class PriorTask(Task):
             cond_frames="cond_frames" in self.model.columns,
             audio="audio_codes" in self.model.columns,
             views=self.views,
+            order=self.config.train.order,
+            cache_bytes=int(self.config.train.cache_gb * 2**30),
+            workers=self._workers(),
+            pin=self.device.type == "cuda",
         )
         self.grid = self.loader.source.shape
         self.units_per_batch = self.batch_size * int(np.prod(self.grid))
         splits = store.splits()
         self.held_out = "test" if splits.get("test") else "train"
+
+    def _workers(self) -> int:
+        """Reading processes of this rank: a few do, and the first steps wait for parts to be laid out."""
+        if self.config.train.workers != "auto":
+            return self.config.train.workers
+        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return min(2, cpu_count() // ranks_here) if self.device.type == "cuda" else 0
 
     @functools.cached_property
     def position_entropy(self) -> Entropy:

@@ -164,30 +164,55 @@ def _from_workers(source: StepSource[B], steps: Iterator[int], workers: int, pre
             ) from error
         if isinstance(batch, VtokError):
             raise batch
-        yield type(batch)(*(field.numpy() if isinstance(field, torch.Tensor) else field for field in batch))
+        yield batch.opened()
+
+
+class _Parcel:
+    """A batch on its way from a worker: arrays as tensors, which torch hands over in shared memory.
+
+    torch's DataLoader would look into a tuple for what it can pin, and make lists of all texts on the way; an object
+    with `pin_memory` it asks.
+    """
+
+    def __init__(self, batch: tuple[Any, ...]) -> None:
+        import torch
+
+        self._kind = type(batch)
+        self._fields = [torch.from_numpy(field) if isinstance(field, np.ndarray) else field for field in batch]
+
+    def pin_memory(self) -> _Parcel:
+        """The same in page-locked memory. DataLoader calls it, in a thread of the training process."""
+        return _Parcel(_pinned(self.opened()))
+
+    def opened(self) -> Any:
+        """The batch, with arrays in the memory of the tensors."""
+        import torch
+
+        return self._kind(*(field.numpy() if isinstance(field, torch.Tensor) else field for field in self._fields))
 
 
 class _Shipped:
-    """Batches as workers send them: arrays as tensors, which torch hands over in shared memory, and errors as values,
-    as torch would rebuild them from their text."""
+    """Batches as workers send them: as parcels, and errors as values, as torch would rebuild them from their text."""
 
     def __init__(self, source: StepSource[Any]) -> None:
         self._source = source
 
-    def __getitem__(self, step: int) -> tuple[Any, ...] | VtokError:
-        import torch
-
+    def __getitem__(self, step: int) -> _Parcel | VtokError:
         try:
-            batch = self._source[step]
+            return _Parcel(self._source[step])
         except VtokError as error:
             return error
-        return type(batch)(*(torch.from_numpy(f) if isinstance(f, np.ndarray) else f for f in batch))
 
 
 def _pinned(batch: B) -> B:
+    """A batch whose arrays lie in page-locked memory."""
+    return type(batch)(*(_page_locked(field) if isinstance(field, np.ndarray) else field for field in batch))
+
+
+def _page_locked(array: np.ndarray) -> np.ndarray:
     import torch
 
-    return type(batch)(*(torch.from_numpy(f).pin_memory().numpy() if isinstance(f, np.ndarray) else f for f in batch))
+    return torch.from_numpy(array).pin_memory().numpy()
 
 
 def _same(item: Any) -> Any:

@@ -231,6 +231,21 @@ class PriorTrainConfig(TrainConfig):
         None,
         description="Train on the rows of these views (`view_id`) of the token store only; null: on all of them.",
     )
+    order: Literal["rows", "parts"] = Field(
+        "rows",
+        description="What is shuffled: `rows`, all of them, or `parts` and then the rows of a few of them, for a store "
+        "whose codes do not fit into `cache_gb`: it mixes less, and needs few parts at a time.",
+    )
+    cache_gb: float = Field(
+        64,
+        gt=0,
+        description="GiB of disk that the node's cache of codes (VTOK_CACHE) may hold. Never changes a result.",
+    )
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto",
+        description="Processes that read codes for each training process; 0: it reads itself; `auto`: 0 on the CPU and "
+        "up to 2 beside a GPU. Never changes a result.",
+    )
 
 
 _OPTIM: dict[str, dict[str, Any]] = {

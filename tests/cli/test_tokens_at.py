@@ -11,6 +11,7 @@ import pytest
 
 from tests.tokens.making import make_store, token_row
 from tests.tokens.stores import store_of
+from tests.tokens.test_versions import sealed
 from vtok import artefacts
 from vtok.cli import main
 from vtok.tokens.loader import Crop, TokenLoader
@@ -58,4 +59,17 @@ def test_a_store_of_several_grids(tmp_path: Path, capsys: pytest.CaptureFixture[
         plan = artefacts.make_plan("prior", {"seed": 7, "train": {**train, "views": views}}, {}, [])
         artefacts.begin(tmp_path / "prior", plan)
         assert main(asked) == 0
+        assert [clip["clip_id"] for clip in json.loads(capsys.readouterr().out)["clips"]] == wanted
+
+
+def test_a_training_on_crops_of_any_grids_by_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [token_row(n, "train", 64, (2, 2 + n % 2, 3)) for n in range(6)]
+    folder = sealed(tmp_path / "tokens", rows, None)
+    train = {"batch_size": 3, "crop": [1, 2, 2], "order": "parts", "views": None}
+    artefacts.begin(tmp_path / "prior", artefacts.make_plan("prior", {"seed": 7, "train": train}, {}, []))
+    for order in ("parts", "rows"):
+        loader = TokenLoader(TokenStore(folder), "train", 3, seed=7, order=order, crop=Crop(1, 2, 2))  # type: ignore[arg-type]
+        wanted = next(loader.forever()).clip_ids
+        asked = ["--order", order] if order == "rows" else []
+        assert main(["tokens", "at", str(tmp_path), "--step", "0", "--json", *asked]) == 0
         assert [clip["clip_id"] for clip in json.loads(capsys.readouterr().out)["clips"]] == wanted

@@ -126,7 +126,7 @@ def test_it_is_bounded(folder: Path, tmp_path: Path) -> None:
     assert size > 0
     with pytest.raises(UsageError, match="the codes take 288 bytes, the cache holds 100") as caught:
         loader_of(folder, cache, cache_bytes=100)
-    assert "order='parts'" in caught.value.hint
+    assert "prior.train.cache_gb" in caught.value.hint and "prior.train.order=parts" in caught.value.hint
     check(loader_of(folder, cache, cache_bytes=100, order="parts"))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -30,6 +31,9 @@ def at(
         list[str] | None,
         typer.Option("--view", help=f"Rows of this view only; may be given several times ({_FROM_RUN} all rows)."),
     ] = None,
+    order: Annotated[
+        Literal["rows", "parts"] | None, typer.Option("--order", help=f"What was shuffled ({_FROM_RUN} rows).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> int:
     """Which clips fed a training step: the order is known at any step, forwards and backwards.
@@ -52,7 +56,15 @@ def at(
         raise UsageError(f"there is no rank {rank} of {world}", hint="ranks count from 0; --world says how many")
     any_grid = Crop(1, 1, 1)  # which rows come does not depend on what is cut out of them
     batches = TokenBatches(
-        store, split, batch_size, seed=seed, world=world, views=view or trained.get("views"), crop=any_grid
+        store,
+        split,
+        batch_size,
+        seed=seed,
+        world=world,
+        order=order or trained.get("order", "rows"),
+        crop=any_grid,
+        views=view or trained.get("views"),
+        cache_bytes=sys.maxsize,  # of any store; nothing that a training needs gives way to these few parts
     )
     found = clips_at(batches, step, rank)
     epoch, number = divmod(step, batches.per_epoch)
@@ -66,12 +78,12 @@ def at(
 
 
 def _trained_with(folder: Path) -> dict[str, Any]:
-    """Seed, batch size and views of a prior, finished or not."""
+    """What the order of the batches of a prior depends on, finished or not."""
     from schemas.card import PLAN_NAME
     from vtok import artefacts
 
     if not (folder / PLAN_NAME).exists():
         return {}
     config = artefacts.load_plan(folder).config
-    train = config.get("train", {})
-    return {"seed": config.get("seed", 0), "batch_size": train.get("batch_size"), "views": train.get("views")}
+    train = {name: value for name, value in config.get("train", {}).items() if value is not None}
+    return {"seed": config.get("seed", 0), **train}

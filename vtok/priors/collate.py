@@ -48,7 +48,9 @@ class Collate:
         Raises:
             UsageError: a clip lacks what the prior is conditioned on.
         """
-        codes = np.where(tokens.valid_b[:, None, None, None], tokens.codes_bthw, -1)
+        codes = tokens.codes_bthw
+        if not tokens.valid_b.all():  # a copy, which is not in page-locked memory
+            codes = np.where(tokens.valid_b[:, None, None, None], codes, -1)
         frames, audio = tokens.cond_frames_bthwc, tokens.audio_codes_bn
         return self._batch(codes, tokens.labels_b, tokens.captions, audio, frames, tokens.boxes_b6, at)
 
@@ -108,7 +110,7 @@ class Collate:
         )
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
 
     def _text(self, captions: Sequence[str | None]) -> Tensor:
         assert self.text is not None

@@ -182,7 +182,7 @@ class TokenBatches:
             raise UsageError(
                 f"the codes take {least:,} bytes, the cache holds {cache_bytes:,}",
                 at=str(self.cache.folder),
-                hint="raise cache_bytes, or shuffle with order='parts', which needs few parts at a time",
+                hint="raise prior.train.cache_gb, or set prior.train.order=parts, which needs few parts at a time",
             )
 
     @property
