@@ -69,19 +69,34 @@ def expected(rows: int, seed: int, batch_size: int, last: str, steps: range) -> 
     return out
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    sizes=st.sampled_from([(1,), (6,), (2, 1, 3), (1,) * 9, (3, 0, 8, 1, 1, 2, 2)]),
-    seed=st.integers(0, 2),
-    worlds=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    workers=st.tuples(st.sampled_from([0, 0, 0, 1, 3]), st.sampled_from([0, 0, 0, 2])),
-    prefetch=st.integers(1, 4),
-    multiple=st.integers(1, 2),
-    last=st.sampled_from(["drop", "pad"]),
-    start=st.integers(0, 12),
-    counts=st.tuples(st.integers(0, 5), st.integers(1, 6)),
-)
-def test_the_global_sequence_never_changes(
+CASES: dict[str, Any] = {
+    "sizes": st.sampled_from([(1,), (6,), (2, 1, 3), (1,) * 9, (3, 0, 8, 1, 1, 2, 2)]),
+    "seed": st.integers(0, 2),
+    "worlds": st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    "workers": st.tuples(st.sampled_from([0, 0, 0, 1, 3]), st.sampled_from([0, 0, 0, 2])),
+    "prefetch": st.integers(1, 4),
+    "multiple": st.integers(1, 2),
+    "last": st.sampled_from(["drop", "pad"]),
+    "start": st.integers(0, 12),
+    "counts": st.tuples(st.integers(0, 5), st.integers(1, 6)),
+}
+USUAL = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@USUAL
+@given(**CASES)
+def test_the_global_sequence_never_changes(making: Any, **case: Any) -> None:
+    check_the_global_sequence(making, **case)
+
+
+@pytest.mark.soak
+@settings(USUAL, max_examples=200)
+@given(**CASES)
+def test_the_global_sequence_never_changes_in_many_cases(making: Any, **case: Any) -> None:
+    check_the_global_sequence(making, **case)
+
+
+def check_the_global_sequence(
     making: Any,
     sizes: tuple[int, ...],
     seed: int,
