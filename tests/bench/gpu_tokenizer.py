@@ -68,6 +68,7 @@ def check(bench: Bench) -> None:
     bench.check("codes that are not the seed's (near ties)", 1 - shares["equal_to_seed"], 0.01)
     bench.check("certified codes that are wrong", shares["certified_but_different"], 0)
     bench.report("certified codes, of weights that were drawn", found=shares["fast_certified"])
+    bench.check("codes that depend on the place in a batch or on the neighbours", _moved_codes(bench), 0)
     source = torch.Generator(bench.device).manual_seed(0)
     x = torch.randn(1, 16, 8, 32, 32, generator=source, device=bench.device)
     weight = torch.randn(32, 16, 4, 4, 4, generator=source, device=bench.device)
@@ -183,6 +184,20 @@ def _models(bench: Bench) -> tuple[VQGAN, Discriminators]:
 def _clips(bench: Bench, count: int) -> Tensor:
     size, source = (8, 16, 16) if bench.tiny else (16, 128, 128), torch.Generator().manual_seed(1)
     return (torch.rand(count, 3, *size, generator=source) - 0.5).to(bench.device)
+
+
+def _moved_codes(bench: Bench) -> int:
+    """How many codes change when clips change places in batches of 2 to 16, where all batches have one shape."""
+    model, clips, moved = _models(bench)[0].eval(), _clips(bench, 16), 0
+    with torch.inference_mode():
+        for size in (2, 3) if bench.tiny else range(2, 17):
+            first = model.encode(clips[:size])
+            for turn in range(1, size):
+                codes = model.encode(clips[:size].roll(turn, 0)).roll(-turn, 0)
+                moved += int((codes != first).sum())
+            alone = model.encode(torch.cat([clips[:1], torch.zeros_like(clips[1:size])]))[0]
+            moved += int((alone != first[0]).sum())
+    return moved
 
 
 def _frames(video: Tensor) -> tuple[Tensor, Tensor]:
