@@ -130,6 +130,20 @@ def check_tokenizer(store: TokenStore, tokenizer: Path) -> None:
         )
 
 
+def check_sound_of_crops(store: TokenStore, crop: tuple[int, int, int]) -> None:
+    """Refuses crops in time of clips with sound: the codes of a sound are those of a whole clip.
+
+    Raises:
+        UsageError: crops do not have all latent frames of every clip.
+    """
+    if store.ragged or crop[0] != store.grid[0]:
+        raise UsageError(
+            "crops in time do not go with the sound, which is that of the whole clip",
+            at="prior.train.crop",
+            hint="crop height and width only, or tokenize windows (tokens.views)",
+        )
+
+
 class PriorTask(Task):
     """Model, data and loss of a prior (`trainers.task.Task`)."""
 
@@ -143,6 +157,8 @@ class PriorTask(Task):
         self.batch_size = self.config.train.batch_size
         self.crop, self.views = self.config.train.crop, self.config.train.views
         self.classes = store.classes if self.model.condition == "label" else []
+        if self.crop is not None and "audio_codes" in self.model.columns:
+            check_sound_of_crops(store, self.crop)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.loader = TokenLoader(
             store,

@@ -140,7 +140,8 @@ def prior(run: Path) -> Measured:
     told), so it is a hard mark to beat.
     """
     model, store = load_prior(run / "prior", _device()), TokenStore(run / "tokens")
-    facts = artefacts.load(run / "prior", "prior").facts
+    card = artefacts.load(run / "prior", "prior")
+    facts, views = card.facts, card.config.get("train", {}).get("views")
     entropy = facts.get("position_entropy")
     counted = facts.get("position_entropy_clips", store.splits().get("train", 0))
     if entropy is None:  # an imported prior: its card knows nothing of this store
@@ -148,9 +149,10 @@ def prior(run: Path) -> Measured:
     split = "test" if store.splits().get("test") else "train"
     ids, sources, losses = [], [], []
     collate = Collate(model.config, _device(), text_tokenizer_of(run / "prior", model.config))
-    columns = ["clip_id", "source", *columns_of(model.config)]
+    columns = ["clip_id", "source", "view_id", *columns_of(model.config)]
     crop: tuple[int, int, int] | None = facts["grid"] if facts.get("cropped") else None
-    for number, row in enumerate(itertools.islice(store.rows(split, columns), MAX_HELD_OUT)):
+    trained_on = (row for row in store.rows(split, columns) if views is None or row["view_id"] in views)
+    for number, row in enumerate(itertools.islice(trained_on, MAX_HELD_OUT)):
         batch = collate.of_rows([row], str(store.folder), crop)
         losses.append(float(model(*model.prepare(batch, Draws(0, 0, number, "val"))).loss))
         ids.append(row["clip_id"])
