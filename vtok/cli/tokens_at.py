@@ -38,8 +38,8 @@ def at(
 ) -> int:
     """Which clips fed a training step: the order is known at any step, forwards and backwards.
 
-    The order is that of `vtok train prior`: one store, all rows shuffled, what fills no whole batch left out. For a mix
-    of stores, another order or padded batches, ask vtok.tokens.loader.clips_at.
+    The order is that of `vtok train prior`: one store, what fills no whole batch left out. For a mix of stores or
+    padded batches, ask vtok.tokens.loader.clips_at.
     """
     from schemas.card import CARD_NAME
     from schemas.errors import UsageError
