@@ -31,6 +31,23 @@ def test_lengths(stride: tuple[int, int, int]) -> None:
     assert up(x).shape[2:] == tuple(n * s for n, s in zip((4, 6, 8), stride, strict=True))
 
 
+@pytest.mark.parametrize("gradients", [True, False])
+def test_convolutions_are_called_as_modules(gradients: bool) -> None:
+    """ZeRO stage 3 keeps weights in parts, and puts them together in a hook before every module's forward pass."""
+    model = VQGAN(VqganConfig(embedding_dim=4, n_codes=16, n_hiddens=2, downsample=(2, 2, 2))).eval()
+    video = torch.rand(1, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.5
+    with torch.set_grad_enabled(gradients):
+        expected = model(video).recon_bcthw
+    weights: dict[torch.nn.Module, torch.Tensor] = {}
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
+            weights[layer] = layer.weight.data
+            layer.weight.data = torch.empty(0)
+            layer.register_forward_pre_hook(lambda layer, _: setattr(layer.weight, "data", weights[layer]))
+    with torch.set_grad_enabled(gradients):
+        assert torch.equal(model(video).recon_bcthw, expected)
+
+
 def test_weights_come_from_the_generator_with_the_distribution_of_torch() -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
