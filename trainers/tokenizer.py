@@ -23,6 +23,7 @@ from torch import Tensor
 
 from schemas.card import Card, Plan
 from schemas.config import Recipe
+from schemas.config.tokenizer import TokenizerConfig
 from schemas.errors import UsageError
 from schemas.paths import NEEDS_LOCAL, local_only
 from trainers import loop
@@ -64,10 +65,11 @@ def train_tokenizer(recipe: Recipe, *, resume: str = "auto") -> Card:
     """Makes `tokenizer/` of the run from its `shards/`.
 
     Raises:
-        UsageError: the shards are missing, or hold fewer clips than a batch; or another training of this run is at
-            work.
+        UsageError: the shards are missing, hold fewer clips than a batch, or have other channels than the tokenizer; or
+            another training of this run is at work.
         VtokError: the loss is not finite, or the disk is full.
     """
+    check_channels(recipe.tokenizer)
     shards = artefacts.load(recipe.folder("shards"), "shards")
     folder, config = local_only(recipe.folder("tokenizer"), "training", NEEDS_LOCAL), recipe.tokenizer
     audio_rate = None
@@ -109,6 +111,22 @@ def _seal(task: TokenizerTask, plan: Plan, shards: Card, audio_rate: int | None)
     artefacts.seal_card(folder, plan, index_sha256=digest, counts=counts, facts=facts)
 
 
+def check_channels(config: TokenizerConfig) -> None:
+    """Refuses a tokenizer of channels that the clips of shards do not have (the config checks those of sounds).
+
+    Raises:
+        UsageError: frames have 3 channels.
+    """
+    channels = config.model.image_channels
+    if config.spectrum is None and channels != 3:
+        raise UsageError(
+            f"the tokenizer would see {channels} channels, and frames have 3",
+            at="tokenizer.model.image_channels",
+            hint="set it to 3; pictures of sound, which have 1, need tokenizer.spectrum; videos of other channels, "
+            f"such as semantic maps, are tokenized from Python: VQGAN(VqganConfig(image_channels={channels}))",
+        )
+
+
 class TrainBatch(NamedTuple):
     """This rank's share of a batch.
 
@@ -128,6 +146,7 @@ class TokenizerTask(Task):
     unit = "clips"
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
+        check_channels(recipe.tokenizer)
         self.recipe, self.folder, self.seed, self.config = recipe, folder, recipe.seed, recipe.tokenizer
         self.shards = recipe.folder("shards")
         self.batch_size = self.config.train.batch_size

@@ -96,6 +96,20 @@ def test_a_collapse_is_told(inputs: Path, tmp_path: Path, capfd: pytest.CaptureF
     assert f"WARN tokenizer step 5: {warning}" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("channels", [1, 5])
+def test_channels_that_frames_do_not_have_are_refused(inputs: Path, tmp_path: Path, channels: int) -> None:
+    tree = prepare(inputs, tmp_path / "run", "tokenizer").plain()
+    tree["tokenizer"]["model"]["image_channels"] = channels
+    recipe = Recipe.model_validate(tree)
+    for refused in (lambda: train_tokenizer(recipe), lambda: TokenizerTask(recipe, tmp_path)):
+        with pytest.raises(UsageError, match=f"would see {channels} channels, and frames have 3") as caught:
+            refused()
+        assert caught.value.at == "tokenizer.model.image_channels"
+        assert f"VQGAN(VqganConfig(image_channels={channels}))" in caught.value.hint
+        assert "tokenizer.spectrum" in caught.value.hint
+    assert not recipe.folder("tokenizer").exists(), "nothing is planned, so the recipe can be mended"
+
+
 def test_warnings_go_to_the_metrics(inputs: Path, tmp_path: Path) -> None:
     recipe = prepare(inputs, tmp_path / "run", "tokenizer", steps=2, validate_every=1)
     tree = recipe.plain()
