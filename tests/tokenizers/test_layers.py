@@ -29,6 +29,8 @@ def test_lengths(stride: tuple[int, int, int]) -> None:
         draw_weights(layer, torch.Generator().manual_seed(0))
     assert down(x).shape[2:] == tuple(n // s for n, s in zip((4, 6, 8), stride, strict=True))
     assert up(x).shape[2:] == tuple(n * s for n, s in zip((4, 6, 8), stride, strict=True))
+    odd = torch.zeros(1, 2, 5, 7, 9)
+    assert down(odd).shape[2:] == tuple(n // s for n, s in zip((5, 7, 9), stride, strict=True))
 
 
 @pytest.mark.parametrize("gradients", [True, False])
@@ -100,5 +102,7 @@ def test_padding_that_finds_too_little_says_so(mode: str, least: int) -> None:
     assert model.encode(torch.zeros(1, 3, least, 16, 16)).shape == (1, least // 4, 2, 2)
     with pytest.raises(ValueError, match=f"num_frames {least - 4} is too small for {mode} padding"):
         model.grid(least - 4, 16, 16)
-    with pytest.raises(UsageError, match=f"too small for {mode} padding: a layer finds .* along t"):
+    with pytest.raises(UsageError, match=f"num_frames {least - 4} is too small for {mode} padding"):
         model.encode(torch.zeros(1, 3, least - 4, 16, 16))
+    with pytest.raises(UsageError, match=f"too small for {mode} padding: a layer finds .* along t"):
+        model.latents(torch.zeros(1, 3, least - 4, 16, 16))

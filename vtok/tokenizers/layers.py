@@ -111,7 +111,10 @@ CONVOLUTIONS = {2: _Conv2d, 3: _Conv3d}
 
 
 class SamePadConv3d(nn.Module):
-    """3-D convolution whose output has ceil(n / stride) values along every axis of n values."""
+    """3-D convolution whose output has floor(n / stride) values along every axis of n values.
+
+    So the last values of an axis that the stride does not divide are lost; `encode` refuses such videos.
+    """
 
     def __init__(
         self,
