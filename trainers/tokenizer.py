@@ -237,7 +237,7 @@ class TokenizerTask(Task):
             last = number == train.accumulate - 1
             keys = (step, number) if number else (step,)
             output = self.engine(video, generator(self.seed, "codebook", *keys))
-            found = self._generator_phase(video, output, frames[number], step)
+            found = self._generator_phase(video, output, frames[number], step, number)
             if last:
                 found |= self._step_generator(step)
             shown = frames[number]
@@ -251,8 +251,10 @@ class TokenizerTask(Task):
                 values[name] = values.get(name, 0.0) + share * value
         return values
 
-    def _generator_phase(self, video: Tensor, output: Reconstruction, frames: Tensor, step: int) -> dict[str, float]:
-        """Adds a part's gradients to the generator's."""
+    def _generator_phase(
+        self, video: Tensor, output: Reconstruction, frames: Tensor, step: int, number: int
+    ) -> dict[str, float]:
+        """Adds the gradients of part `number` to the generator's."""
         losses = self.config.loss
         factor = adversarial_factor(losses, step)
         if self.discriminators is not None:
@@ -270,7 +272,7 @@ class TokenizerTask(Task):
             lpips=self.lpips,
             always_run=self.config.train.idle_discriminators,
             last_layer=self.last_layer,
-            generator=generator(self.seed, "lpips", step, rank()),
+            dropout=self._dropout(step, number, len(video)),
         )
         self.engine.backward(loss)
         names = {
@@ -319,6 +321,14 @@ class TokenizerTask(Task):
         draws = generator(self.seed, "frame", step, *keys)
         index = torch.randint(0, video.shape[2], (share * world_size(),), generator=draws)
         return index[rank() * share : (rank() + 1) * share].to(self.device)
+
+    def _dropout(self, step: int, number: int, count: int) -> list[torch.Generator] | None:
+        """What draws LPIPS's dropout for the clips of a part: keyed by their places in the global batch, so that it
+        does not depend on the number of ranks or parts, and no rank draws the large masks of others."""
+        if not self.config.loss.lpips_dropout:
+            return None
+        first = (rank() * self.config.train.accumulate + number) * count
+        return [generator(self.seed, "lpips", step, place) for place in range(first, first + count)]
 
     def counts(self) -> dict[str, Int64[np.ndarray, " k"]]:
         return {"val_usage": self.held_out.usage_k}

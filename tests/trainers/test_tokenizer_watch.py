@@ -23,6 +23,7 @@ from vtok import artefacts
 from vtok.cli import main
 from vtok.evaluation.reconstruction import sharpness, ssim
 from vtok.metrics_log import read_metrics
+from vtok.tokenizers.autoencoder import Reconstruction
 from vtok.tokenizers.lpips import LPIPS
 
 
@@ -94,6 +95,34 @@ def test_a_collapse_is_told(inputs: Path, tmp_path: Path, capfd: pytest.CaptureF
     (warning,) = task.validate(5)["warnings"]
     assert "the codebook collapses" in warning and "tokenizer.model.n_codes" in warning
     assert f"WARN tokenizer step 5: {warning}" in capfd.readouterr().err
+
+
+def _losses_of_generators(task: TokenizerTask, clips: slice, number: int = 0) -> dict[str, float]:
+    """The generator's phase of a part that holds some of four clips; nothing is learnt."""
+    draws = torch.Generator().manual_seed(0)
+    video, recon = (torch.rand(4, 3, 2, 16, 16, generator=draws)[clips] - 0.5 for _ in range(2))
+    zero = torch.zeros(())
+    output = Reconstruction(recon.requires_grad_(), zero, zero, torch.zeros(len(video), 1, 4, 4, dtype=torch.int64))
+    task.engine.backward = lambda loss: None  # type: ignore[method-assign]
+    return task._generator_phase(video, output, torch.zeros(len(video), dtype=torch.int64), 3, number)
+
+
+def test_dropout_depends_on_the_place_in_the_global_batch(
+    inputs: Path, tmp_path: Path, lpips_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {"lpips_weights": str(lpips_weights), "perceptual_weight": 1.0, "lpips_dropout": True}
+    halves = (slice(0, 2), slice(2, 4))
+    whole = _losses_of_generators(_task(inputs, tmp_path, weights), slice(0, 4))["perceptual"]
+    task = _task(inputs, tmp_path, weights, accumulate=2)
+    parts = [_losses_of_generators(task, half, number)["perceptual"] for number, half in enumerate(halves)]
+    assert sum(parts) / 2 == pytest.approx(whole, rel=1e-5)
+    task, ranks = _task(inputs, tmp_path, weights), []
+    for number, half in enumerate(halves):
+        monkeypatch.setattr("trainers.tokenizer.rank", lambda number=number: number)
+        ranks.append(_losses_of_generators(task, half)["perceptual"])
+    assert ranks == pytest.approx(parts, rel=1e-6)
+    other = _losses_of_generators(task, halves[0])["perceptual"]
+    assert other != pytest.approx(ranks[0], rel=1e-5), "the second rank has other masks for the same clips"
 
 
 @pytest.mark.parametrize("channels", [1, 5])
