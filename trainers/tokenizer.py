@@ -56,7 +56,7 @@ from vtok.tokenizers.lpips import LPIPS
 from vtok.video.ranges import to_model_range
 from vtok.weights import write_weights
 
-_WARNINGS = {"warn_usage_below", "warn_restarts_above", "warn_after"}
+_WARNINGS = {"warn_usage_below", "warn_dead_above", "warn_restarts_above", "warn_after"}
 RUN_ONLY = loop.CADENCE | _WARNINGS | {"preview_clips", "workers"}
 """Training options that do not change the weights, and so do not belong to a plan."""
 

@@ -18,7 +18,7 @@ from schemas.config import Recipe
 from schemas.errors import UsageError, VtokError
 from tests.trainers.making import losses, prepare, settings
 from tests.trainers.test_tensorboard import histograms
-from trainers.tokenizer import TokenizerTask, TrainBatch, train_tokenizer
+from trainers.tokenizer import RUN_ONLY, TokenizerTask, TrainBatch, train_tokenizer
 from vtok import artefacts
 from vtok.cli import main
 from vtok.evaluation.reconstruction import sharpness, ssim
@@ -137,6 +137,17 @@ def test_channels_that_frames_do_not_have_are_refused(inputs: Path, tmp_path: Pa
         assert f"VQGAN(VqganConfig(image_channels={channels}))" in caught.value.hint
         assert "tokenizer.spectrum" in caught.value.hint
     assert not recipe.folder("tokenizer").exists(), "nothing is planned, so the recipe can be mended"
+
+
+def test_dead_codes_are_told(inputs: Path, tmp_path: Path) -> None:
+    task = _task(inputs, tmp_path, warn_after=0, warn_usage_below=0.0, warn_dead_above=0.0, warn_restarts_above=1.0)
+    with torch.no_grad():
+        task.model.codebook.embeddings[3:] = 1e6
+    found = task.validate(1)
+    assert found["val_dead"] >= 13
+    (warning,) = found["warnings"]
+    assert f"codes are dead: {16 - found['val_dead']:.0f} occur where 16 could" in warning
+    assert "warn_dead_above" in RUN_ONLY, "it changes no plan"
 
 
 def test_warnings_go_to_the_metrics(inputs: Path, tmp_path: Path) -> None:
