@@ -285,7 +285,9 @@ class TokenizerTask(Task):
         if self.discriminators is not None and factor > 0:
             names |= {"adversarial": "aeloss", "features": "gan_feat_loss"}
             names |= {"gan_lambda": "gan_lambda"} if losses.gan_balance == "adaptive" else {}
-        return {name: float(scalars[key]) for name, key in names.items()}
+        # One transfer for all: on a GPU each of its own would wait for the device.
+        values = torch.stack([scalars[key].float() for key in names.values()]).tolist()
+        return dict(zip(names, values, strict=True))
 
     def _step_generator(self, step: int) -> dict[str, float]:
         train = self.config.train

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from schemas.config import Recipe
 from schemas.errors import UsageError, VtokError
@@ -123,6 +124,28 @@ def test_dropout_depends_on_the_place_in_the_global_batch(
     assert ranks == pytest.approx(parts, rel=1e-6)
     other = _losses_of_generators(task, halves[0])["perceptual"]
     assert other != pytest.approx(ranks[0], rel=1e-5), "the second rank has other masks for the same clips"
+
+
+class _Fetched(TorchDispatchMode):
+    """Counts the numbers that are fetched one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_numbers_of_a_phase_are_fetched_together(inputs: Path, tmp_path: Path) -> None:
+    task = _task(inputs, tmp_path, {"discriminator_start": 0})
+    with _Fetched() as fetched:
+        float(torch.ones(()))
+        assert fetched.count == 1
+        found = _losses_of_generators(task, slice(0, 4))
+    assert len(found) == 6 and all(type(value) is float for value in found.values())
+    assert fetched.count == 1
 
 
 @pytest.mark.parametrize("channels", [1, 5])
