@@ -30,7 +30,9 @@ def check_precision(precision: Precision) -> None:
         raise UsageError(
             "precision fp16 needs a CUDA GPU", at="train.precision", hint="set precision=bf16 or precision=fp32"
         )
-    if precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+    # emulated, as on a V100, it is slower than fp32 and has fewer digits
+    emulated = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16" and emulated:
         raise UsageError(
             "this GPU does not compute in bf16", at="train.precision", hint="set precision=fp16 or precision=fp32"
         )

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from schemas.card import Card, Plan
 from schemas.config import Recipe
+from schemas.config.tokenizer import TokenizerConfig
 from schemas.errors import UsageError
 from schemas.paths import NEEDS_LOCAL, local_only
 from trainers import loop
@@ -55,7 +56,7 @@ from vtok.tokenizers.lpips import LPIPS
 from vtok.video.ranges import to_model_range
 from vtok.weights import write_weights
 
-_WARNINGS = {"warn_usage_below", "warn_restarts_above", "warn_after"}
+_WARNINGS = {"warn_usage_below", "warn_dead_above", "warn_restarts_above", "warn_after"}
 RUN_ONLY = loop.CADENCE | _WARNINGS | {"preview_clips", "workers"}
 """Training options that do not change the weights, and so do not belong to a plan."""
 
@@ -64,10 +65,11 @@ def train_tokenizer(recipe: Recipe, *, resume: str = "auto") -> Card:
     """Makes `tokenizer/` of the run from its `shards/`.
 
     Raises:
-        UsageError: the shards are missing, or hold fewer clips than a batch; or another training of this run is at
-            work.
+        UsageError: the shards are missing, hold fewer clips than a batch, or have other channels than the tokenizer; or
+            another training of this run is at work.
         VtokError: the loss is not finite, or the disk is full.
     """
+    check_channels(recipe.tokenizer)
     shards = artefacts.load(recipe.folder("shards"), "shards")
     folder, config = local_only(recipe.folder("tokenizer"), "training", NEEDS_LOCAL), recipe.tokenizer
     audio_rate = None
@@ -109,6 +111,22 @@ def _seal(task: TokenizerTask, plan: Plan, shards: Card, audio_rate: int | None)
     artefacts.seal_card(folder, plan, index_sha256=digest, counts=counts, facts=facts)
 
 
+def check_channels(config: TokenizerConfig) -> None:
+    """Refuses a tokenizer of channels that the clips of shards do not have (the config checks those of sounds).
+
+    Raises:
+        UsageError: frames have 3 channels.
+    """
+    channels = config.model.image_channels
+    if config.spectrum is None and channels != 3:
+        raise UsageError(
+            f"the tokenizer would see {channels} channels, and frames have 3",
+            at="tokenizer.model.image_channels",
+            hint="set it to 3; pictures of sound, which have 1, need tokenizer.spectrum; videos of other channels, "
+            f"such as semantic maps, are tokenized from Python: VQGAN(VqganConfig(image_channels={channels}))",
+        )
+
+
 class TrainBatch(NamedTuple):
     """This rank's share of a batch.
 
@@ -128,6 +146,7 @@ class TokenizerTask(Task):
     unit = "clips"
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
+        check_channels(recipe.tokenizer)
         self.recipe, self.folder, self.seed, self.config = recipe, folder, recipe.seed, recipe.tokenizer
         self.shards = recipe.folder("shards")
         self.batch_size = self.config.train.batch_size
@@ -218,7 +237,7 @@ class TokenizerTask(Task):
             last = number == train.accumulate - 1
             keys = (step, number) if number else (step,)
             output = self.engine(video, generator(self.seed, "codebook", *keys))
-            found = self._generator_phase(video, output, frames[number], step)
+            found = self._generator_phase(video, output, frames[number], step, number)
             if last:
                 found |= self._step_generator(step)
             shown = frames[number]
@@ -232,8 +251,10 @@ class TokenizerTask(Task):
                 values[name] = values.get(name, 0.0) + share * value
         return values
 
-    def _generator_phase(self, video: Tensor, output: Reconstruction, frames: Tensor, step: int) -> dict[str, float]:
-        """Adds a part's gradients to the generator's."""
+    def _generator_phase(
+        self, video: Tensor, output: Reconstruction, frames: Tensor, step: int, number: int
+    ) -> dict[str, float]:
+        """Adds the gradients of part `number` to the generator's."""
         losses = self.config.loss
         factor = adversarial_factor(losses, step)
         if self.discriminators is not None:
@@ -251,7 +272,7 @@ class TokenizerTask(Task):
             lpips=self.lpips,
             always_run=self.config.train.idle_discriminators,
             last_layer=self.last_layer,
-            generator=generator(self.seed, "lpips", step, rank()),
+            dropout=self._dropout(step, number, len(video)),
         )
         self.engine.backward(loss)
         names = {
@@ -264,7 +285,9 @@ class TokenizerTask(Task):
         if self.discriminators is not None and factor > 0:
             names |= {"adversarial": "aeloss", "features": "gan_feat_loss"}
             names |= {"gan_lambda": "gan_lambda"} if losses.gan_balance == "adaptive" else {}
-        return {name: float(scalars[key]) for name, key in names.items()}
+        # One transfer for all: on a GPU each of its own would wait for the device.
+        values = torch.stack([scalars[key].float() for key in names.values()]).tolist()
+        return dict(zip(names, values, strict=True))
 
     def _step_generator(self, step: int) -> dict[str, float]:
         train = self.config.train
@@ -300,6 +323,14 @@ class TokenizerTask(Task):
         draws = generator(self.seed, "frame", step, *keys)
         index = torch.randint(0, video.shape[2], (share * world_size(),), generator=draws)
         return index[rank() * share : (rank() + 1) * share].to(self.device)
+
+    def _dropout(self, step: int, number: int, count: int) -> list[torch.Generator] | None:
+        """What draws LPIPS's dropout for the clips of a part: keyed by their places in the global batch, so that it
+        does not depend on the number of ranks or parts, and no rank draws the large masks of others."""
+        if not self.config.loss.lpips_dropout:
+            return None
+        first = (rank() * self.config.train.accumulate + number) * count
+        return [generator(self.seed, "lpips", step, place) for place in range(first, first + count)]
 
     def counts(self) -> dict[str, Int64[np.ndarray, " k"]]:
         return {"val_usage": self.held_out.usage_k}

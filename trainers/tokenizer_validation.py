@@ -107,8 +107,8 @@ class HeldOut:
         codebook, restarted = model.codebook, 0.0
         if isinstance(codebook, Codebook):
             restarted = float(codebook.N.lt(codebook.restart_threshold).float().mean())
-        settings = (self.config.model, self.config.train)
-        return collapse_warnings(values["val_perplexity"], int(counts.sum()), restarted, *settings)
+        measured = (values["val_perplexity"], int(values["val_dead"]), int(counts.sum()), restarted)
+        return collapse_warnings(*measured, self.config.model, self.config.train)
 
 
 def warn(name: str, step: int, texts: list[str]) -> None:

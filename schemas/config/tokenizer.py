@@ -253,6 +253,12 @@ class TokenizerTrainConfig(TrainConfig):
         description="Warn of a collapse when the perplexity of the held-out clips is below this share of the codes "
         "that could occur in them.",
     )
+    warn_dead_above: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="Warn when more than this share of the codes that could occur in the held-out clips never does.",
+    )
     warn_restarts_above: float = Field(
         0.5, ge=0, le=1, description="Warn when more than this share of the codes is restarted in every batch."
     )

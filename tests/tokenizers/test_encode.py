@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from schemas.config.tokenizer import VqganConfig, VqvaeConfig
+from schemas.errors import UsageError
 from tests.tokenizers.making import clips, seasoned
+from vtok.tokenizers.base import Mode
+from vtok.tokenizers.fast import encode_fast, latent_error
 from vtok.tokenizers.layers import ResBlock, SamePadConv3d, draw_weights, pad_same
 from vtok.tokenizers.load import build_tokenizer
 from vtok.tokenizers.norm import Norm
@@ -138,3 +141,24 @@ def test_any_number_of_channels(channels: int) -> None:
     codes = model.encode(video)
     assert codes.shape == (1, *model.grid(4, 16, 8))
     assert model.decode(codes).shape == video.shape
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((3, 5, 8, 8), "num_frames 5 is not divisible by the downsampling factor 2"),
+        ((3, 4, 10, 8), "height 10 is not divisible by the downsampling factor 4"),
+        ((3, 4, 8, 6), "width 6 is not divisible by the downsampling factor 4"),
+        ((1, 4, 8, 8), "the video has 1 channels, and the tokenizer 3"),
+    ],
+)
+def test_no_frame_and_no_pixel_is_dropped_silently(shape: tuple[int, ...], message: str, mode: Mode) -> None:
+    model = build_tokenizer(VqganConfig(n_hiddens=2, embedding_dim=4, n_codes=8, downsample=(2, 4, 4))).eval()
+    video = torch.zeros(2, *shape)
+    with pytest.raises(UsageError, match=message) as caught:
+        model.encode(video, mode)
+    assert str(list(video.shape)) in caught.value.at
+    for other in (encode_fast, latent_error):
+        with pytest.raises(UsageError, match=message):
+            other(model, video)

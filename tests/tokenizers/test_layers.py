@@ -29,6 +29,25 @@ def test_lengths(stride: tuple[int, int, int]) -> None:
         draw_weights(layer, torch.Generator().manual_seed(0))
     assert down(x).shape[2:] == tuple(n // s for n, s in zip((4, 6, 8), stride, strict=True))
     assert up(x).shape[2:] == tuple(n * s for n, s in zip((4, 6, 8), stride, strict=True))
+    odd = torch.zeros(1, 2, 5, 7, 9)
+    assert down(odd).shape[2:] == tuple(n // s for n, s in zip((5, 7, 9), stride, strict=True))
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_convolutions_are_called_as_modules(gradients: bool) -> None:
+    """ZeRO stage 3 keeps weights in parts, and puts them together in a hook before every module's forward pass."""
+    model = VQGAN(VqganConfig(embedding_dim=4, n_codes=16, n_hiddens=2, downsample=(2, 2, 2))).eval()
+    video = torch.rand(1, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.5
+    with torch.set_grad_enabled(gradients):
+        expected = model(video).recon_bcthw
+    weights: dict[torch.nn.Module, torch.Tensor] = {}
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
+            weights[layer] = layer.weight.data
+            layer.weight.data = torch.empty(0)
+            layer.register_forward_pre_hook(lambda layer, _: setattr(layer.weight, "data", weights[layer]))
+    with torch.set_grad_enabled(gradients):
+        assert torch.equal(model(video).recon_bcthw, expected)
 
 
 def test_weights_come_from_the_generator_with_the_distribution_of_torch() -> None:
@@ -83,5 +102,7 @@ def test_padding_that_finds_too_little_says_so(mode: str, least: int) -> None:
     assert model.encode(torch.zeros(1, 3, least, 16, 16)).shape == (1, least // 4, 2, 2)
     with pytest.raises(ValueError, match=f"num_frames {least - 4} is too small for {mode} padding"):
         model.grid(least - 4, 16, 16)
-    with pytest.raises(UsageError, match=f"too small for {mode} padding: a layer finds .* along t"):
+    with pytest.raises(UsageError, match=f"num_frames {least - 4} is too small for {mode} padding"):
         model.encode(torch.zeros(1, 3, least - 4, 16, 16))
+    with pytest.raises(UsageError, match=f"too small for {mode} padding: a layer finds .* along t"):
+        model.latents(torch.zeros(1, 3, least - 4, 16, 16))

@@ -46,13 +46,16 @@ def test_scale_frozen_and_no_dropout(weights: Path) -> None:
 
 
 def test_the_originals_dropout(weights: Path) -> None:
-    """Half of the differences, doubled: the same on average, and drawn from the given generator alone."""
+    """Half of the differences, doubled: the same on average, and drawn for every image from its generator alone."""
     model = LPIPS.load(weights)
     a, b = _image(0), _image(1)
-    draws = [model(a, b, torch.Generator().manual_seed(seed)) for seed in (*range(40), 0)]
+    seeds = [(2 * i, 2 * i + 1) for i in range(40)]
+    draws = [model(a, b, [torch.Generator().manual_seed(seed) for seed in pair]) for pair in (*seeds, seeds[0])]
     assert torch.equal(draws[0], draws[-1])
     assert not torch.equal(draws[0], draws[1])
     torch.testing.assert_close(torch.stack(draws).mean(0), model(a, b), rtol=0.1, atol=0)
+    alone = model(a[1:], b[1:], [torch.Generator().manual_seed(1)])
+    torch.testing.assert_close(alone, draws[0][1:], rtol=1e-4, atol=0)
 
 
 def test_one_channel_counts_as_three(weights: Path) -> None:

@@ -7,11 +7,13 @@ import numpy as np
 from schemas.config.tokenizer import TokenizerTrainConfig, VqganConfig
 from vtok.tokenizers.usage import collapse_warnings, usage_picture
 
-TRAIN = TokenizerTrainConfig(warn_usage_below=0.05, warn_restarts_above=0.5)
+TRAIN = TokenizerTrainConfig(warn_usage_below=0.05, warn_dead_above=0.8, warn_restarts_above=0.5)
 
 
-def _warnings(perplexity: float, positions: int = 10_000, restarted: float = 0.0, **model: object) -> list[str]:
-    return collapse_warnings(perplexity, positions, restarted, VqganConfig(n_codes=1000, **model), TRAIN)
+def _warnings(
+    perplexity: float, positions: int = 10_000, restarted: float = 0.0, dead: int = 0, **model: object
+) -> list[str]:
+    return collapse_warnings(perplexity, dead, positions, restarted, VqganConfig(n_codes=1000, **model), TRAIN)
 
 
 def test_a_healthy_codebook_is_left_alone() -> None:
@@ -29,12 +31,27 @@ def test_a_collapse_names_the_setting() -> None:
     assert "lower tokenizer.model.n_codes" in drawn and "random_restart" not in drawn
 
 
+def test_dead_codes_are_counted_among_those_that_could_occur() -> None:
+    (found,) = _warnings(100.0, dead=801)
+    assert "codes are dead: 199 occur where 1,000 could (more than 80% never do)" in found
+    assert "lower tokenizer.model.n_codes" in found
+    (still,) = _warnings(100.0, dead=801, random_restart=False)
+    assert "set tokenizer.model.random_restart to true" in still
+    assert _warnings(100.0, dead=800) == []
+    # 200 positions leave 800 codes out at least; dead are those that 200 positions could have shown besides.
+    assert _warnings(100.0, positions=200, dead=840) == []
+    (few,) = _warnings(30.0, positions=200, dead=961)
+    assert "39 occur where 200 could" in few
+    (collapsed,) = _warnings(7.0, dead=990)
+    assert "the codebook collapses" in collapsed, "one line for one fault"
+
+
 def test_quantizers_without_a_codebook_have_settings_of_their_own() -> None:
     signs = VqganConfig(quantizer="lfq", bits=10)
-    (found,) = collapse_warnings(7.0, 10_000, 1.0, signs, TRAIN)
+    (found,) = collapse_warnings(7.0, 0, 10_000, 1.0, signs, TRAIN)
     assert "raise tokenizer.model.diversity_weight" in found
     rounding = VqganConfig(quantizer="fsq", levels=(8, 8, 8))
-    (found,) = collapse_warnings(7.0, 10_000, 1.0, rounding, TRAIN)
+    (found,) = collapse_warnings(7.0, 0, 10_000, 1.0, rounding, TRAIN)
     assert "tokenizer.model.levels" in found
 
 
@@ -47,7 +64,7 @@ def test_too_many_restarts_name_the_batch() -> None:
 
 
 def test_every_setting_that_is_named_exists() -> None:
-    for text in _warnings(7.0, restarted=0.9) + _warnings(7.0, random_restart=False):
+    for text in _warnings(7.0, restarted=0.9) + _warnings(7.0, random_restart=False) + _warnings(99.0, dead=900):
         for word in text.replace(";", " ").replace(",", " ").split():
             if word.startswith("tokenizer.model."):
                 assert word.split(".")[2] in VqganConfig.model_fields

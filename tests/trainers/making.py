@@ -7,12 +7,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
-from schemas.config import Recipe
+from schemas.config import Recipe, load_recipe
 from tests import tiny_run
 from tests.pipelines.making import make_tokenizer
+from vtok.seeds import generator
+from vtok.tokenizers.load import build_tokenizer
 from vtok.tokens.store import TokenStore
 
 OPTIM = {"lr": 1e-3, "betas": [0.5, 0.9], "optimizer": "adam", "weight_decay": 0.0}
@@ -75,3 +79,30 @@ def weights(folder: Path) -> dict[str, Any]:
 def same_weights(a: Path, b: Path) -> bool:
     """Whether two exports are equal bit by bit."""
     return next(a.glob("*.safetensors")).read_bytes() == next(b.glob("*.safetensors")).read_bytes()
+
+
+def assert_same_steps(run: Path, other: Path) -> None:
+    """Two trainings of one tokenizer but for the order of sums: losses and gradient norms of every step and what was
+    validated, and the way that every weight went.
+
+    Left out are biases of convolutions and attention: before a batch norm their gradient is nothing but rounding, and
+    Adam makes whole steps of it.
+    """
+    ours, theirs = losses(run / "tokenizer"), losses(other / "tokenizer")
+    assert sorted(ours) == sorted(theirs) and len(ours) > 1
+    for step, row in theirs.items():
+        assert ours[step].keys() == row.keys()
+        for name, value in row.items():
+            relative = 2e-3 if name == "gnorm" else 1e-4
+            assert ours[step][name] == pytest.approx(value, rel=relative, abs=1e-4), f"{name} at step {step}"
+    recipe = load_recipe(run / "recipe.yaml")
+    model = recipe.tokenizer.model
+    start = build_tokenizer(model, generator(recipe.seed, model.kind)).state_dict()
+    found, wanted = weights(run / "tokenizer"), weights(other / "tokenizer")
+    assert found.keys() == wanted.keys() == start.keys()
+    for name, value in wanted.items():
+        if not torch.is_floating_point(value):
+            assert torch.equal(found[name], value), name
+        elif not name.endswith(("conv.bias", "convt.bias", "fc.bias")):
+            way, apart = (value - start[name]).norm(), (found[name] - value).norm()
+            assert float(apart) <= 0.02 * float(way), f"{name}: {float(apart):.1e} apart after {float(way):.1e}"

@@ -17,7 +17,7 @@ import yaml
 from schemas.card import with_checksum
 from schemas.config import load_recipe
 from tests.pipelines.making import REPOSITORY, vtok
-from tests.trainers.making import losses, prepare, weights
+from tests.trainers.making import assert_same_steps, losses, prepare, weights
 from trainers.tokenizer import train_tokenizer
 from vtok import artefacts
 from vtok.hardware import find_compiler
@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.timeout(2400),
     pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler: DeepSpeed's op cannot be built"),
 ]
-STEPS = 6
+STEPS = 8
 
 
 def test_ctrl_c_saves_on_both_ranks_and_one_process_goes_on(inputs: Path, tmp_path: Path) -> None:
@@ -69,42 +69,43 @@ def test_ctrl_c_saves_on_both_ranks_and_one_process_goes_on(inputs: Path, tmp_pa
 
 
 MODELS = {
-    "vqgan": {"kind": "vqgan", "n_hiddens": 4},
-    "vqvae": {"kind": "vqvae", "n_hiddens": 8, "n_res_layers": 1},
+    "vqgan": {"kind": "vqgan", "n_hiddens": 4, "n_codes": 60},
+    "vqvae": {"kind": "vqvae", "n_hiddens": 8, "n_res_layers": 1, "n_codes": 40},
 }
+"""More codes than are used, so that some are restarted. With 60 the VQ-VAE comes so near to a tie that one process,
+too, takes other steps once its first weights are changed by 1e-7."""
 
 
-def _recipe(inputs: Path, out: Path, kind: str, engine: str) -> Path:
-    """A recipe with more codes than are used, so that some are restarted."""
-    prepare(inputs, out, "tokenizer", steps=STEPS, engine=engine, zero_stage=0, checkpoint_every=STEPS)
+def _recipe(inputs: Path, out: Path, kind: str, engine: str, stage: int) -> Path:
+    """A recipe that validates halfway."""
+    options = {"zero_stage": stage, "checkpoint_every": STEPS, "validate_every": STEPS // 2}
+    prepare(inputs, out, "tokenizer", steps=STEPS, engine=engine, **options)
     path = out / "recipe.yaml"
     tree = yaml.safe_load(path.read_text())
-    tree["tokenizer"]["model"] = {**MODELS[kind], "embedding_dim": 4, "n_codes": 60, "downsample": [2, 4, 4]}
-    tree["tokenizer"]["train"]["generator"]["lr"] = 1e-5
-    joining = {"discriminator_start": 2, "discriminator_warmup": 1, "gan_balance": "adaptive"}
-    tree["tokenizer"]["loss"] |= joining
+    tree["tokenizer"]["model"] = {**MODELS[kind], "embedding_dim": 4, "downsample": [2, 4, 4]}
+    for part in ("generator", "discriminator"):
+        tree["tokenizer"]["train"][part]["lr"] = 1e-4
+    joining = {"discriminator_start": 3, "discriminator_warmup": 1}
+    tree["tokenizer"]["loss"] |= {**joining, "gan_balance": "adaptive" if stage < 3 else "fixed"}
     if kind == "vqvae":
         del tree["tokenizer"]["loss"]
     path.write_text(yaml.safe_dump(tree))
     return path
 
 
+@pytest.mark.parametrize("stage", [1, 3])
 @pytest.mark.parametrize("kind", list(MODELS))
-def test_two_processes_take_the_steps_of_one(inputs: Path, tmp_path: Path, kind: str) -> None:
-    path = _recipe(inputs, tmp_path / "two", kind, "deepspeed")
+def test_two_processes_take_the_steps_of_one(inputs: Path, tmp_path: Path, kind: str, stage: int) -> None:
+    path = _recipe(inputs, tmp_path / "two", kind, "deepspeed", stage)
     done = vtok("train", "tokenizer", path, "--gpus", "2", timeout=1800)
     assert done.returncode == 0, done.stderr
     threads = torch.get_num_threads()
-    train_tokenizer(load_recipe(_recipe(inputs, tmp_path / "one", kind, "plain")))
+    train_tokenizer(load_recipe(_recipe(inputs, tmp_path / "one", kind, "plain", stage)))
     torch.set_num_threads(threads)
-    two, one = tmp_path / "two" / "tokenizer", tmp_path / "one" / "tokenizer"
-    ours, theirs = losses(two), losses(one)
-    assert sorted(ours) == sorted(theirs) == list(range(1, STEPS + 1))
-    # Adam makes a step of any gradient, so rounding shows more in its first steps than in plain descent.
-    assert kind == "vqvae" or all(theirs[step]["gan_lambda"] > 0 for step in range(3, STEPS + 1))
-    for step, row in theirs.items():
-        assert ours[step] == pytest.approx(row, rel=1e-2, abs=1e-4), f"step {step}"
-    a, b = weights(two), weights(one)
-    assert float((b["codebook.N"] < 1).sum()) > 0, "codes must have been restarted"
-    for key, value in b.items():
-        assert float((a[key].double() - value.double()).abs().max()) < 1e-3, key
+    rows = losses(tmp_path / "one" / "tokenizer")
+    assert "val_psnr" in rows[STEPS // 2]
+    assert kind == "vqvae" or all("adversarial" in rows[step] for step in range(4, STEPS + 1))
+    assert kind == "vqvae" or stage == 3 or rows[STEPS]["gan_lambda"] > 0
+    restarted = weights(tmp_path / "one" / "tokenizer")["codebook.N"] < 1
+    assert restarted.any(), "codes must have been restarted"
+    assert_same_steps(tmp_path / "two", tmp_path / "one")

@@ -13,16 +13,18 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from schemas.config import Recipe
 from schemas.errors import UsageError, VtokError
 from tests.trainers.making import losses, prepare, settings
 from tests.trainers.test_tensorboard import histograms
-from trainers.tokenizer import TokenizerTask, TrainBatch, train_tokenizer
+from trainers.tokenizer import RUN_ONLY, TokenizerTask, TrainBatch, train_tokenizer
 from vtok import artefacts
 from vtok.cli import main
 from vtok.evaluation.reconstruction import sharpness, ssim
 from vtok.metrics_log import read_metrics
+from vtok.tokenizers.autoencoder import Reconstruction
 from vtok.tokenizers.lpips import LPIPS
 
 
@@ -94,6 +96,81 @@ def test_a_collapse_is_told(inputs: Path, tmp_path: Path, capfd: pytest.CaptureF
     (warning,) = task.validate(5)["warnings"]
     assert "the codebook collapses" in warning and "tokenizer.model.n_codes" in warning
     assert f"WARN tokenizer step 5: {warning}" in capfd.readouterr().err
+
+
+def _losses_of_generators(task: TokenizerTask, clips: slice, number: int = 0) -> dict[str, float]:
+    """The generator's phase of a part that holds some of four clips; nothing is learnt."""
+    draws = torch.Generator().manual_seed(0)
+    video, recon = (torch.rand(4, 3, 2, 16, 16, generator=draws)[clips] - 0.5 for _ in range(2))
+    zero = torch.zeros(())
+    output = Reconstruction(recon.requires_grad_(), zero, zero, torch.zeros(len(video), 1, 4, 4, dtype=torch.int64))
+    task.engine.backward = lambda loss: None  # type: ignore[method-assign]
+    return task._generator_phase(video, output, torch.zeros(len(video), dtype=torch.int64), 3, number)
+
+
+def test_dropout_depends_on_the_place_in_the_global_batch(
+    inputs: Path, tmp_path: Path, lpips_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {"lpips_weights": str(lpips_weights), "perceptual_weight": 1.0, "lpips_dropout": True}
+    halves = (slice(0, 2), slice(2, 4))
+    whole = _losses_of_generators(_task(inputs, tmp_path, weights), slice(0, 4))["perceptual"]
+    task = _task(inputs, tmp_path, weights, accumulate=2)
+    parts = [_losses_of_generators(task, half, number)["perceptual"] for number, half in enumerate(halves)]
+    assert sum(parts) / 2 == pytest.approx(whole, rel=1e-5)
+    task, ranks = _task(inputs, tmp_path, weights), []
+    for number, half in enumerate(halves):
+        monkeypatch.setattr("trainers.tokenizer.rank", lambda number=number: number)
+        ranks.append(_losses_of_generators(task, half)["perceptual"])
+    assert ranks == pytest.approx(parts, rel=1e-6)
+    other = _losses_of_generators(task, halves[0])["perceptual"]
+    assert other != pytest.approx(ranks[0], rel=1e-5), "the second rank has other masks for the same clips"
+
+
+class _Fetched(TorchDispatchMode):
+    """Counts the numbers that are fetched one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_numbers_of_a_phase_are_fetched_together(inputs: Path, tmp_path: Path) -> None:
+    task = _task(inputs, tmp_path, {"discriminator_start": 0})
+    with _Fetched() as fetched:
+        float(torch.ones(()))
+        assert fetched.count == 1
+        found = _losses_of_generators(task, slice(0, 4))
+    assert len(found) == 6 and all(type(value) is float for value in found.values())
+    assert fetched.count == 1
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_channels_that_frames_do_not_have_are_refused(inputs: Path, tmp_path: Path, channels: int) -> None:
+    tree = prepare(inputs, tmp_path / "run", "tokenizer").plain()
+    tree["tokenizer"]["model"]["image_channels"] = channels
+    recipe = Recipe.model_validate(tree)
+    for refused in (lambda: train_tokenizer(recipe), lambda: TokenizerTask(recipe, tmp_path)):
+        with pytest.raises(UsageError, match=f"would see {channels} channels, and frames have 3") as caught:
+            refused()
+        assert caught.value.at == "tokenizer.model.image_channels"
+        assert f"VQGAN(VqganConfig(image_channels={channels}))" in caught.value.hint
+        assert "tokenizer.spectrum" in caught.value.hint
+    assert not recipe.folder("tokenizer").exists(), "nothing is planned, so the recipe can be mended"
+
+
+def test_dead_codes_are_told(inputs: Path, tmp_path: Path) -> None:
+    task = _task(inputs, tmp_path, warn_after=0, warn_usage_below=0.0, warn_dead_above=0.0, warn_restarts_above=1.0)
+    with torch.no_grad():
+        task.model.codebook.embeddings[3:] = 1e6
+    found = task.validate(1)
+    assert found["val_dead"] >= 13
+    (warning,) = found["warnings"]
+    assert f"codes are dead: {16 - found['val_dead']:.0f} occur where 16 could" in warning
+    assert "warn_dead_above" in RUN_ONLY, "it changes no plan"
 
 
 def test_warnings_go_to_the_metrics(inputs: Path, tmp_path: Path) -> None:

@@ -144,6 +144,18 @@ def test_fp16_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         TrainConfig(precision="fp16", zero_stage=3)
 
 
+def test_bf16_needs_a_gpu_that_does_not_emulate_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch says that a V100 supports bf16, unless it is asked for more than emulation."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
+    with pytest.raises(UsageError, match="this GPU does not compute in bf16") as caught:
+        check_precision("bf16")
+    assert "precision=fp16" in caught.value.hint
+    check_precision("fp16")
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: True)
+    check_precision("bf16")
+
+
 def test_the_loss_scale_falls_on_overflow_and_rises_again() -> None:
     scale = LossScale("fp16", initial=8.0)
     scale.growth_interval = 2

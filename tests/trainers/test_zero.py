@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from tests.trainers.making import losses
+from schemas.config import load_recipe
+from tests.trainers.making import assert_same_steps, losses, prepare
 from tests.trainers.tiny_task import launch, train
+from trainers.tokenizer import train_tokenizer
 from vtok.hardware import find_compiler
 
 pytestmark = [
@@ -22,6 +25,7 @@ pytestmark = [
 STEPS, HALF = 52, 26
 RUN: dict[str, Any] = {"steps": STEPS, "checkpoint_every": HALF, "validate_every": HALF}
 STAGES = (0, 1, 2, 3)
+TOKENIZER_STAGES = (1, 3)
 TOLERANCE = 2e-6
 """Of losses, gradient norms and weights: sums over ranks are taken in another order."""
 
@@ -41,15 +45,32 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def tokenizer_recipe(inputs: Path, out: Path, **options: Any) -> Path:
+    """A VQGAN that validates halfway, after its discriminators have joined."""
+    prepare(inputs, out, "tokenizer", steps=6, checkpoint_every=6, validate_every=3, **options)
+    path = out / "recipe.yaml"
+    tree = yaml.safe_load(path.read_text())
+    tree["tokenizer"]["loss"]["discriminator_start"] = 2
+    for part in ("generator", "discriminator"):
+        tree["tokenizer"]["train"][part]["lr"] = 1e-4
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
 @pytest.fixture(scope="module")
-def two(one: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Two ranks: a run under each ZeRO stage, and two that go on where one process was; and what rank 0 printed."""
+def two(one: Path, inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Two ranks: a run under each ZeRO stage, two that go on where one process was, and two of a tokenizer; and what
+    rank 0 printed."""
     out = tmp_path_factory.mktemp("two")
     runs = [{"folder": str(out / f"zero-{stage}"), "engine": "deepspeed", "zero_stage": stage} for stage in STAGES]
     for stage in (1, 3):
         folder = half_done(one, out / f"continued-{stage}")
         runs.append({"folder": str(folder), "engine": "deepspeed", "zero_stage": stage})
-    done = launch([{**run, **RUN} for run in runs], out / "runs.json")
+    runs = [{**run, **RUN} for run in runs]
+    for stage in TOKENIZER_STAGES:
+        recipe = tokenizer_recipe(inputs, out / f"tokenizer-{stage}", engine="deepspeed", zero_stage=stage)
+        runs.append({"recipe": str(recipe)})
+    done = launch(runs, out / "runs.json")
     assert all(process.returncode == 0 for process in done), done[0].stderr + done[1].stderr
     assert "FutureWarning" not in done[0].stderr
     return out, done[0].stdout
@@ -83,6 +104,15 @@ def test_one_process_learns(one: Path) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_ranks_under_zero_match_one(one: Path, two: tuple[Path, str], stage: int) -> None:
     assert_same(two[0] / f"zero-{stage}", one)
+
+
+def test_two_ranks_train_a_tokenizer_as_one(inputs: Path, two: tuple[Path, str], tmp_path: Path) -> None:
+    """Encoder, decoder, codebook and discriminators, whose norms and statistics span both ranks."""
+    train_tokenizer(load_recipe(tokenizer_recipe(inputs, tmp_path / "one")))
+    rows = losses(tmp_path / "one" / "tokenizer")
+    assert "d_loss" in rows[6] and {"val_psnr", "adversarial"} <= rows[3].keys()
+    for stage in TOKENIZER_STAGES:
+        assert_same_steps(two[0] / f"tokenizer-{stage}", tmp_path / "one")
 
 
 @pytest.mark.parametrize("stage", [1, 3])

@@ -1,7 +1,7 @@
 """The smallest training that goes through the whole loop, alone or as one of several ranks.
 
 As a script (`python -m tests.trainers.tiny_task RUNS.json`) it does a list of runs, one after the other, in one
-process; ranks find each other through the launcher's environment.
+process; ranks find each other through the launcher's environment. A run that names a recipe trains its tokenizer.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from schemas.card import Plan
+from schemas.config import load_recipe
 from schemas.config.train import OptimConfig, TrainConfig
 from schemas.errors import VtokError
 from schemas.version import SCHEMA_VERSIONS
@@ -28,6 +29,7 @@ from trainers import loop
 from trainers.engine import Engine, EngineName, make_engine, rank, world_size
 from trainers.optim import learning_rate
 from trainers.task import Task, micro_batches
+from trainers.tokenizer import train_tokenizer
 from vtok.cli.launching import hold_port
 from vtok.files import write_json
 from vtok.seeds import generator
@@ -215,7 +217,10 @@ def main() -> int:
     code = 0
     for options in json.loads(Path(sys.argv[1]).read_text())["runs"]:
         try:
-            train(Path(options.pop("folder")), **options)
+            if "recipe" in options:
+                train_tokenizer(load_recipe(options["recipe"]))
+            else:
+                train(Path(options.pop("folder")), **options)
         except VtokError as error:
             print(error, file=sys.stderr)
             code = error.exit_code

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from schemas.config.tokenizer import VqganConfig, VqvaeConfig
+from schemas.errors import UsageError
 from vtok.tokenizers.axial import draw_attention
 from vtok.tokenizers.base import Mode, fingerprint_of
 from vtok.tokenizers.codebook import Codebook, CodebookOutput, GeneratorDraws
@@ -142,6 +143,30 @@ class VideoAutoencoder(nn.Module):
         """
         return self.config.grid(num_frames, height, width)
 
+    def check_video(self, video_bcthw: Float[Tensor, "b c t h w"]) -> None:
+        """Refuses a video that has no codes, or of which some frames or pixels would have none.
+
+        Raises:
+            UsageError: it has other channels than the tokenizer, or a size that `grid` refuses.
+        """
+        channels = video_bcthw.shape[1]
+        if channels != self.config.image_channels:
+            raise UsageError(
+                f"the video has {channels} channels, and the tokenizer {self.config.image_channels}",
+                at=f"video_bcthw of shape {list(video_bcthw.shape)}",
+                hint="give (batch, channels, frames, height, width)",
+            )
+        num_frames, height, width = video_bcthw.shape[2:]
+        try:
+            self.grid(num_frames, height, width)
+        except ValueError as error:
+            raise UsageError(
+                str(error),
+                at=f"video_bcthw of shape {list(video_bcthw.shape)}",
+                hint="cut or resize the video; this tokenizer's downsampling of (frames, height, width) is "
+                f"{self.config.downsample}",
+            ) from None
+
     def latents(self, video_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t2 h2 w2"]:
         """The vectors that the codebook quantises."""
         return self.pre_vq_conv(self.encoder(video_bcthw.contiguous(memory_format=torch.channels_last_3d)))
@@ -166,6 +191,7 @@ class VideoAutoencoder(nn.Module):
         every slot; pad the last batch.
 
         Raises:
+            UsageError: the video's channels or size do not fit (`check_video`).
             RuntimeError: in training mode, where batch norm would make the codes depend on the batch.
         """
         if mode == "fast":
@@ -174,6 +200,7 @@ class VideoAutoencoder(nn.Module):
             return encode_fast(self, video_bcthw).codes_bthw
         if self.training:
             raise RuntimeError("encode() needs eval mode: call tokenizer.eval() first")
+        self.check_video(video_bcthw)
         with full_precision(video_bcthw.device):
             z_bcthw = torch.cat([self.latents(clips_bcthw).float() for clips_bcthw in clips_of(video_bcthw)])
             codes_bn = self.codebook.nearest(z_bcthw.flatten(2).transpose(1, 2))

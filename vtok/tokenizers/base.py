@@ -58,7 +58,7 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, video_bcthw: Float[Tensor, "b c t h w"], mode: Mode = "exact") -> Int[Tensor, "b t2 h2 w2"]:
-        """int64 codes of a video in [-0.5, 0.5]."""
+        """int64 codes of a video in [-0.5, 0.5]; one whose size `grid` refuses, or of other channels, is refused."""
         ...
 
     def decode(self, codes_bthw: Int[Tensor, "b t h w"]) -> Float[Tensor, "b c t2 h2 w2"]:

@@ -77,9 +77,10 @@ def latent_error(
         dtype: of the fast encoder; None: `fast_type`.
 
     Raises:
+        UsageError: the video's channels or size do not fit (`VideoAutoencoder.check_video`).
         RuntimeError: the tokenizer is in training mode.
     """
-    _check(tokenizer)
+    _check(tokenizer, video_bcthw)
     fast_bcthw = fast_latents(tokenizer.latents, video_bcthw, dtype)
     with full_precision(video_bcthw.device):
         exact_bcthw = torch.cat([tokenizer.latents(clips_bcthw).float() for clips_bcthw in clips_of(video_bcthw)])
@@ -109,10 +110,11 @@ def encode_fast(
         latents: what stands for `tokenizer.latents`, such as its `torch.compile`; None: itself.
 
     Raises:
-        UsageError: the tokenizer has no codebook; signs and roundings gain nothing from a certificate.
+        UsageError: the tokenizer has no codebook (signs and roundings gain nothing from a certificate), or the video's
+            channels or size do not fit (`VideoAutoencoder.check_video`).
         RuntimeError: the tokenizer is in training mode.
     """
-    _check(tokenizer)
+    _check(tokenizer, video_bcthw)
     codebook = tokenizer.codebook
     if not isinstance(codebook, Codebook):
         raise UsageError(
@@ -187,6 +189,7 @@ def _search_all(z_nc: Tensor, embeddings_kc: Tensor, squares_k: Tensor) -> tuple
     return distances_nk.argmin(1), (next_n - near_n) / 2
 
 
-def _check(tokenizer: VideoAutoencoder) -> None:
+def _check(tokenizer: VideoAutoencoder, video_bcthw: Tensor) -> None:
     if tokenizer.training:
         raise RuntimeError("encode_fast() needs eval mode: call tokenizer.eval() first")
+    tokenizer.check_video(video_bcthw)

@@ -63,21 +63,6 @@ def _pad_replicate(x: Tensor, pads: tuple[int, ...]) -> Tensor:
     return out
 
 
-def _convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
-    """`conv(x)`; on a CPU, outside autograd, always by oneDNN.
-
-    torch gives small convolutions of stride 1 to a slower kernel, but only on one thread: the same clip would get other
-    roundings on two. (First convolution of the VQGAN, 16 x 128 x 128, one thread: 42 ms of CPU time instead of 160.)
-    """
-    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if torch.is_grad_enabled() or not plain or not _ONEDNN:
-        return conv(x)
-    return torch.mkldnn_convolution(x, conv.weight, conv.bias, [0, 0, 0], conv.stride, conv.dilation, conv.groups)
-
-
-_ONEDNN = torch.backends.mkldnn.is_available()
-
-
 def _check_room(x: Tensor, pads: tuple[int, ...], mode: Padding) -> None:
     for axis, size, widest in zip("thw", x.shape[2:], (max(pads[i : i + 2]) for i in (4, 2, 0)), strict=True):
         least = widest + (mode == "reflect")
@@ -94,9 +79,27 @@ class _Conv2d(nn.Conv2d):
         """Left to `draw_weights`."""
 
 
+_ONEDNN = torch.backends.mkldnn.is_available()
+
+
 class _Conv3d(nn.Conv3d):
+    """nn.Conv3d; on a CPU, outside autograd, always by oneDNN.
+
+    torch gives small convolutions of stride 1 to a slower kernel, but only on one thread: the same clip would get other
+    roundings on two. (First convolution of the VQGAN, 16 x 128 x 128, one thread: 42 ms of CPU time instead of 160.)
+    """
+
+    padding: tuple[int, ...]
+
     def reset_parameters(self) -> None:
         """Left to `draw_weights`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        plain = input.device.type == "cpu" and input.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        if torch.is_grad_enabled() or not plain or not _ONEDNN:
+            return super().forward(input)
+        settings = (self.padding, self.stride, self.dilation, self.groups)
+        return torch.mkldnn_convolution(input, self.weight, self.bias, *settings)
 
 
 class _ConvTranspose3d(nn.ConvTranspose3d):
@@ -108,7 +111,10 @@ CONVOLUTIONS = {2: _Conv2d, 3: _Conv3d}
 
 
 class SamePadConv3d(nn.Module):
-    """3-D convolution whose output has ceil(n / stride) values along every axis of n values."""
+    """3-D convolution whose output has floor(n / stride) values along every axis of n values.
+
+    So the last values of an axis that the stride does not divide are lost; `encode` refuses such videos.
+    """
 
     def __init__(
         self,
@@ -125,7 +131,7 @@ class SamePadConv3d(nn.Module):
         self.conv = _Conv3d(in_channels, out_channels, kernel, stride=stride, bias=bias)
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t2 h2 w2"]:
-        return _convolve(self.conv, pad_same(x, self.pads, self.padding))
+        return self.conv(pad_same(x, self.pads, self.padding))
 
 
 class SamePadConvTranspose3d(nn.Module):

@@ -11,7 +11,7 @@ is VQGAN's (https://arxiv.org/abs/2012.09841, section 3.2); `discriminator_warmu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -116,7 +116,7 @@ def generator_loss(
     lpips: LPIPS | None = None,
     always_run: bool = False,
     last_layer: Tensor | Callable[[Tensor], Tensor] | None = None,
-    generator: torch.Generator | None = None,
+    dropout: Sequence[torch.Generator] | None = None,
 ) -> tuple[Float[Tensor, ""], Scalars]:
     """Loss of encoder, decoder and codebook convolutions.
 
@@ -130,7 +130,7 @@ def generator_loss(
         lpips: needed when `perceptual_weight` > 0.
         always_run: make also those discriminator passes that cannot change the loss.
         last_layer: see `adaptive_weight`; needed with `gan_balance: adaptive`.
-        generator: draws LPIPS's dropout; needed with `lpips_dropout`.
+        dropout: one generator a clip that draws LPIPS's dropout; needed with `lpips_dropout`, else left alone.
 
     Returns:
         The loss, and detached scalars by TATS's names. `aeloss` is the weighted adversarial term, `gan_lambda` the
@@ -151,10 +151,10 @@ def generator_loss(
     if config.perceptual_weight > 0:
         if lpips is None:
             raise ValueError("perceptual_weight > 0 needs LPIPS")
-        if config.lpips_dropout and generator is None:
-            raise ValueError("lpips_dropout needs a generator")
-        dropout = generator if config.lpips_dropout else None
-        perceptual_loss = config.perceptual_weight * lpips(frames_bchw, recon_frames_bchw, dropout).mean()
+        if config.lpips_dropout and dropout is None:
+            raise ValueError("lpips_dropout needs generators")
+        draws = dropout if config.lpips_dropout else None
+        perceptual_loss = config.perceptual_weight * lpips(frames_bchw, recon_frames_bchw, draws).mean()
 
     image_d = discriminators.image_discriminator if discriminators else None
     video_d = discriminators.video_discriminator if discriminators else None

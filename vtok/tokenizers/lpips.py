@@ -9,6 +9,7 @@ turned it on). Weights come from a local file whose hash is checked; nothing is 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
@@ -149,19 +150,20 @@ class LPIPS(nn.Module):
         self,
         a_bchw: Float[Tensor, "b c h w"],
         b_bchw: Float[Tensor, "b c h w"],
-        dropout: torch.Generator | None = None,
+        dropout: Sequence[torch.Generator] | None = None,
     ) -> Float[Tensor, "b 1 1 1"]:
         """Distance (>= 0) of two batches of images in [-0.5, 0.5], of 3 channels or 1.
 
         Args:
-            dropout: drops half of the differences with its draws and doubles the others, as TATS's training does; None,
-                which is right, drops none.
+            dropout: a generator for each image, whose draws drop half of its differences and double the others, as
+                TATS's training does; None, which is right, drops none.
         """
         total = a_bchw.new_zeros(())
         for i, (map_a, map_b) in enumerate(zip(self.features(a_bchw), self.features(b_bchw), strict=True)):
             difference = (_unit(map_a) - _unit(map_b)).square()
             if dropout is not None:
-                kept = torch.rand(difference.shape, generator=dropout, device=dropout.device) < _KEPT
+                draws = [torch.rand(difference.shape[1:], generator=g, device=g.device) for g in dropout]
+                kept = torch.stack(draws) < _KEPT
                 difference = difference * kept.to(difference) / _KEPT
             total = total + self.get_submodule(f"lin{i}")(difference).mean((2, 3), keepdim=True)
         return total

@@ -11,11 +11,16 @@ from contextlib import contextmanager
 
 import torch
 
+_SHORTCUTS = ("allow_tf32", "allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
+"""What `torch.backends.cuda.matmul` may do to a product."""
+
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """float32 products and convolutions without TF32 or autocast, and a kernel that depends on shapes alone.
 
+    Products of a smaller type are summed in float32: on a GPU torch lets their partial sums (split-K) be rounded to the
+    small type, which no bound on the error of one rounding a factor and one of the result would allow for.
     On a GPU cuDNN must neither time its kernels and keep the fastest (which is another one every day) nor take one
     whose sums run in no fixed order.
     """
@@ -23,10 +28,12 @@ def full_precision(device: torch.device) -> Iterator[None]:
         if device.type != "cuda":
             yield
             return
-        matmul = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = False
+        allowed = [name for name in _SHORTCUTS if getattr(torch.backends.cuda.matmul, name)]
+        for name in allowed:
+            setattr(torch.backends.cuda.matmul, name, False)
         try:
             with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
                 yield
         finally:
-            torch.backends.cuda.matmul.allow_tf32 = matmul
+            for name in allowed:
+                setattr(torch.backends.cuda.matmul, name, True)

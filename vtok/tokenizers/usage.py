@@ -14,6 +14,7 @@ _INK, _BAR, _PAPER = (34, 34, 34), (38, 110, 190), (255, 255, 255)
 
 def collapse_warnings(
     perplexity: float,
+    dead: int,
     positions: int,
     restarted: float,
     model: VqganConfig | VqvaeConfig,
@@ -23,10 +24,11 @@ def collapse_warnings(
 
     Args:
         perplexity: of the codes of the held-out clips.
-        positions: how many codes those clips have; no perplexity can be larger.
+        dead: how many codes do not occur in those clips.
+        positions: how many codes those clips have; no perplexity can be larger, and no more codes can occur.
         restarted: share of the codes whose moving count is below `restart_threshold`, 0..1.
         model: the architecture; its codebook settings are named.
-        train: its `warn_usage_below` and `warn_restarts_above` are the thresholds.
+        train: its `warn_usage_below`, `warn_dead_above` and `warn_restarts_above` are the thresholds.
     """
     found = []
     possible = min(model.n_codes, positions)
@@ -34,6 +36,11 @@ def collapse_warnings(
         found.append(
             f"the codebook collapses: perplexity {perplexity:.1f} where {possible:,} codes could occur "
             f"(below {train.warn_usage_below:.0%}); {_advice(model)}"
+        )
+    elif possible - (model.n_codes - dead) > train.warn_dead_above * possible:  # a collapse has said it
+        found.append(
+            f"codes are dead: {model.n_codes - dead:,} occur where {possible:,} could (more than "
+            f"{train.warn_dead_above:.0%} never do); {_advice(model)}"
         )
     if model.quantizer == "codebook" and model.random_restart and restarted > train.warn_restarts_above:
         found.append(
