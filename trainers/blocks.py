@@ -7,11 +7,11 @@ before the engine wraps the model.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -36,20 +36,42 @@ def checkpoint_blocks(module: nn.Module) -> int:
     """
     count = 0
     for block in blocks_of(module):
-        contexts = functools.partial(_contexts, block)
-        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, context_fn=contexts)
+        block.forward = _RecomputedWithNorms(block) if _norms(block) else _recomputed(block.forward)
         count += 1
     return count
 
 
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    """What the first and what the second computation of a block run in."""
-    return nullcontext(), _statistics_stay(block)
+def _recomputed(inner: Callable[..., Any]) -> Callable[..., Any]:
+    """A function in plain sight of torch.compile, which traces the recomputation with the block. It looks neither into
+    `functools.partial` nor behind a `context_fn`: it would compile nothing, and say nothing."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(inner, *args, use_reentrant=False, **kwargs)
+
+    return forward
+
+
+class _RecomputedWithNorms:
+    """A block with batch norms, which needs a `context_fn`: what is compiled is the block, recomputed from outside."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self.block, self.inner = block, block.forward
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return checkpoint(self.inner, *args, use_reentrant=False, context_fn=self._contexts, **kwargs)
+
+    def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        """What the first and what the second computation of the block run in."""
+        return nullcontext(), _statistics_stay(self.block)
+
+
+def _norms(block: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 @contextmanager
 def _statistics_stay(block: nn.Module) -> Iterator[None]:
-    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = _norms(block)
     kept = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0  # as before, the buffers take part: both computations must keep the same tensors
@@ -62,10 +84,14 @@ def _statistics_stay(block: nn.Module) -> Iterator[None]:
                 norm.num_batches_tracked.sub_(1)
 
 
-def compile_blocks(module: nn.Module) -> int:
+def compile_blocks(module: nn.Module, backend: str | Callable[..., Any] = "inductor") -> int:
     """torch.compile on each block; returns how many there are. One block's code serves all of the same shape."""
     count = 0
     for block in blocks_of(module):
-        block.compile()
+        if isinstance(block.forward, _RecomputedWithNorms):
+            # Never for several shapes at once: both computations of a block must be of the same graph.
+            block.forward.inner = torch.compile(block.forward.inner, backend=backend, dynamic=False)
+        else:
+            block.compile(backend=backend)
         count += 1
     return count

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
@@ -11,12 +12,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
+from torch._dynamo.backends.debugging import aot_eager
 
 from schemas.config.train import OptimConfig, TrainConfig
 from schemas.errors import IntegrityError, UsageError, VtokError
@@ -115,6 +117,55 @@ def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
     before = kept()
     assert checkpoint_blocks(model) == 2
     assert kept() < 0.6 * before
+
+
+class Normed(torch.nn.Module):
+    """A block with a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm, self.dropout = torch.nn.Linear(6, 6), torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.dropout(self.norm(self.linear(x)).tanh())
+
+
+class TwoNormed(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = torch.nn.ModuleList([Normed(), Normed()])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x.square().sum()
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_recomputed_blocks_are_compiled_too(normed: bool) -> None:
+    torch.manual_seed(0)
+    plain = TwoNormed() if normed else Tiny(0.2)
+    inputs = (torch.randn(8, 6),) if normed else (torch.arange(10).view(2, 5), torch.arange(10).view(2, 5))
+    found: dict[str, list[Any]] = {}
+    for name in ("plain", "both"):
+        model, graphs = copy.deepcopy(plain), []
+
+        def backend(graph: Any, example: Any, graphs: list[Any] = graphs) -> Any:
+            graphs.append(graph)
+            return aot_eager(graph, example)
+
+        torch._dynamo.reset()
+        if name == "both":
+            assert checkpoint_blocks(model) == compile_blocks(model, backend) == 2
+        values = []
+        for step in range(2):
+            torch.manual_seed(step)
+            loss = model(*inputs)
+            loss.backward()
+            values.append(float(loss.detach()))
+        assert bool(graphs) == (name == "both")
+        found[name] = [values, *(p.grad for p in model.parameters()), *model.buffers()]
+    torch.testing.assert_close(found["both"], found["plain"])
 
 
 def test_blocks_are_the_outermost_and_keep_their_names() -> None:
