@@ -84,3 +84,15 @@ def test_equal_logits_are_placed_in_order() -> None:
     summed = summed_cross_entropy(features, weight, torch.arange(9))
     assert [float(summed.top1), float(summed.top5)] == [1, 5]
     assert float(summed.loss) == pytest.approx(9 * torch.tensor(9.0).log().item())
+
+
+def test_many_equal_targets_do_not_overflow_in_fp16() -> None:
+    """Their summed gradient is beyond fp16's numbers; the mean is not, and no loss scale could lower the sum."""
+    tokens, feature = 24_000, 90.0
+    features = torch.full((tokens, 1), feature, dtype=torch.float16)
+    weight = torch.zeros(4, 1, dtype=torch.float16, requires_grad=True)
+    targets = torch.zeros(tokens, dtype=torch.long)
+    for scale in (1.0, 64.0):
+        (found,) = torch.autograd.grad(scale * summed_cross_entropy(features, weight, targets).mean().loss, weight)
+        expected = scale * feature * torch.tensor([[-0.75], [0.25], [0.25], [0.25]])
+        torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=0.0)

@@ -141,7 +141,7 @@ class TwoNormed(torch.nn.Module):
         return x.square().sum()
 
 
-@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("normed", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_recomputed_blocks_are_compiled_too(normed: bool) -> None:
     torch.manual_seed(0)
     plain = TwoNormed() if normed else Tiny(0.2)

@@ -23,6 +23,9 @@ CHUNK = 1024
 """Tokens a chunk: 67 MB of float32 logits at 16,384 codes."""
 IGNORED = -100
 """A target that counts for nothing."""
+_ROOM = 2.0**-6
+"""Of fp16's features when a chunk's weight gradient is summed: 1,024 equal targets stay far from 65,504, its largest
+number, and a power of two rounds nothing."""
 
 
 class PriorOutput(NamedTuple):
@@ -125,9 +128,11 @@ class _Chunked(torch.autograd.Function):
             sums += found
             if grad_features is not None:
                 grad_features[part] = gradient @ weight_ve
-            if grad_weight is not None:
+            if grad_weight is not None and features.dtype == torch.float16:
+                grad_weight.add_(gradient.t() @ (features * _ROOM), alpha=1 / _ROOM)
+            elif grad_weight is not None:
                 grad_weight += gradient.t() @ features
-        ctx.grads = grad_features, None if grad_weight is None else grad_weight.to(weight_ve.dtype)
+        ctx.grads, ctx.dtypes = (grad_features, grad_weight), (features_ne.dtype, weight_ve.dtype)
         loss, top1, top5, count = sums.unbind()
         ctx.mark_non_differentiable(top1, top5, count)
         return loss, top1, top5, count
@@ -135,7 +140,9 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight = (None if g is None else g * grad.to(g.dtype) for g in ctx.grads)
+        # `grad` divides by the number of targets: before that, sums do not fit into fp16.
+        pairs = zip(ctx.grads, ctx.dtypes, strict=True)
+        features, weight = (None if g is None else (g.float() * grad).to(dtype) for g, dtype in pairs)
         return features, weight, None, None, None
 
 
