@@ -122,7 +122,7 @@ def _time(kind: Kind, recipe: Recipe, settings: dict[str, Any], steps: int) -> T
             return Timing(settings, None, problem=error.what)
         else:
             memory = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None
-            return Timing(settings, seconds, memory, unit=task.unit, units=task.units_per_batch)
+            return Timing(settings, seconds, memory, unit=task.unit, units=task.units_at(0))
         finally:
             del task
             gc.collect()

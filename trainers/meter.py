@@ -27,6 +27,7 @@ PEAK_FLOPS: dict[str, float] = {
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
     "H100": 989e12,
+    "H200 NVL": 835e12,
     "H200": 989e12,
     "GH200": 989e12,
     "B200": 2250e12,
@@ -57,8 +58,7 @@ class Meter:
         self._validation = 0.0
         self._rate = 0.0
         peak = peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
-        flops = task.flops_per_unit() if peak is not None else None
-        self._utilisation = None if flops is None or peak is None else flops / (peak * world_size())
+        self._peak = None if peak is None else peak * world_size()
 
     def validated(self, values: dict[str, float]) -> None:
         """Validation time does not count towards the rate."""
@@ -74,14 +74,15 @@ class Meter:
         waited = min(1.0, self.waited / elapsed)
         self._last_step, self._last_time, self.waited, self._validation = step, now, 0.0, 0.0
         left = (self.steps - step) / self._rate if self._rate else 0.0
-        rate = self._rate * self.task.units_per_batch
+        rate = self._rate * self.task.units_at(step - 1)
+        flops = None if self._peak is None else self.task.flops_per_unit(step - 1)
         return {
             "step": step,
             "steps": self.steps,
             **values,
             "rate": rate,
             "unit": self.task.unit,
-            **({} if self._utilisation is None else {"mfu": rate * self._utilisation}),
+            **({} if flops is None or self._peak is None else {"mfu": rate * flops / self._peak}),
             "mem_gb": memory_gb(),
             "data_fraction": waited,
             "eta": left,

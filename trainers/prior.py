@@ -36,7 +36,7 @@ from vtok.hardware import cpu_count
 from vtok.priors.base import Batch, Draws
 from vtok.priors.build import Facts, build_prior, describe
 from vtok.priors.collate import Collate, check_columns, columns_of
-from vtok.priors.flops import flops_per_token
+from vtok.priors.flops import codes_trained_on, flops_per_token
 from vtok.priors.tats import CLIP_VOCABULARY
 from vtok.priors.videogpt import VideoGptPrior
 from vtok.seeds import generator
@@ -296,7 +296,11 @@ class PriorTask(Task):
         rows = self.store.rows(self.held_out, [*columns_of(self.model), "view_id"])
         return rows if self.views is None else (row for row in rows if row["view_id"] in self.views)
 
-    def flops_per_unit(self) -> float:
+    def units_at(self, step: int) -> float:
+        """Codes of a batch that a step is trained on."""
+        return self.batch_size * codes_trained_on(self.model, self.grid, step)
+
+    def flops_per_unit(self, step: int) -> float:
         """Floating-point operations of a training step a code."""
         return flops_per_token(
             self.model,
@@ -304,4 +308,5 @@ class PriorTask(Task):
             self.grid,
             embedding_dim=self.prior.codebook_kc.shape[1] if isinstance(self.prior, VideoGptPrior) else 0,
             resolution=self.facts.resolution,
+            step=step,
         )

@@ -20,7 +20,7 @@ class Task(ABC):
     Attributes:
         name: `tokenizer` or `prior`.
         unit: what the rate counts, e.g. `clips` or `tok`.
-        units_per_batch: how many of them a batch holds, over all ranks.
+        units_per_batch: how many of them a whole batch holds, over all ranks.
         seed: of the run; torch's global generators are seeded from it and the step before every step (dropout).
     """
 
@@ -65,8 +65,12 @@ class Task(ABC):
         epoch ended here, or nothing keeps count. Called on all ranks after every step."""
         return None
 
-    def flops_per_unit(self) -> float | None:
-        """Floating-point operations of forward and backward pass per unit, for the MFU; None: not known."""
+    def units_at(self, step: int) -> float:
+        """Units of a batch that a step is trained on, or their mean where chance decides."""
+        return self.units_per_batch
+
+    def flops_per_unit(self, step: int) -> float | None:
+        """Floating-point operations of a step's forward and backward pass per unit, for the MFU; None: not known."""
         return None
 
     def state(self) -> dict[str, Any]:

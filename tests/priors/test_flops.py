@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from schemas.config.prior import GptConfig, MebtConfig, VideoGptConfig
 from vtok.priors.base import Batch, Draws, Prior
 from vtok.priors.build import Facts, build_prior
-from vtok.priors.flops import flops_per_token, mebt_forward
+from vtok.priors.flops import codes_trained_on, flops_per_token, mebt_forward
+from vtok.priors.masking import divide, draw_time, length_probabilities
 
 GRID = (3, 4, 4)
 
@@ -56,6 +57,46 @@ def test_mebt() -> None:
     division = arguments[1]
     formula = mebt_forward(config, 20, division.contexts_bn.shape[1], division.targets_bn.shape[1])
     assert 3 * 2 * formula == pytest.approx(_counted(prior, *arguments))
+
+
+@pytest.mark.parametrize("budget", [None, 10])
+def test_mebt_on_parts_of_clips(budget: int | None) -> None:
+    """The curriculum's mean over lengths, each counted by torch: short parts at first, whole clips at the end."""
+    config = MebtConfig(n_layer=5, n_head=2, n_embd=32, latents=5, t_prior="gaussian2", t_range=(0.5, 0.5))
+    config = config.model_copy(update={"mode": ("latent_enc", "lt2l", "latent_dec", "maskgit"), "budget": budget})
+    prior, codes = build_prior(config, Facts(20, GRID)), torch.zeros(2, *GRID, dtype=torch.long)
+    orders, counted = torch.arange(48).expand(2, 48), []
+    for frames in (1, 2, 3):
+        division = divide(orders, GRID, schedule="linear", t=0.5, frames=frames, budget=budget)
+        counted.append(_counted(prior, codes, division))
+    for step in (0, 30_000, 400_000):
+        chances = length_probabilities("gaussian2", 3, step).tolist()
+        codes_mean = sum(16 * frames * p for frames, p in enumerate(chances, start=1))
+        assert codes_trained_on(config, GRID, step) == pytest.approx(codes_mean)
+        found = flops_per_token(config, 20, GRID, step=step) * 2 * codes_trained_on(config, GRID, step)
+        assert found == pytest.approx(sum(p * count for p, count in zip(chances, counted, strict=True)), rel=1e-5)
+    assert codes_trained_on(config, GRID, 0) < 32 < codes_trained_on(config, GRID, 400_000)
+
+
+def test_times_of_a_beta_distribution_count_as_often_as_they_are_drawn() -> None:
+    options = {"n_layer": 5, "n_head": 2, "n_embd": 32, "latents": 5, "budget": 10}
+    config = MebtConfig(**options, beta_prior=(3.0, 1.5), beta_steps=100)
+    draws, source = [], torch.Generator().manual_seed(0)
+    for _ in range(4000):
+        masked = 48 * (1 - draw_time((3.0, 1.5), 20, 100, source))
+        draws.append(3 * mebt_forward(config, 20, 48 - masked, min(masked, 10.0)) / 48)
+    found = flops_per_token(config, 20, GRID, step=20)
+    assert found == pytest.approx(sum(draws) / len(draws), rel=5e-3)
+    assert found != pytest.approx(flops_per_token(config, 20, GRID, step=100), rel=5e-3), "evenly drawn"
+
+
+def test_key_frames_count_alone() -> None:
+    config = GptConfig(n_layer=2, n_head=2, n_embd=32, latent_stride=2)
+    prior = build_prior(config, Facts(20, GRID))
+    batch = Batch(torch.zeros(2, *GRID, dtype=torch.long))
+    assert codes_trained_on(config, GRID) == 32
+    counted = _counted(prior, *prior.prepare(batch, Draws(0, 0)))
+    assert flops_per_token(config, 20, GRID) * 2 * 32 == pytest.approx(counted)
 
 
 def test_the_paper_s_size() -> None:

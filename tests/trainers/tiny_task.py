@@ -141,7 +141,7 @@ class TinyTask(Task):
         self.model.train()
         return {"val": value}
 
-    def flops_per_unit(self) -> float | None:
+    def flops_per_unit(self, step: int) -> float | None:
         return 6.0 * sum(p.numel() for p in self.model.parameters())
 
     def state(self) -> dict[str, Any]:

@@ -7,20 +7,39 @@ it is causal, as is the custom (https://arxiv.org/abs/2204.02311, appendix B); t
 from __future__ import annotations
 
 import math
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from schemas.config.prior import GptConfig, MebtConfig, VideoGptConfig
 from vtok.priors.base import ModelConfig, Shape
 from vtok.priors.frame_condition import BLOCKS, STRIDES, WIDTHS
-from vtok.priors.masking import SCHEDULES
+from vtok.priors.masking import SCHEDULES, beta_at, length_probabilities
 from vtok.priors.sparse import BLOCK, block_layout
 
 
+def codes_trained_on(config: ModelConfig, grid: Shape, step: int = 0) -> float:
+    """Codes of a clip that a training step sees or predicts: all, but for key frames (TATS) and for parts of clips
+    (MeBT's `t_prior`: the mean of the lengths that it draws at this step).
+
+    Args:
+        config: the prior.
+        grid: codes (t, h, w) of a clip of the store.
+        step: optimiser step, from 0.
+    """
+    frames: float = grid[0]
+    if isinstance(config, GptConfig):
+        frames = math.ceil(grid[0] / config.latent_stride)
+    elif isinstance(config, MebtConfig):
+        frames = sum(float(p) * (i + 1) for i, p in enumerate(length_probabilities(config.t_prior, grid[0], step)))
+    return frames * grid[1] * grid[2]
+
+
 def flops_per_token(
-    config: ModelConfig, n_codes: int, grid: Shape, *, embedding_dim: int = 256, resolution: int = 0
+    config: ModelConfig, n_codes: int, grid: Shape, *, embedding_dim: int = 256, resolution: int = 0, step: int = 0
 ) -> float:
-    """Operations of a training step (forward and backward) a code of the clip.
+    """Operations of a training step (forward and backward) a code that it is trained on.
 
     Args:
         config: the prior.
@@ -28,14 +47,15 @@ def flops_per_token(
         grid: codes (t, h, w) of a clip of the store.
         embedding_dim: channels of the codebook, for VideoGPT.
         resolution: height and width of VideoGPT's conditioning frames, pixels.
+        step: optimiser step, from 0: MeBT draws other lengths and times later on.
     """
     if isinstance(config, GptConfig):
         forward = _gpt(config, n_codes, grid)
     elif isinstance(config, VideoGptConfig):
         forward = _videogpt(config, n_codes, grid, embedding_dim, resolution)
     else:
-        forward = _mebt(config, n_codes, grid)
-    return 3 * forward / math.prod(grid)
+        forward = _mebt(config, n_codes, grid, step)
+    return 3 * forward / codes_trained_on(config, grid, step)
 
 
 def _block(inputs: float, width: int, seen: float) -> float:
@@ -78,20 +98,29 @@ def _frame_encoder(config: VideoGptConfig, resolution: int) -> tuple[float, int]
     return total, config.cond_frames * side**2
 
 
-def _mebt(config: MebtConfig, n_codes: int, grid: Shape) -> float:
-    """On average over the times that training draws, on whole clips."""
-    codes = math.prod(grid)
+def _mebt(config: MebtConfig, n_codes: int, grid: Shape, step: int) -> float:
+    """On average over the parts of a clip and the times that training draws at this step."""
+    chances_l = length_probabilities(config.t_prior, grid[0], step).double()
+    lengths_l1 = torch.arange(1, grid[0] + 1, dtype=torch.float64).unsqueeze(1) * grid[1] * grid[2]
+    even_t = (torch.arange(256, dtype=torch.float64) + 0.5) / 256
+    weights_t = torch.ones_like(even_t)
+    if config.beta_prior is not None:
+        a, b = beta_at(config.beta_prior, step, config.beta_steps)
+        weights_t = even_t ** (a - 1) * (1 - even_t) ** (b - 1)
     low, high = config.t_range
-    times = low + (torch.arange(256) + 0.5) / 256 * (high - low)
-    masked = float(SCHEDULES[config.schedule](times).mean()) * codes
-    predicted = masked if config.budget is None else min(masked, config.budget)
-    return mebt_forward(config, n_codes, codes - masked, predicted)
+    masked_lt = SCHEDULES[config.schedule](low + even_t * (high - low)) * lengths_l1
+    predicted_lt = masked_lt if config.budget is None else masked_lt.clamp_max(config.budget)
+    forward_lt = mebt_forward(config, n_codes, lengths_l1 - masked_lt, predicted_lt)
+    return float((forward_lt * weights_t).sum(1) / weights_t.sum() @ chances_l)
 
 
-def mebt_forward(config: MebtConfig, n_codes: int, contexts: float, targets: float) -> float:
+Count = TypeVar("Count", float, Tensor)
+
+
+def mebt_forward(config: MebtConfig, n_codes: int, contexts: Count, targets: Count) -> Count:
     """A forward pass of MeBT's prior on a clip with so many codes that are seen and predicted."""
     latents, width, both = config.latents, config.n_embd, contexts + targets
-    query_and_read = {
+    query_and_read: dict[str, tuple[Any, Any]] = {
         "latent_enc": (latents, contexts),
         "latent_self": (latents, latents),
         "latent_dec": (targets, latents),
@@ -101,5 +130,5 @@ def mebt_forward(config: MebtConfig, n_codes: int, contexts: float, targets: flo
     total = 2 * targets * width * n_codes
     for mode in config.modes():
         query, read = query_and_read[mode]
-        total += query * 20 * width**2 + read * 4 * width**2 + 4 * query * read * width
+        total = total + query * 20 * width**2 + read * 4 * width**2 + 4 * query * read * width
     return total

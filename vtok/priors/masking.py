@@ -55,14 +55,19 @@ def length_probabilities(prior: LengthPrior, longest: int, step: int) -> Float[T
     return torch.softmax(logits, dim=0).float()
 
 
+def beta_at(beta: tuple[float, float], step: int, steps: int) -> tuple[float, float]:
+    """The parameters of the Beta distribution of times at a step: they go to (1, 1) over `steps`."""
+    share = min(1.0, step / steps)
+    return beta[0] + (1 - beta[0]) * share, beta[1] + (1 - beta[1]) * share
+
+
 def draw_time(beta: tuple[float, float] | None, step: int, steps: int, generator: torch.Generator) -> float:
     """A time in [0, 1]: evenly, or from Beta(a, b), which becomes even, Beta(1, 1), over `steps`."""
     if beta is None:
         return float(torch.rand((), generator=generator))
-    share = min(1.0, step / steps)
     draws = []
-    for parameter in beta:
-        now = torch.tensor([parameter + (1 - parameter) * share], dtype=torch.float64)
+    for parameter in beta_at(beta, step, steps):
+        now = torch.tensor([parameter], dtype=torch.float64)
         draws.append(float(torch._standard_gamma(now, generator=generator)))  # two gamma draws make a beta draw
     return draws[0] / max(sum(draws), 1e-300)
 
