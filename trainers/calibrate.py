@@ -47,7 +47,7 @@ class Timing(NamedTuple):
     memory_gb: float | None = None
     problem: str = ""
     unit: str = ""
-    units: int = 0
+    units: float = 0
 
 
 def calibrate(kind: Kind, recipe: Recipe, *, steps: int = STEPS) -> Iterator[str]:

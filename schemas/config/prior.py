@@ -115,10 +115,24 @@ class VideoGptConfig(Config):
     cond_frames: int = Field(0, ge=0, description="First frames of a clip that are given, as pixels.")
     frame_width: int = Field(240, ge=3, description="Channels of the features of the given frames; a multiple of 3.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout after attention and feed-forward layers.")
-    attention_dropout: float = Field(0.3, ge=0, lt=1, description="Dropout of attention probabilities.")
+    attention_dropout: float = Field(
+        0.3, ge=0, lt=1, description="Dropout of attention probabilities; sparse attention has none, as the original's."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sparse_without_dropout(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and tree.get("attention") == "sparse":
+            return {"attention_dropout": 0.0, **tree}
+        return tree
 
     @model_validator(mode="after")
     def _widths(self) -> VideoGptConfig:
+        if self.attention == "sparse" and self.attention_dropout:
+            raise ValueError(
+                f"attention_dropout {self.attention_dropout} does not go with attention: sparse, which has no dropout; "
+                "leave attention_dropout out"
+            )
         if self.n_embd % self.n_head or self.n_embd % 3:
             raise ValueError(f"n_embd {self.n_embd} is not divisible by n_head {self.n_head} and by 3")
         if self.frame_width % self.n_head or self.frame_width % 3:

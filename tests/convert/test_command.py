@@ -196,5 +196,6 @@ def test_hparams_of_videogpt(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "unknown: run=" in capsys.readouterr().out, "a tagged value is read as plain text and not run"
     model = recipe.prior.model
     assert (model.kind, model.attention, model.condition) == ("videogpt", "sparse", "label")
+    assert model.attention_dropout == 0.0, "which the original's sparse mode ignores"
     assert recipe.tokenizer.model.kind == "vqvae"
     assert recipe.prior.train.optim.schedule == "cosine"

@@ -22,7 +22,7 @@ def _prior(case: Case, codebook_kc: Tensor) -> VideoGptPrior:
             attention=config["attn_type"],
             cond_frames=config["n_cond_frames"],
             dropout=config["dropout"],
-            attention_dropout=config["attn_dropout"],
+            attention_dropout=0.0 if config["attn_type"] == "sparse" else config["attn_dropout"],
         ),
         codebook_kc,
         tuple(config["latent_shape"]),

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
+from torch.nn.attention.flex_attention import BlockMask
 
 from schemas.config.prior import VideoGptConfig
 from schemas.errors import VtokError
@@ -85,3 +87,24 @@ def test_what_is_missing_is_named() -> None:
         VideoGptPrior(VideoGptConfig(attention="sparse", n_embd=12), torch.zeros(4, 2), (2, 5, 5))
     with pytest.raises(VtokError, match="needs clips with labels"):
         VideoGptPrior(VideoGptConfig(condition="label", n_embd=12), torch.zeros(4, 2), GRID)
+
+
+class _OnCuda(torch.Tensor):
+    """A tensor that says that it lies on a GPU."""
+
+    is_cuda = True  # type: ignore[assignment]
+
+
+def test_sparse_attention_has_no_dropout_and_trains_in_the_kernel() -> None:
+    config = VideoGptConfig(n_layer=1, n_head=2, n_embd=24, attention="sparse")
+    assert config.attention_dropout == 0.0
+    assert VideoGptConfig(n_layer=1, n_head=2, n_embd=24).attention_dropout == 0.3
+    assert VideoGptConfig.model_validate(config.plain()) == config
+    with pytest.raises(ValidationError, match=r"attention_dropout 0\.3 does not go with attention: sparse"):
+        VideoGptConfig(attention="sparse", attention_dropout=0.3)
+    prior = VideoGptPrior(config, torch.zeros(16, 5), GRID).train()
+    assert isinstance(prior.mask(), torch.Tensor)
+    assert prior.layout_rc is not None
+    prior.layout_rc = prior.layout_rc.as_subclass(_OnCuda)
+    prior._masks.clear()
+    assert isinstance(prior.mask(), BlockMask)

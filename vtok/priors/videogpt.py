@@ -116,7 +116,7 @@ class VideoGptPrior(nn.Module):
             side = self.resnet.side(resolution)
             self.cond_pos_embd = PositionTables((config.cond_frames, side, side), frame_width)
         self.register_buffer("layout_rc", self._layout(), persistent=False)
-        self._masks: dict[tuple[bool, torch.device], Mask] = {}
+        self._masks: dict[torch.device, Mask] = {}
         self._draw_weights(torch.Generator().manual_seed(0) if generator is None else generator)
 
     def _layout(self) -> Bool[Tensor, "r c"] | None:
@@ -128,15 +128,14 @@ class VideoGptPrior(nn.Module):
             raise VtokError(str(error), at="prior.model.attention", hint="use attention: full for this grid") from None
 
     def mask(self) -> Mask:
-        """The mask of a whole pass: of a kernel on CUDA, unless attention has dropout to do, else one by codes."""
+        """The mask of a whole pass: of a kernel on CUDA, else one by codes."""
         layout_rc = self.layout_rc
         if layout_rc is None:
             return None
-        flex = layout_rc.is_cuda and not (self.training and self.config.attention_dropout)
-        key = (flex, layout_rc.device)
-        if key not in self._masks:
-            self._masks[key] = kernel_mask(layout_rc) if flex else mask_of(layout_rc)
-        return self._masks[key]
+        device = layout_rc.device
+        if device not in self._masks:
+            self._masks[device] = kernel_mask(layout_rc) if layout_rc.is_cuda else mask_of(layout_rc)
+        return self._masks[device]
 
     @torch.no_grad()
     def _draw_weights(self, generator: torch.Generator) -> None:
