@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -105,6 +106,28 @@ def test_dropout_is_for_training() -> None:
         assert torch.equal(prior.logits(codes), prior.logits(codes))
         prior.train()
         assert not torch.equal(prior.logits(codes), prior.logits(codes))
+
+
+def test_normalised_queries_take_the_dtype_of_autocast() -> None:
+    """torch warns, and takes the slow way, where the gain is of another dtype than the queries."""
+    prior, before = _prior(qk_norm=True), torch.is_warn_always_enabled()
+    exact = prior(_codes()).loss.item()
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings(), torch.autocast("cpu", torch.bfloat16):
+            warnings.simplefilter("error")
+            assert prior(_codes()).loss.item() == pytest.approx(exact, rel=1e-2)
+    finally:
+        torch.set_warn_always(before)
+
+
+def test_the_mask_of_the_ends_is_made_once() -> None:
+    prior = _prior(interpolation="prefix")
+    tokens = prior.inputs(_codes())[0]
+    first, second = (prior._options(tokens, None) for _ in range(2))
+    assert first["mask_nn"] is second["mask_nn"] and first["positions_n"] is second["positions_n"]
+    assert prior._options(tokens[:, :-1], None)["mask_nn"].shape == (tokens.shape[1] - 1,) * 2
+    assert prior._options(tokens.to("meta"), None)["mask_nn"].device.type == "meta"
 
 
 def test_every_nth_latent_frame() -> None:

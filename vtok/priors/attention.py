@@ -45,11 +45,21 @@ def visible(block_size: int, n_unmasked: int) -> Bool[Tensor, "q k"]:
     return mask
 
 
-def prefix_visible(length: int, prefix: int) -> Bool[Tensor, "q k"]:
+def prefix_visible(length: int, prefix: int, device: torch.device | None = None) -> Bool[Tensor, "q k"]:
     """Which inputs (k) each input (q) sees: all of the first `prefix`, and its past."""
-    mask = torch.ones(length, length, dtype=torch.bool).tril()
+    mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()
     mask[:, :prefix] = True
     return mask
+
+
+class HeadNorm(nn.RMSNorm):
+    """x / root mean square of x, times a gain, in the dtype of x: torch's kernel wants one dtype for both."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=torch.finfo(torch.float32).eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class SelfAttention(nn.Module):
@@ -70,7 +80,7 @@ class SelfAttention(nn.Module):
         self.query = Linear(n_embd, n_embd)
         self.value = Linear(n_embd, n_embd)
         self.proj = Linear(n_embd, n_embd)
-        self.norms = nn.ModuleList(nn.RMSNorm(n_embd // n_head) for _ in range(2)) if qk_norm else None
+        self.norms = nn.ModuleList(HeadNorm(n_embd // n_head) for _ in range(2)) if qk_norm else None
 
     def forward(
         self,

@@ -93,6 +93,7 @@ class GptPrior(nn.Module):
             qk_norm=config.qk_norm,
         )
         self.given = 2 * area if config.interpolation == "prefix" else 0
+        self._prefixes: dict[tuple[int, torch.device], dict[str, Tensor]] = {}
 
     def prepare(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Codes, condition tokens and boxes; see `vtok.priors.base.Prior`."""
@@ -164,10 +165,13 @@ class GptPrior(nn.Module):
             return {"boxes_bne": self.transformer.box_positions(boxes_b6[:, 2:], boxes_b6[:, :2])}
         if not self.given:
             return {}
-        area, count = self.given // 2, tokens_bn.shape[1]
-        places = torch.arange(math.prod(self.grid) + 1, device=tokens_bn.device)
-        positions_n = torch.cat([places[:1], places[-area:], places[1:-area]])[:count]
-        return {"positions_n": positions_n, "mask_nn": prefix_visible(count, 1 + self.given).to(tokens_bn.device)}
+        area, count, device = self.given // 2, tokens_bn.shape[1], tokens_bn.device
+        if (count, device) not in self._prefixes:  # the same at every step
+            places = torch.arange(math.prod(self.grid) + 1, device=device)
+            positions_n = torch.cat([places[:1], places[-area:], places[1:-area]])[:count]
+            mask_nn = prefix_visible(count, 1 + self.given, device)
+            self._prefixes[count, device] = {"positions_n": positions_n, "mask_nn": mask_nn}
+        return self._prefixes[count, device]
 
     def logits(
         self,

@@ -65,7 +65,7 @@ def fill_tokens(
         logits_bnv = gpt.prefill(torch.cat([past_bn, future_bn], dim=1), cache, positions_n=positions_n)
     else:
         tokens_bn, positions_n = arrange(past_bn, future_bn, past + steps)
-        mask_nn = prefix_visible(given, given).to(device)
+        mask_nn = prefix_visible(given, given, device)
         logits_bnv = gpt.prefill(tokens_bn, cache, positions_n=positions_n, mask_nn=mask_nn)
     logits_bv = logits_bnv[:, -1]
     drawn_bn = past_bn.new_empty(clips, steps)
