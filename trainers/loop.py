@@ -83,6 +83,9 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
         console.say(
             f"{task.name}: {_describe(engine, config)}, {console.count(threads, 'threads')}, {config.steps} steps"
         )
+        hint = gpu_hint(task.name, config, fresh=found is None)
+        if hint is not None:
+            console.note(hint)
         logs = Logs(folder, step, config)
     saved, best = step, checkpoint.best_score(folder) if found is not None else math.inf
     meter = Meter(task, config.steps, step)
@@ -211,6 +214,23 @@ def _describe(engine: EngineName, config: TrainConfig) -> str:
     if config.accumulate > 1:
         words.append(f"{config.accumulate} parts a batch")
     return ", ".join(words)
+
+
+def gpu_hint(name: str, config: TrainConfig, *, fresh: bool) -> str | None:
+    """What would probably make the training of a prior faster on this machine's GPU; None: nothing that is known.
+
+    Args:
+        name: of the task.
+        config: the present settings.
+        fresh: whether the run begins now: a resumed one keeps its precision.
+    """
+    if name != "prior" or not torch.cuda.is_available():
+        return None
+    faster = [f"{name}.train.precision=bf16"] if fresh and config.precision == "fp32" else []
+    faster += [] if config.compile else [f"{name}.train.compile=true"]
+    if not faster:
+        return None
+    return f"usually much faster on a GPU: {' '.join(faster)}; `vtok train {name} RECIPE --calibrate` measures it"
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

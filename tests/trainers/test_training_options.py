@@ -408,6 +408,25 @@ def test_a_plan_does_not_depend_on_the_cadence() -> None:
     assert names - loop.CADENCE == {"steps", "batch_size", "accumulate", "precision", "ema_decay"}
 
 
+def test_a_slow_start_on_a_gpu_says_what_is_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    slow, fast = TrainConfig(), TrainConfig(precision="bf16", compile=True)
+    assert loop.gpu_hint("prior", slow, fresh=True) is None, "there is no GPU"
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.cuda.is_available", lambda: True)
+        said = loop.gpu_hint("prior", slow, fresh=True)
+        assert said is not None
+        assert "prior.train.precision=bf16 prior.train.compile=true; `vtok train prior RECIPE --calibrate`" in said
+        resumed = loop.gpu_hint("prior", slow, fresh=False)
+        assert resumed is not None and "precision" not in resumed, "that belongs to the run from its first step on"
+        assert loop.gpu_hint("prior", fast, fresh=True) is None
+        assert loop.gpu_hint("tokenizer", slow, fresh=True) is None
+    monkeypatch.setattr(loop, "gpu_hint", lambda name, config, fresh: f"{name}: what is faster ({fresh})")
+    train(tmp_path / "prior", steps=2)
+    assert capfd.readouterr().err.count("prior: what is faster (True)") == 1
+
+
 def test_settings_hold_the_engine(tmp_path: Path) -> None:
     train(tmp_path / "prior", steps=2)
     assert json.loads((tmp_path / "prior" / "_settings.json").read_text()) == {"engine": "plain", "threads": 1}
