@@ -122,6 +122,7 @@ class Bench:
         """
         rates: dict[str, float] = {}
         for name, make in contenders.items():
+            work: Callable[[], Any] | None = None  # the last one's model goes, also where it failed
             self.free()
             try:
                 size, work = self.largest(batch, make)
@@ -133,7 +134,6 @@ class Bench:
             mfu = {} if share_of_peak is None else {"MFU %": 100 * rate * share_of_peak}
             others = {other: rate / rates[other] for other in rates if other != name}
             self.report(name, batch=size, ms=ms, **{unit: rate, "peak GiB": self.held_gib()}, **mfu, **_against(others))
-            del work
 
     def excuse(self, name: str, error: Exception) -> None:
         """A row for a contender that failed: the others run all the same."""
@@ -154,6 +154,8 @@ class Bench:
     def largest(self, batch: int, make: Callable[[int], Callable[[], Any]]) -> tuple[int, Callable[[], Any]]:
         """The largest batch (this one, a half, a quarter, ...) whose work fits in memory, and the work."""
         while True:
+            work: Callable[[], Any] | None = None  # a batch that was too large holds nothing while the next is made
+            self.free()
             try:
                 work = make(batch)
                 work(), work()
@@ -162,7 +164,6 @@ class Bench:
                 if batch == 1:
                     raise
             batch //= 2
-            self.free()
 
 
 class Section(NamedTuple):
@@ -170,7 +171,8 @@ class Section(NamedTuple):
 
     Attributes:
         name: one word.
-        seconds: the most that it may take.
+        seconds: its share of the time: what is left when it begins is shared out in this proportion among it and the
+            sections after it, so that a long one cuts no other.
         work: reports rows.
     """
 
@@ -189,11 +191,11 @@ def main(title: str, sections: Sequence[Section]) -> None:
     deadline = time.perf_counter() + options.seconds
     figures: dict[str, Any] = {"machine": _machine(options), "sections": {}}
     print(json.dumps(figures["machine"]))
-    for section in sections:
-        if section.name not in options.only:
-            continue
+    chosen = [section for section in sections if section.name in options.only]
+    for number, section in enumerate(chosen):
         begin = time.perf_counter()
-        rows, error = _run(section, options, deadline - begin)
+        share = section.seconds / sum(other.seconds for other in chosen[number:])
+        rows, error = _run(section, options, share * (deadline - begin - 2))
         found = {"rows": rows, "error": error, "seconds": round(time.perf_counter() - begin, 1)}
         figures["sections"][section.name] = found
         print(f"\n## {section.name} ({found['seconds']} s)\n{table(rows)}" + (f"\nerror: {error}" if error else ""))
@@ -228,9 +230,8 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _run(section: Section, options: argparse.Namespace, left: float) -> tuple[list[Row], str | None]:
-    """The rows of a section, and what went wrong."""
-    seconds = min(section.seconds, left - 2)
+def _run(section: Section, options: argparse.Namespace, seconds: float) -> tuple[list[Row], str | None]:
+    """The rows of a section that may take so long, and what went wrong."""
     if seconds < _LEAST_SECONDS:
         return [], "no time was left"
     with tempfile.TemporaryDirectory() as folder:

@@ -38,11 +38,11 @@ def mebt_of(bench: Bench, config: MebtConfig, n_codes: int, grid: Shape) -> Mebt
         return MebtPrior(config, n_codes, grid, draws(bench))
 
 
-def half(bench: Bench, batch: int, grid: Shape) -> Division:
-    """Half of the codes of each clip seen, the others to be predicted."""
+def half(bench: Bench, batch: int, grid: Shape, t: float = 0.5) -> Division:
+    """Half of the codes of each clip seen (or the share `t`), the others to be predicted."""
     chances = torch.rand(batch, math.prod(grid), generator=draws(bench), device=bench.device)
     return divide(
-        chances.argsort(1), grid, schedule="linear", t=0.5, first_frame=0, frames=grid[0], budget=None, parity=False
+        chances.argsort(1), grid, schedule="linear", t=t, first_frame=0, frames=grid[0], budget=None, parity=False
     )
 
 
@@ -51,19 +51,18 @@ def in_bfloat16(bench: Bench, loss: Callable[[], Tensor]) -> Tensor:
         return loss()
 
 
-def our_step(
-    bench: Bench, prior: Any, arguments: tuple[Any, ...], *, compile_it: bool | None = None
-) -> Callable[[], Any]:
-    """The trainer's step on one GPU."""
+def our_step(bench: Bench, prior: Any, *batches: tuple[Any, ...], compile_it: bool | None = None) -> Callable[[], Any]:
+    """The trainer's step on one GPU, on each of the batches in turn."""
     train = TrainConfig(precision="bf16", compile=bench.compile if compile_it is None else compile_it)
     optim = OptimConfig(lr=1e-4, clip_grad_norm=None)
     engine = make_engine("plain", prior, prior.optim_groups(optim.weight_decay), optim, train)
 
     def step() -> float:
-        output = engine(*arguments)
-        engine.backward(output.loss)
-        loss = float(output.loss.detach())
-        engine.step(1e-4)
+        for arguments in batches:
+            output = engine(*arguments)
+            engine.backward(output.loss)
+            loss = float(output.loss.detach())
+            engine.step(1e-4)
         return loss
 
     return step

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,6 +131,58 @@ def test_batches_are_halved_until_they_fit(tmp_path: Path) -> None:
 
     batch, work = Bench(options, tmp_path / "rows").largest(16, make)  # type: ignore[arg-type]
     assert (batch, work(), tried) == (4, 4, [16, 8, 4])
+
+
+def test_a_contender_that_failed_holds_no_memory(tmp_path: Path) -> None:
+    import gc
+    import weakref
+
+    class Model:
+        calls = 0
+
+        def __init__(self, dies_after: int) -> None:
+            self.dies_after = dies_after
+
+        def __call__(self) -> None:
+            self.calls += 1
+            if self.calls > self.dies_after:
+                raise torch.OutOfMemoryError if self.dies_after == 0 else RuntimeError
+
+    import torch
+
+    alive: list[weakref.ref[Model]] = []
+
+    def make(dies_after: dict[int, int]) -> Any:
+        def of_batch(batch: int) -> Model:
+            gc.collect()
+            assert not [model for model in alive if model() is not None], "the one before is still held"
+            model = Model(dies_after[batch])
+            alive.append(weakref.ref(model))
+            return model
+
+        return of_batch
+
+    options = argparse.Namespace(device="cpu", tiny=True, compile=False)
+    bench = Bench(options, tmp_path / "rows")
+    bench.race({"breaks": make({4: 0, 2: 2}), "sound": make({4: 10**9})}, 4, unit="tok/s")
+    rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
+    assert len(alive) == 3
+    assert [row.get("batch") for row in rows] == [None, 4] and rows[0]["error"].startswith("RuntimeError")
+
+
+def test_time_is_shared_out_so_that_no_section_is_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: dict[str, float] = {}
+
+    def apart(section: Section, options: Any, path: Path, seconds: float) -> None:
+        given[section.name] = seconds
+
+    monkeypatch.setattr("tests.bench.gpu._apart", apart)
+    sections = [Section(name, share, _checked) for name, share in (("a", 30), ("b", 60), ("c", 30))]
+    for total in (1202, 62):
+        monkeypatch.setattr(sys, "argv", ["bench", "--device=cpu", "--isolate", f"--seconds={total}"])
+        main("bench", sections)
+        # None took any time: what it left goes to those after it.
+        assert given == pytest.approx({"a": (total - 2) / 4, "b": (total - 2) * 2 / 3, "c": total - 2}, abs=10)
 
 
 def test_tables_have_a_column_for_every_value() -> None:
