@@ -50,9 +50,12 @@ class GptConfig(Config):
     positions: Literal["learned", "rope"] = Field(
         "learned",
         description="A table of positions, or rotary positions along time, height and width, which have no longest "
-        "clip.",
+        "clip. Of `kind: gpt` only: videogpt and mebt have their papers' tables.",
     )
-    qk_norm: bool = Field(False, description="Normalise queries and keys (root mean square) in every head.")
+    qk_norm: bool = Field(
+        False,
+        description="Normalise queries and keys (root mean square) in every head. Of `kind: gpt` only.",
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of embeddings and of every layer's output.")
     attention_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of attention probabilities.")
     condition_drop: float = Field(
@@ -99,7 +102,9 @@ class GptConfig(Config):
 
 
 class VideoGptConfig(Config):
-    """VideoGPT's prior (https://arxiv.org/abs/2104.10157): a transformer over codebook embeddings in raster order."""
+    """VideoGPT's prior (https://arxiv.org/abs/2104.10157): a transformer over codebook embeddings in raster order. It
+    has its paper's table of positions for each axis: rotary positions and normalised queries are options of TATS's GPT
+    alone."""
 
     kind: Literal["videogpt"] = "videogpt"
     n_layer: int = Field(8, ge=1, description="Transformer blocks.")
@@ -152,7 +157,8 @@ MebtMode = Literal["latent_enc", "latent_self", "latent_dec", "lt2l", "maskgit"]
 
 
 class MebtConfig(Config):
-    """MeBT's prior (https://arxiv.org/abs/2303.11251): masked codes are predicted through a few latent tokens."""
+    """MeBT's prior (https://arxiv.org/abs/2303.11251): masked codes are predicted through a few latent tokens. It has its
+    paper's table of positions: rotary positions and normalised queries are options of TATS's GPT alone."""
 
     kind: Literal["mebt"] = "mebt"
     n_layer: int = Field(24, ge=1, description="Transformer blocks.")
