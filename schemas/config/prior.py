@@ -157,8 +157,8 @@ MebtMode = Literal["latent_enc", "latent_self", "latent_dec", "lt2l", "maskgit"]
 
 
 class MebtConfig(Config):
-    """MeBT's prior (https://arxiv.org/abs/2303.11251): masked codes are predicted through a few latent tokens. It has its
-    paper's table of positions: rotary positions and normalised queries are options of TATS's GPT alone."""
+    """MeBT's prior (https://arxiv.org/abs/2303.11251): masked codes are predicted through a few latent tokens. It has
+    its paper's table of positions: rotary positions and normalised queries are options of TATS's GPT alone."""
 
     kind: Literal["mebt"] = "mebt"
     n_layer: int = Field(24, ge=1, description="Transformer blocks.")
