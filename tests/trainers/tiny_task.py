@@ -182,14 +182,19 @@ def train(folder: Path, *, resume: str = "auto", **options: Any) -> TinyTask:
 
 
 def launch(
-    runs: list[dict[str, Any]], path: Path, *, ranks: int = 2, timeout: float = 1200
+    runs: list[dict[str, Any]],
+    path: Path,
+    *,
+    ranks: int = 2,
+    timeout: float = 1200,
+    script: str = "tests.trainers.tiny_task",
 ) -> list[subprocess.CompletedProcess[str]]:
     """Runs the script on some ranks with one process each; returns them when all have ended."""
     write_json(path, {"runs": runs})
     held = hold_port()
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(held.getsockname()[1])}
-    command = [sys.executable, "-m", "tests.trainers.tiny_task", str(path)]
+    command = [sys.executable, "-m", script, str(path)]
     processes = [
         subprocess.Popen(
             command,
