@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import MethodType
 from typing import Any
 
 import torch
@@ -36,29 +37,30 @@ def checkpoint_blocks(module: nn.Module) -> int:
     """
     count = 0
     for block in blocks_of(module):
-        block.forward = _RecomputedWithNorms(block) if _norms(block) else _recomputed(block.forward)
+        block.forward = _RecomputedWithNorms(block) if _norms(block) else MethodType(_recomputed, block)
         count += 1
     return count
 
 
-def _recomputed(inner: Callable[..., Any]) -> Callable[..., Any]:
-    """A function in plain sight of torch.compile, which traces the recomputation with the block. It looks neither into
-    `functools.partial` nor behind a `context_fn`: it would compile nothing, and say nothing."""
+def _recomputed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """A method in plain sight of torch.compile, which traces the recomputation with the block. It looks neither into
+    `functools.partial` nor behind a `context_fn`: it would compile nothing, and say nothing. Being a method, it belongs
+    to the copy where the block is copied."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(inner, *args, use_reentrant=False, **kwargs)
+        return type(block).forward(block, *args, **kwargs)
 
-    return forward
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 class _RecomputedWithNorms:
     """A block with batch norms, which needs a `context_fn`: what is compiled is the block, recomputed from outside."""
 
     def __init__(self, block: nn.Module) -> None:
-        self.block, self.inner = block, block.forward
+        self.block, self.inner = block, type(block).forward
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return checkpoint(self.inner, *args, use_reentrant=False, context_fn=self._contexts, **kwargs)
+        return checkpoint(self.inner, self.block, *args, use_reentrant=False, context_fn=self._contexts, **kwargs)
 
     def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         """What the first and what the second computation of the block run in."""

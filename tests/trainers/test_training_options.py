@@ -98,6 +98,28 @@ def test_batches_are_cut_whatever_they_are() -> None:
     assert set(tensors_of((codes, None, {"x": codes}))) == {"batch.0", "batch.2.x"}
 
 
+class Normed(torch.nn.Module):
+    """A block with a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm, self.dropout = torch.nn.Linear(6, 6), torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.dropout(self.norm(self.linear(x)).tanh())
+
+
+class TwoNormed(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = torch.nn.ModuleList([Normed(), Normed()])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x.square().sum()
+
+
 def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
     plain = losses_of(tmp_path / "plain", dropout=0.2)
     assert losses_of(tmp_path / "recomputed", dropout=0.2, checkpoint_activations=True) == plain
@@ -119,26 +141,15 @@ def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
     assert kept() < 0.6 * before
 
 
-class Normed(torch.nn.Module):
-    """A block with a batch norm."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear, self.norm, self.dropout = torch.nn.Linear(6, 6), torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.dropout(self.norm(self.linear(x)).tanh())
-
-
-class TwoNormed(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = torch.nn.ModuleList([Normed(), Normed()])
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for block in self.blocks:
-            x = block(x)
-        return x.square().sum()
+@pytest.mark.parametrize("kind", [Normed, Tiny])
+def test_a_copy_of_a_recomputed_model_is_a_model_of_its_own(kind: type) -> None:
+    model = Tiny(0.0) if kind is Tiny else TwoNormed()
+    inputs = (torch.ones(2, 5, dtype=torch.long),) * 2 if kind is Tiny else (torch.ones(4, 6),)
+    checkpoint_blocks(model)
+    another = copy.deepcopy(model)
+    another(*inputs).backward()
+    assert all(p.grad is not None for p in another.parameters())
+    assert all(p.grad is None for p in model.parameters())
 
 
 @pytest.mark.parametrize("normed", [False, pytest.param(True, marks=pytest.mark.soak)])
