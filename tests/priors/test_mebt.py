@@ -162,3 +162,12 @@ def test_decoding_draws_every_code_and_leaves_what_is_given() -> None:
         assert codes.max() < 12
     assert all(torch.equal(a, b) for a, b in zip(run(1), run(1), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(run(1), run(2), strict=True))
+
+
+def test_where_nothing_is_seen_every_weight_still_has_a_gradient() -> None:
+    """Plain torch leaves weights without one where they are, ZeRO moves them on: the two must not differ."""
+    prior = small().train()
+    division = divide(orders(), GRID, schedule="linear", t=0.0)
+    assert division.contexts_bn.shape[1] == 0
+    prior(torch.zeros(2, *GRID, dtype=torch.long), division).loss.backward()
+    assert [name for name, p in prior.named_parameters() if p.grad is None] == []

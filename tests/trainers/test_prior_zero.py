@@ -33,7 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "mebt": SMALL | LABEL | STILL | {"kind": "mebt", "n_layer": 5, "latents": 4, "budget": 9, "t_prior": "uniform"},
 }
 STEPS = 50
-TOLERANCE = 2e-4
+TOLERANCE = 2e-5
 """Of losses and gradient norms, relative: sums over ranks are taken in another order, and Adam, which divides by the
 size of a gradient, carries the last digits of the smallest ones into the weights."""
 

@@ -39,7 +39,10 @@ class _Attention(nn.Module):
 
     def forward(self, query_bne: Tensor, read_bme: Tensor) -> Tensor:
         if read_bme.shape[1] == 0:
-            return self.proj(torch.zeros_like(query_bne))
+            # Gradients of 0 rather than none: plain torch passes parameters without a gradient over, ZeRO does not.
+            parts = ((self.query, query_bne[:, :0]), (self.key, read_bme), (self.value, read_bme))
+            nothing = torch.stack([layer(x).sum() for layer, x in parts]).sum()
+            return self.proj(torch.zeros_like(query_bne) + nothing)
         query, key, value = (
             layer(x).unflatten(-1, (self.n_head, -1)).transpose(1, 2)
             for layer, x in ((self.query, query_bne), (self.key, read_bme), (self.value, read_bme))
