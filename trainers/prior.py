@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,7 +26,7 @@ from trainers import loop
 from trainers.alone import alone
 from trainers.engine import Engine, EngineName, barrier, make_engine, rank, world_size
 from trainers.optim import learning_rate
-from trainers.ranks import gather
+from trainers.ranks import gather, ranks_here
 from trainers.task import Task, micro_batches
 from vtok import artefacts, console
 from vtok.audio.stores import audio_of_store, check_audio
@@ -185,8 +184,7 @@ class PriorTask(Task):
         """Reading processes of this rank: a few do, and the first steps wait for parts to be laid out."""
         if self.config.train.workers != "auto":
             return self.config.train.workers
-        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        return min(2, cpu_count() // ranks_here) if self.device.type == "cuda" else 0
+        return min(2, cpu_count() // ranks_here()) if self.device.type == "cuda" else 0
 
     @functools.cached_property
     def position_entropy(self) -> Entropy:
