@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 
 from schemas.errors import IntegrityError, VtokError
 from vtok.files import atomic_file, sweep_temporaries
+from vtok.hardware import cpu_count
 from vtok.tokens.flat import VERSION, Damaged, Flags, FlatFile, FlatRow, PartFile, flat_row, write_flat
 from vtok.tokens.parts import open_verified, require_maker
 from vtok.user_cache import user_cache
@@ -28,6 +30,16 @@ CACHE_BYTES = 64 << 30
 OPEN_FILES = 4096
 """Flat files that are mapped at a time: they hold no file descriptors, but the kernel allows 65,530 mappings."""
 _SUFFIX = ".flat"
+_TOGETHER = 4
+"""Parts that are laid out at a time, where there are as many cores: each holds one in memory."""
+
+
+class _Opened(NamedTuple):
+    """A flat file, the bytes that were laid out for it (0: it was there), and how often a damaged one was found."""
+
+    file: FlatFile
+    added: int
+    repaired: int
 
 
 class FlatCache:
@@ -80,7 +92,10 @@ class FlatCache:
         """
         files, verify, checksum, out = self._files, self.flags.verified, google_crc32c.value, []
         for part, number in zip(parts, numbers, strict=True):  # no call a row that can be spared: this is read time
-            file = files.get(part) or self._open(part)
+            file = files.get(part)
+            if file is None:
+                self._open_together(parts)
+                file = files.get(part) or self._open(part)
             bounds = file.bounds
             data = file.map[bounds[number] : bounds[number + 1]]  # a copy: nothing can change it after the comparison
             if verify and checksum(data) != file.crcs[number]:
@@ -104,40 +119,67 @@ class FlatCache:
         return data
 
     def _open(self, part: int) -> FlatFile:
-        file = self._found(part)
+        self._make_room([part])
+        return self._keep(part, self._make(part))
+
+    def _open_together(self, parts: Iterable[int]) -> None:
+        """Opens what is missing of some parts, on several cores: a run's first batch may touch a part a row."""
+        missing = [part for part in dict.fromkeys(parts) if part not in self._files][: OPEN_FILES // 2]
+        threads = min(_TOGETHER, cpu_count(), len(missing))
+        if threads < 2:
+            return
+        self._make_room(missing)
+        with ThreadPoolExecutor(threads) as pool:
+            for part, opened in zip(missing, pool.map(self._make, missing), strict=True):
+                self._keep(part, opened)
+
+    def _make(self, part: int) -> _Opened:
+        """A part's file, found or made. Several threads may be here: nothing of `self` changes."""
+        added = 0
+        file, repaired = self._found(part)
         if file is None:
-            self._make_room()
             with self._alone(part) as alone:
                 if alone:
                     sweep_temporaries(self._path(part).parent)
-                file = self._found(part) or self._lay_out(part)  # another may have made it while this one waited
+                file, again = self._found(part)  # another may have made it while this one waited
+                repaired += again
+                if file is None:
+                    file, added = self._lay_out(part)
         if file.rows != self.parts[part].rows:
             raise IntegrityError(
                 f"{file.rows} rows where the index has {self.parts[part].rows}",
                 at=str(self.parts[part].path),
                 hint="delete the part and _vtok.json, then run `vtok tokenize` again; only this part is made anew",
             )
+        return _Opened(file, added, repaired)
+
+    def _keep(self, part: int, opened: _Opened) -> FlatFile:
+        self.repaired += opened.repaired
+        if opened.added:
+            self.built += 1
+            self._added += opened.added
         if len(self._files) == OPEN_FILES:
             del self._files[next(iter(self._files))]
-        self._files[part] = file
-        return file
+        self._files[part] = opened.file
+        return opened.file
 
-    def _found(self, part: int) -> FlatFile | None:
+    def _found(self, part: int) -> tuple[FlatFile | None, int]:
+        """A part's file if it is there, and whether a damaged one was."""
         path = self._path(part)
         try:
             file = FlatFile(path, self.parts[part], self.flags, verify=self.flags.verified)
         except FileNotFoundError:
-            return None
+            return None, 0
         except (Damaged, ValueError, OSError):
-            self.repaired += 1
             with suppress(OSError):
                 path.unlink()
-            return None
+            return None, 1
         with suppress(OSError):
             os.utime(path)
-        return file
+        return file, 0
 
-    def _lay_out(self, part: int) -> FlatFile:
+    def _lay_out(self, part: int) -> tuple[FlatFile, int]:
+        """A part's new file, and its bytes."""
         source, path = self.parts[part], self._path(part)
         sha256 = source.sha256 if self.flags.verified else None
         with open_verified(source.path, sha256, unchecked=source.unchecked) as file:
@@ -154,9 +196,8 @@ class FlatCache:
                     at=str(path),
                     hint="set VTOK_CACHE to a folder on a local disk with room",
                 ) from error
-        self.built += 1
-        self._added += path.stat().st_size
-        return FlatFile(path, source, self.flags, verify=self.flags.verified)
+        file = FlatFile(path, source, self.flags, verify=self.flags.verified)
+        return file, len(file.map)
 
     def _path(self, part: int) -> Path:
         digest = self.parts[part].sha256
@@ -184,8 +225,9 @@ class FlatCache:
         finally:
             os.close(handle)
 
-    def _make_room(self) -> None:
-        if self._added < self.limit // 64:
+    def _make_room(self, parts: Sequence[int]) -> None:
+        """Before these parts are opened: of what is there already nothing has to be laid out."""
+        if self._added < self.limit // 64 or all(self._path(part).exists() for part in parts):
             return
         self._added = 0
         files = []
