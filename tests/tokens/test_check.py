@@ -15,7 +15,8 @@ import pytest
 from schemas.card import with_checksum
 from schemas.errors import UsageError
 from tests.tokens.stores import row_of, some_rows, store_of
-from vtok.tokens.check import Damage, check_store
+from vtok.tokens.check import check_store
+from vtok.tokens.findings import Damage
 
 TEST, FIRST, SECOND = "test-00000.parquet", "train-00000.parquet", "train-00001.parquet"
 

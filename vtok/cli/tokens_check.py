@@ -13,8 +13,8 @@ from vtok import console
 from vtok.cli.tokens_look import AsJson, Shards, Store, Tokenizer, Videos, store_folder
 
 if TYPE_CHECKING:
-    from vtok.tokens.check import Findings
     from vtok.tokens.diff import Difference, Group
+    from vtok.tokens.findings import Findings
     from vtok.tokens.reencode import Reencoded
 
 _SHOWN = 20

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from vtok.files import open_parquet, sha256_of
 from vtok.parquet import read_metadata, recover_made_to
 from vtok.tokens.check_ids import SeenIds
 from vtok.tokens.check_rows import GroupCheck
+from vtok.tokens.findings import Damage, Findings
 from vtok.tokens.pages import has_page_checksums
 from vtok.tokens.parts import unpack_usage
 from vtok.tokens.ragged import flat_codes
@@ -40,47 +41,6 @@ _IMPORTED = {
 """What to do about a store that `vtok tokenize` has not made."""
 _FOOTER_FACTS = ("tokenizer", "codebook_size", "mode", "schema_version")
 _READ_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError)
-
-
-class Damage(NamedTuple):
-    """Something that is damaged.
-
-    Attributes:
-        at: file.
-        row_group: its number, or None where it is not a row group's.
-        rows: how many rows it concerns; 0 where it concerns none or that cannot be told.
-        what: what is wrong.
-        hint: how to mend it.
-    """
-
-    at: str
-    row_group: int | None
-    rows: int
-    what: str
-    hint: str
-
-
-class Findings(NamedTuple):
-    """What a check found.
-
-    Attributes:
-        path: the folder.
-        parts, damaged_parts: how many there should be, and how many of them have any damage.
-        row_groups, damaged_row_groups: those that could be counted, and how many of them cannot be read or are wrong.
-        rows, read_rows: by the index (without one: by the footers), and those that can be read and are right.
-        damages: everything.
-        notes: what is worth knowing and no damage.
-    """
-
-    path: Path
-    parts: int
-    damaged_parts: int
-    row_groups: int
-    damaged_row_groups: int
-    rows: int
-    read_rows: int
-    damages: list[Damage]
-    notes: list[str]
 
 
 def check_store(folder: str | Path, *, advance: Callable[[int], None] = lambda rows: None) -> Findings:
