@@ -55,6 +55,15 @@ class Road(NamedTuple):
     sounds: Recipe
 
 
+def travel(films: Recipe, sounds: Recipe) -> None:
+    """Every stage from the videos to the token store."""
+    ingest(films)
+    shard(films)
+    train_tokenizer(sounds)
+    make_tokenizer(films)
+    tokenize(films)
+
+
 @pytest.fixture(scope="module")
 def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
     folder = tmp_path_factory.mktemp("road")
@@ -64,11 +73,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         here.use(patch)
-        ingest(films)
-        shard(films)
-        train_tokenizer(sounds)
-        make_tokenizer(films)
-        tokenize(films)
+        travel(films, sounds)
         yield Road(films, sounds)
     torch.set_num_threads(threads)
 
@@ -329,11 +334,7 @@ def test_spectra_beside_the_videos_give_the_same_codes_without_shards(tmp_path: 
     sounds = sounds.model_copy(update={"tokenizer": sounds.tokenizer.model_copy(update={"spectrum": stft})})
     with pytest.MonkeyPatch.context() as patch:
         here.use(patch)
-        ingest(films)
-        shard(films)
-        train_tokenizer(sounds)
-        make_tokenizer(films)
-        tokenize(films)
+        travel(films, sounds)
         same = {"models": films.out, "tokens__audio": audio_of(Road(films, sounds)), "tokens__source": "clips"}
         direct = film_recipe(root, tmp_path / "direct", **changes, **same)
         ingest(direct)

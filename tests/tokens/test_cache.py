@@ -16,6 +16,7 @@ import pytest
 from schemas.errors import IntegrityError, UsageError, VtokError
 from tests.tokens.making import codes_of_clip, make_store
 from vtok.tokens import flat
+from vtok.tokens.cache import FlatCache
 from vtok.tokens.loader import TokenBatches, TokenLoader
 from vtok.tokens.store import TokenStore
 
@@ -29,6 +30,10 @@ def folder(tmp_path: Path) -> Path:
 
 def loader_of(folder: Path, cache: Path, **options: object) -> TokenLoader:
     return TokenLoader(TokenStore(folder), "train", 4, **{"seed": 0, "cache": cache, **options})  # type: ignore[arg-type]
+
+
+def cache_of(folder: Path, cache: Path) -> FlatCache:
+    return TokenBatches(TokenStore(folder), "train", 4, seed=0, cache=cache).cache
 
 
 def check(loader: TokenLoader) -> None:
@@ -122,9 +127,7 @@ def test_what_a_batch_misses_is_laid_out_on_several_cores(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vtok.tokens.cache.cpu_count", lambda: 4)
-    source = loader_of(folder, tmp_path / "cache").source
-    assert isinstance(source, TokenBatches)
-    cache, used = source.cache, set()
+    cache, used = cache_of(folder, tmp_path / "cache"), set()
     laid_out = cache._lay_out
 
     def seen(part: int) -> object:
@@ -133,16 +136,14 @@ def test_what_a_batch_misses_is_laid_out_on_several_cores(
 
     monkeypatch.setattr(cache, "_lay_out", seen)
     records = cache.records([2, 0, 1, 0], [3, 0, 2, 4])
-    assert cache.built == 3 and threading.current_thread().name not in used
-    assert records == [
-        loader_of(folder, tmp_path / "other").source.cache.records([p], [n])[0]  # type: ignore[attr-defined]
-        for p, n in ((2, 3), (0, 0), (1, 2), (0, 4))
-    ]
-    part = TokenStore(folder).folder / TokenStore(folder).parts[1]["path"]
-    part.write_bytes(part.read_bytes()[:-9] + b"x" + part.read_bytes()[-8:])
-    damaged = loader_of(folder, tmp_path / "third").source
+    assert cache.built == 3 and used and threading.current_thread().name not in used
+    alone = cache_of(folder, tmp_path / "other")
+    assert records == [alone.records([part], [row])[0] for part, row in ((2, 3), (0, 0), (1, 2), (0, 4))]
+    path = TokenStore(folder).folder / TokenStore(folder).parts[1]["path"]
+    data = path.read_bytes()
+    path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
     with pytest.raises(IntegrityError, match="sha256"):
-        damaged.cache.records([0, 1, 2], [0, 0, 0])  # type: ignore[attr-defined]
+        cache_of(folder, tmp_path / "third").records([0, 1, 2], [0, 0, 0])
 
 
 def test_it_is_bounded(folder: Path, tmp_path: Path) -> None:
