@@ -196,6 +196,11 @@ class ObjectPath(PosixPath):
         with _translated(self), self._client.open_input_file(self.key) as stream:
             return bytes(stream.read())
 
+    def read_buffer(self) -> Any:
+        """`read_bytes` as a `pyarrow.Buffer`."""
+        with _translated(self), self._client.open_input_file(self.key) as stream:
+            return stream.read_buffer()
+
     def read_text(self, encoding: str | None = None, *_: Any) -> str:
         return self.read_bytes().decode(encoding or "utf-8")
 

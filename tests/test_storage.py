@@ -7,15 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from schemas.errors import IntegrityError, UsageError, VtokError
-from schemas.paths import ObjectPath, as_path
+from schemas.paths import ObjectPath, _Reading, as_path
 from tests.pipelines.making import recipe
 from tests.s3_server import BUCKET, Server, is_put
 from vtok.files import atomic_file, local_copy, open_parquet, read_table, sha256_of, write_bytes, write_table
@@ -53,6 +55,25 @@ def test_objects_are_written_listed_read_and_deleted(s3: Server, folder: ObjectP
         (folder / "a.bin").open("rb")
     with pytest.raises(VtokError, match="no such file"):
         read_table(folder / "a.bin")
+
+
+def test_a_table_is_read_by_the_thread_that_asks(folder: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of Arrow's that lets go of the stream while Python ends aborts the process."""
+    write_table(folder / "t.parquet", pa.table({name: np.arange(100) for name in "abcdefgh"}), row_group_size=10)
+    asked = set()
+    original = _Reading.readinto
+
+    def readinto(self: _Reading, buffer: Any) -> int:
+        asked.add(threading.get_ident())
+        return original(self, buffer)
+
+    monkeypatch.setattr(_Reading, "readinto", readinto)
+    read_table(folder / "t.parquet")
+    with open_parquet(folder / "t.parquet") as file:
+        file.read_row_group(3)
+        file.read_row_groups([1, 2])
+        assert sum(batch.num_rows for batch in file.iter_batches(7)) == 100
+    assert asked == {threading.get_ident()}
 
 
 def test_a_large_object_comes_back_in_sequence_in_pieces_and_as_a_copy(s3: Server, folder: ObjectPath) -> None:

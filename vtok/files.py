@@ -190,8 +190,41 @@ def open_parquet(path: str | Path, **options: Any) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(place, **options) as file:
             yield file
         return
-    with place.open("rb") as stream, pq.ParquetFile(stream, **options) as file:
+    with place.open("rb") as stream, _OnThisThread(stream, pre_buffer=False, **options) as file:
         yield file
+
+
+class _OnThisThread(pq.ParquetFile):
+    """Reads a Python stream without Arrow's threads, if it is opened without `pre_buffer`.
+
+    They let go of the stream a moment after the read has returned, for which they need the interpreter. Where the
+    process is ending by then, they abort it (apache/arrow#34314).
+    """
+
+    def read(self, *args: Any, **options: Any) -> pa.Table:
+        return super().read(*args, **{**options, "use_threads": False})
+
+    def read_row_group(self, *args: Any, **options: Any) -> pa.Table:
+        return super().read_row_group(*args, **{**options, "use_threads": False})
+
+    def read_row_groups(self, *args: Any, **options: Any) -> pa.Table:
+        return super().read_row_groups(*args, **{**options, "use_threads": False})
+
+    def iter_batches(self, *args: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        return super().iter_batches(*args, **{**options, "use_threads": False})
+
+
+def read_buffer(path: str | Path) -> pa.Buffer:
+    """A file's bytes in Arrow's own memory, which its threads may let go of at any time (see `_OnThisThread`).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    place = as_path(path)
+    if isinstance(place, ObjectPath):
+        return place.read_buffer()
+    with pa.OSFile(os.fspath(place)) as file:
+        return file.read_buffer()
 
 
 def read_table(path: str | Path, *, columns: list[str] | None = None, schema: pa.Schema | None = None) -> pa.Table:

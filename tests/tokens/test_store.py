@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,7 +18,7 @@ from tests.tokens.test_versions import VERSION_2
 from vtok import artefacts
 from vtok.files import sha256_of, write_table
 from vtok.parquet import read_metadata, recover_part
-from vtok.tokens.parts import write_tokens
+from vtok.tokens.parts import open_verified, write_tokens
 from vtok.tokens.store import TokenStore
 
 SIZES = {"test": [3], "train": [9, 0, 6]}
@@ -46,6 +47,14 @@ def test_round_trip(made: Path) -> None:
     assert np.array_equal(store.codes("train"), np.stack([codes_of_clip(n, 64) for n in range(3, 18)]))
     assert store.codes("val").shape == (0, 12)
     assert [row["clip_id"] for row in store.rows("test", ["clip_id"])] == ["clip-0000", "clip-0001", "clip-0002"]
+
+
+def test_a_verified_part_lies_in_memory_of_arrow_s(made: Path) -> None:
+    """A thread of Arrow's that lets go of memory of Python's while Python ends aborts the process."""
+    part = next(made.glob("train-*.parquet"))
+    before = pa.total_allocated_bytes()
+    with open_verified(part, sha256_of(part)):
+        assert pa.total_allocated_bytes() - before >= part.stat().st_size
 
 
 def test_the_bytes_depend_on_the_rows_alone(made: Path, tmp_path: Path) -> None:

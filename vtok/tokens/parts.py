@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +14,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Integer
 
 from schemas.errors import IntegrityError, UsageError
-from schemas.paths import as_path
 from schemas.tokens import DEFAULTS, tokens_schema
 from schemas.version import SCHEMA_VERSIONS
 from vtok.artefacts import Part
-from vtok.files import missing_part
+from vtok.files import missing_part, read_buffer
 from vtok.parquet import described, numbers_of, write_part
 from vtok.tokens.pages import has_page_checksums
 from vtok.tokens.stats import health, usage
@@ -173,7 +171,7 @@ def open_verified(path: Path, sha256: str | None, *, unchecked: bool = False) ->
         IntegrityError: the bytes are not those that were written, or are no Parquet file with page checksums.
     """
     try:
-        data = as_path(path).read_bytes()
+        data = read_buffer(path)
     except OSError as error:
         raise missing_part(path, error, "token store") from None
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
@@ -185,7 +183,7 @@ def open_verified(path: Path, sha256: str | None, *, unchecked: bool = False) ->
     except (pa.ArrowException, OSError, ValueError) as error:
         raise IntegrityError("the part's footer cannot be read", at=str(path), hint=HINT) from error
     if sha256 is not None and not unchecked:
-        require_page_checksums(io.BytesIO(data), file.metadata, path)
+        require_page_checksums(pa.BufferReader(data), file.metadata, path)
     return file
 
 
