@@ -30,10 +30,9 @@ class LastLayer:
     def _remember(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._input = inputs[0].detach()
 
-    def copy_of(self, recon_bcthw: Tensor) -> Tensor:
-        """The layer's latest output, to compute losses of whose gradients are asked for."""
-        self._recon = recon_bcthw.clone()
-        return self._recon
+    def watch(self, recon_bcthw: Tensor) -> None:
+        """The copy of the layer's latest output that losses are computed of."""
+        self._recon = recon_bcthw
 
     def __call__(self, loss: Tensor) -> Tensor:
         """Gradient, float32, of a loss for the layer's weight. The loss keeps its graph."""

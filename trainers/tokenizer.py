@@ -2,9 +2,9 @@
 (https://arxiv.org/abs/2104.10157), whose losses need no discriminators.
 
 One forward pass a batch serves both phases: the generator's step, then, from `loss.discriminator_start` on, the
-discriminators'. Each phase has an engine of its own; in the generator's phase the discriminators need no gradients of
-their own. TATS makes a second pass, with the stepped weights, for the discriminators (and so updates its codebook and
-norms twice a batch), and runs them from the first batch on: `tokenizer.parity: true` does the same.
+discriminators'. Each phase has an engine of its own. TATS makes a second pass, with the stepped weights, for the
+discriminators (and so updates its codebook and norms twice a batch), shows each discriminator the clips and their
+reconstruction in both phases, and runs them from the first batch on: `tokenizer.parity: true` does the same.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ from vtok.tokenizers.autoencoder import Reconstruction
 from vtok.tokenizers.discriminators import Discriminators
 from vtok.tokenizers.load import build_tokenizer
 from vtok.tokenizers.losses import (
+    Verdicts,
     adversarial_factor,
     discriminator_factor,
     discriminator_loss,
     generator_loss,
+    judge_once,
     l1,
     uses_discriminators,
 )
@@ -192,6 +194,9 @@ class TokenizerTask(Task):
             use_precision(part, train.precision)
         groups = _one_group(self.discriminators)
         self.d_engine = make_engine(engine, self.discriminators, groups, train.discriminator, train, average=False)
+        # ZeRO stage 3 puts weights together for one way back through a pass.
+        whole = engine == "plain" or train.zero_stage < 3
+        self.shared_passes = whole and train.forwards == 1 and not train.idle_discriminators
         return {"generator": self.engine, "discriminators": self.d_engine}
 
     def batches(self, start_step: int) -> Iterator[TrainBatch]:
@@ -237,7 +242,7 @@ class TokenizerTask(Task):
             last = number == train.accumulate - 1
             keys = (step, number) if number else (step,)
             output = self.engine(video, generator(self.seed, "codebook", *keys))
-            found = self._generator_phase(video, output, frames[number], step, number)
+            found, judges = self._generator_phase(video, output, frames[number], step, number)
             if last:
                 found |= self._step_generator(step)
             shown = frames[number]
@@ -245,7 +250,7 @@ class TokenizerTask(Task):
                 with torch.no_grad():
                     output = self.engine(video, generator(self.seed, "codebook", *keys, "again"))
                 shown = frames_again[number]
-            found |= self._discriminator_phase(video, output, shown, step, last=last)
+            found |= self._discriminator_phase(video, output, shown, judges, step, last=last)
             for name, value in found.items():
                 share = 1.0 if name in ("lr", "gnorm", "d_gnorm") else 1 / train.accumulate
                 values[name] = values.get(name, 0.0) + share * value
@@ -253,20 +258,29 @@ class TokenizerTask(Task):
 
     def _generator_phase(
         self, video: Tensor, output: Reconstruction, frames: Tensor, step: int, number: int
-    ) -> dict[str, float]:
-        """Adds the gradients of part `number` to the generator's."""
+    ) -> tuple[dict[str, float], Discriminators | Verdicts | None]:
+        """Adds the gradients of part `number` to the generator's; what the discriminators' loss comes from is returned.
+
+        The losses are derived for a copy of the reconstruction, and from there on the generator's gradients: so the
+        discriminators' passes can serve their own loss, too.
+        """
         losses = self.config.loss
         factor = adversarial_factor(losses, step)
-        if self.discriminators is not None:
-            self.discriminators.requires_grad_(False)
         recon_bcthw = output.recon_bcthw.float()
+        seen_bcthw = recon_bcthw.detach().requires_grad_()
         if self.last_layer is not None:
-            recon_bcthw = self.last_layer.copy_of(recon_bcthw)
+            self.last_layer.watch(seen_bcthw)
+        judges: Discriminators | Verdicts | None = self.discriminators
+        if self.discriminators is not None:
+            shared = self.shared_passes and factor > 0
+            self.discriminators.requires_grad_(shared)
+            if shared:
+                judges = judge_once(video, seen_bcthw, frames, self.discriminators, losses)
         loss, scalars = generator_loss(
             video,
-            output._replace(recon_bcthw=recon_bcthw),
+            output._replace(recon_bcthw=seen_bcthw),
             frames,
-            self.discriminators,
+            judges,
             losses,
             factor=factor,
             lpips=self.lpips,
@@ -274,7 +288,9 @@ class TokenizerTask(Task):
             last_layer=self.last_layer,
             dropout=self._dropout(step, number, len(video)),
         )
-        self.engine.backward(loss)
+        scale = self.engine.scale.value  # fp16 needs it in the discriminators, too
+        (at_recon,) = torch.autograd.grad(scale * loss, seen_bcthw, retain_graph=isinstance(judges, Verdicts))
+        self.engine.backward(output.commitment_loss + (recon_bcthw * (at_recon / scale)).sum())
         names = {
             "loss": "total_loss",
             "recon": "recon_loss",
@@ -287,7 +303,7 @@ class TokenizerTask(Task):
             names |= {"gan_lambda": "gan_lambda"} if losses.gan_balance == "adaptive" else {}
         # One transfer for all: on a GPU each of its own would wait for the device.
         values = torch.stack([scalars[key].float() for key in names.values()]).tolist()
-        return dict(zip(names, values, strict=True))
+        return dict(zip(names, values, strict=True)), judges
 
     def _step_generator(self, step: int) -> dict[str, float]:
         train = self.config.train
@@ -295,19 +311,24 @@ class TokenizerTask(Task):
         return {"lr": lr, "gnorm": self.engine.step(lr)}
 
     def _discriminator_phase(
-        self, video: Tensor, output: Reconstruction, frames: Tensor, step: int, *, last: bool
+        self,
+        video: Tensor,
+        output: Reconstruction,
+        frames: Tensor,
+        judges: Discriminators | Verdicts | None,
+        step: int,
+        *,
+        last: bool,
     ) -> dict[str, float]:
         """Adds a part's gradients to the discriminators', and steps them after the `last` part."""
         train, losses = self.config.train, self.config.loss
         factor, idle = discriminator_factor(losses, step), train.idle_discriminators
-        if self.discriminators is None or not (idle or factor > 0):
+        if self.discriminators is None or judges is None or not (idle or factor > 0):
             return {}
         self.discriminators.requires_grad_(True)
         recon_bcthw = output.recon_bcthw.float()
         found: dict[str, float] = {}
-        loss, scalars = discriminator_loss(
-            video, recon_bcthw, frames, self.discriminators, losses, factor=factor, always_run=idle
-        )
+        loss, scalars = discriminator_loss(video, recon_bcthw, frames, judges, losses, factor=factor, always_run=idle)
         if loss.requires_grad:
             self.d_engine.backward(loss)
             if last:

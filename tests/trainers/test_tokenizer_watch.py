@@ -105,7 +105,7 @@ def _losses_of_generators(task: TokenizerTask, clips: slice, number: int = 0) ->
     zero = torch.zeros(())
     output = Reconstruction(recon.requires_grad_(), zero, zero, torch.zeros(len(video), 1, 4, 4, dtype=torch.int64))
     task.engine.backward = lambda loss: None  # type: ignore[method-assign]
-    return task._generator_phase(video, output, torch.zeros(len(video), dtype=torch.int64), 3, number)
+    return task._generator_phase(video, output, torch.zeros(len(video), dtype=torch.int64), 3, number)[0]
 
 
 def test_dropout_depends_on_the_place_in_the_global_batch(

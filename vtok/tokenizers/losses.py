@@ -12,6 +12,7 @@ is VQGAN's (https://arxiv.org/abs/2012.09841, section 3.2); `discriminator_warmu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -105,11 +106,73 @@ def pick_frames(video_bcthw: Float[Tensor, "b c t h w"], frame_index_b: Int[Tens
     return video_bcthw[torch.arange(video_bcthw.shape[0], device=video_bcthw.device), :, frame_index_b]
 
 
+Pass = Literal["image_fake", "video_fake", "image_real", "video_real"]
+"""Which discriminator looks at what: at the reconstruction (fake) or at the clips (real)."""
+
+_IMAGE: tuple[Pass, Pass] = ("image_fake", "image_real")
+_VIDEO: tuple[Pass, Pass] = ("video_fake", "video_real")
+_FAKE_FIRST: tuple[Pass, ...] = ("image_fake", "video_fake", "image_real", "video_real")
+_REAL_FIRST: tuple[Pass, ...] = ("image_real", "video_real", "image_fake", "video_fake")
+
+
+class Verdicts(NamedTuple):
+    """What the discriminators say of clips and their reconstruction.
+
+    Attributes:
+        said: logits and features (`NLayerDiscriminator.forward`) of each pass that was made.
+        loss: name of the discriminators' loss.
+    """
+
+    said: dict[Pass, tuple[Tensor, list[Tensor]]]
+    loss: str
+
+
+def judge(
+    video_bcthw: Float[Tensor, "b c t h w"],
+    recon_bcthw: Float[Tensor, "b c t h w"],
+    frame_index_b: Int[Tensor, " b"],
+    discriminators: Discriminators,
+    passes: Sequence[Pass],
+) -> Verdicts:
+    """Runs the discriminators; their running statistics see the batches in the order of `passes`.
+
+    Args:
+        video_bcthw: the clips, in [-0.5, 0.5].
+        recon_bcthw: their reconstruction.
+        frame_index_b: the frame of each clip, 0..t-1, that the image discriminator sees.
+    """
+    said = {}
+    for name in passes:
+        clips_bcthw = recon_bcthw if name.endswith("fake") else video_bcthw
+        if name.startswith("image"):
+            said[name] = discriminators.image_discriminator(pick_frames(clips_bcthw, frame_index_b))
+        else:
+            said[name] = discriminators.video_discriminator(clips_bcthw)
+    return Verdicts(said, discriminators.config.loss)
+
+
+def judge_once(
+    video_bcthw: Float[Tensor, "b c t h w"],
+    recon_bcthw: Float[Tensor, "b c t h w"],
+    frame_index_b: Int[Tensor, " b"],
+    discriminators: Discriminators,
+    config: LossConfig,
+) -> Verdicts:
+    """The passes of which both `generator_loss` and `discriminator_loss` can be made, which by themselves make twice as
+    many. Arguments as of `judge`."""
+    passes = [name for name in _FAKE_FIRST if _gan_weight(config, name) > 0]
+    return judge(video_bcthw, recon_bcthw, frame_index_b, discriminators, passes)
+
+
+def _gan_weight(config: LossConfig, name: Pass) -> float:
+    return config.image_gan_weight if name.startswith("image") else config.video_gan_weight
+
+
 def generator_loss(
     video_bcthw: Float[Tensor, "b c t h w"],
     output: Reconstruction,
     frame_index_b: Int[Tensor, " b"],
-    discriminators: Discriminators | None,
+    discriminators: Discriminators | Verdicts | None,
     config: LossConfig,
     *,
     factor: float,
@@ -125,7 +188,8 @@ def generator_loss(
         output: the tokenizer's forward pass on them.
         frame_index_b: the frame of each clip, 0..t-1, that the image losses see.
         discriminators: may have `requires_grad` off: gradients pass through them to the reconstruction all the same.
-            None: losses without them, which `always_run` cannot change.
+            Or what they said of these clips and this reconstruction. None: losses without them, which `always_run`
+            cannot change.
         factor: see `adversarial_factor`.
         lpips: needed when `perceptual_weight` > 0.
         always_run: make also those discriminator passes that cannot change the loss.
@@ -156,21 +220,18 @@ def generator_loss(
         draws = dropout if config.lpips_dropout else None
         perceptual_loss = config.perceptual_weight * lpips(frames_bchw, recon_frames_bchw, draws).mean()
 
-    image_d = discriminators.image_discriminator if discriminators else None
-    video_d = discriminators.video_discriminator if discriminators else None
-    run_image = always_run or factor * config.image_gan_weight > 0
-    run_video = always_run or factor * config.video_gan_weight > 0
-    match = always_run or config.gan_feature_weight > 0
-    # Running statistics see the batches in this order: image fake, video fake, image real, video real.
-    image_fake = image_d(recon_frames_bchw) if image_d and run_image else None
-    video_fake = video_d(recon_bcthw) if video_d and run_video else None
-    g_image_loss = generator_adversarial(image_fake[0]) if image_fake else zero
-    g_video_loss = generator_adversarial(video_fake[0]) if video_fake else zero
-    image_features = video_features = zero
-    if image_d and image_fake and match and config.image_gan_weight > 0:
-        image_features = feature_matching(image_fake[1], image_d(frames_bchw)[1])
-    if video_d and video_fake and match and config.video_gan_weight > 0:
-        video_features = feature_matching(video_fake[1], video_d(video_bcthw)[1])
+    if isinstance(discriminators, Discriminators):
+        match = always_run or config.gan_feature_weight > 0
+        passes = [name for name in _FAKE_FIRST if always_run or factor * _gan_weight(config, name) > 0]
+        passes = [name for name in passes if name.endswith("fake") or (match and _gan_weight(config, name) > 0)]
+        discriminators = judge(video_bcthw, recon_bcthw, frame_index_b, discriminators, passes)
+    said = discriminators.said if discriminators else {}
+    g_image_loss, g_video_loss = (
+        generator_adversarial(said[fake][0]) if fake in said else zero for fake, _ in (_IMAGE, _VIDEO)
+    )
+    image_features, video_features = (
+        feature_matching(said[fake][1], said[real][1]) if real in said else zero for fake, real in (_IMAGE, _VIDEO)
+    )
 
     adversarial = config.image_gan_weight * g_image_loss + config.video_gan_weight * g_video_loss
     gan_lambda = torch.ones_like(zero)
@@ -203,18 +264,19 @@ def discriminator_loss(
     video_bcthw: Float[Tensor, "b c t h w"],
     recon_bcthw: Float[Tensor, "b c t h w"],
     frame_index_b: Int[Tensor, " b"],
-    discriminators: Discriminators,
+    discriminators: Discriminators | Verdicts,
     config: LossConfig,
     *,
     factor: float,
     always_run: bool = False,
 ) -> tuple[Float[Tensor, ""], Scalars]:
-    """Loss of both discriminators; gradients do not reach the reconstruction.
+    """Loss of both discriminators; gradients do not reach the reconstruction, unless verdicts on it have its graph.
 
     Args:
         video_bcthw: the clips, in [-0.5, 0.5].
         recon_bcthw: their reconstruction.
         frame_index_b: the frame of each clip, 0..t-1, that the image discriminator sees.
+        discriminators: or what they said of these clips and this reconstruction.
         factor: see `discriminator_factor`.
         always_run: make also those passes that cannot change the loss.
 
@@ -222,29 +284,17 @@ def discriminator_loss(
         The loss, and detached scalars by TATS's names (`logits_*` are means). Where no discriminator ran, the loss is
         0 without a graph: there is nothing to step.
     """
-    image_d, video_d = discriminators.image_discriminator, discriminators.video_discriminator
-    recon_bcthw, video_bcthw = recon_bcthw.detach(), video_bcthw.detach()
-    frames_bchw = pick_frames(video_bcthw, frame_index_b)
-    recon_frames_bchw = pick_frames(recon_bcthw, frame_index_b)
-    run_image = always_run or factor * config.image_gan_weight > 0
-    run_video = always_run or factor * config.video_gan_weight > 0
-    # Running statistics see the batches in this order: image real, video real, image fake, video fake.
-    image_real = image_d(frames_bchw)[0] if run_image else None
-    video_real = video_d(video_bcthw)[0] if run_video else None
-    image_fake = image_d(recon_frames_bchw)[0] if run_image else None
-    video_fake = video_d(recon_bcthw)[0] if run_video else None
-
-    loss_of = DISCRIMINATOR_LOSSES[discriminators.config.loss]
+    if isinstance(discriminators, Discriminators):
+        passes = [name for name in _REAL_FIRST if always_run or factor * _gan_weight(config, name) > 0]
+        discriminators = judge(video_bcthw.detach(), recon_bcthw.detach(), frame_index_b, discriminators, passes)
     loss = video_bcthw.new_zeros(())
     scalars: Scalars = {}
-    for kind, real, fake, weight in (
-        ("image", image_real, image_fake, config.image_gan_weight),
-        ("video", video_real, video_fake, config.video_gan_weight),
-    ):
-        if real is None or fake is None:
+    for kind, (of_fake, of_real) in (("image", _IMAGE), ("video", _VIDEO)):
+        if of_real not in discriminators.said:
             continue
-        d_loss = loss_of(real, fake)
-        loss = loss + factor * weight * d_loss
+        real, fake = discriminators.said[of_real][0], discriminators.said[of_fake][0]
+        d_loss = DISCRIMINATOR_LOSSES[discriminators.loss](real, fake)
+        loss = loss + factor * _gan_weight(config, of_real) * d_loss
         scalars[f"logits_{kind}_real"] = real.mean()
         scalars[f"logits_{kind}_fake"] = fake.mean()
         scalars[f"d_{kind}_loss"] = d_loss
