@@ -39,7 +39,7 @@ from tests.bench.seed_vqgan import SeedTrainer  # noqa: E402
 from trainers.engine import make_engine  # noqa: E402
 from trainers.precision import use_precision  # noqa: E402
 from vtok.tokenizers.discriminators import Discriminators  # noqa: E402
-from vtok.tokenizers.losses import discriminator_loss, generator_loss  # noqa: E402
+from vtok.tokenizers.losses import discriminator_loss, generator_loss, judge_once  # noqa: E402
 from vtok.tokenizers.vqgan import VQGAN  # noqa: E402
 
 LOSSES = {"perceptual_weight": 0.0, "discriminator_start": 0}
@@ -156,16 +156,17 @@ class OurTrainer:
 
     def step(self, video: Tensor) -> float:
         """Trains on clips; returns the generator's loss."""
-        first, second = _frames(video)
-        self.discriminators.requires_grad_(False)
+        frames, _ = _frames(video)
         output = self.engine(video, self.draws)
-        output = output._replace(recon_bcthw=output.recon_bcthw.float())
-        loss, _ = generator_loss(video, output, first, self.discriminators, self.losses, factor=1.0)
-        self.engine.backward(loss)
+        recon = output.recon_bcthw.float()
+        seen = recon.detach().requires_grad_()
+        said = judge_once(video, seen, frames, self.discriminators, self.losses)
+        loss, _ = generator_loss(video, output._replace(recon_bcthw=seen), frames, said, self.losses, factor=1.0)
+        (at_recon,) = torch.autograd.grad(loss, seen, retain_graph=True)
+        self.engine.backward(output.commitment_loss + (recon * at_recon).sum())
         found = float(loss.detach())
         self.engine.step(3e-5)
-        self.discriminators.requires_grad_(True)
-        d_loss, _ = discriminator_loss(video, output.recon_bcthw, second, self.discriminators, self.losses, factor=1.0)
+        d_loss, _ = discriminator_loss(video, recon, frames, said, self.losses, factor=1.0)
         self.d_engine.backward(d_loss)
         self.d_engine.step(3e-5)
         return found
