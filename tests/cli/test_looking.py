@@ -113,6 +113,14 @@ def test_data_sql(capfd: pytest.CaptureFixture[str], finished: Path) -> None:
     assert "error: DuckDB: " in shown and "nosuch" in shown and "hint:  the views are clips, rejects, parts" in shown
 
 
+@pytest.mark.parametrize("noun", ["data", "tokens"])
+def test_sql_with_the_folder_first(capfd: pytest.CaptureFixture[str], finished: Path, noun: str) -> None:
+    assert main([noun, "sql", str(finished), "SELECT 1"]) == 2
+    shown = capfd.readouterr().err
+    assert "error: the query comes first, then the folder\n" in shown
+    assert f'hint:  sql "SELECT 1" {finished}\n' in shown
+
+
 def test_tokens_info_and_check(capfd: pytest.CaptureFixture[str], finished: Path) -> None:
     found = json.loads(said(capfd, "tokens", "info", finished / "tokens", "--json"))
     assert (found["clips"], found["tokens"], found["codebook_size"]) == (17, 17 * 32, 16)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from schemas.errors import EXIT_DONE, EXIT_FAILED
+from schemas.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from vtok import console
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ DataPath = Annotated[Path, typer.Argument(help="A run's folder, or its clips or 
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 _SHOWN_COPIES = 20
+_QUERY = re.compile(r"\s*(select|with|from|describe|summarize|show)\s", re.IGNORECASE)
 
 
 def check(
@@ -99,7 +101,18 @@ def sql(
     """Ask the manifest in SQL (DuckDB): `vtok data sql "select split, count(*) from clips group by 1" runs/mine`."""
     from vtok.shards.query import run_query
 
+    check_order(query, path)
     return show_answer(run_query(query, path, limit), limit, as_json=as_json)
+
+
+def check_order(query: str, path: Path) -> None:
+    """Tells whoever gave the folder first, as every other command wants it.
+
+    Raises:
+        UsageError: the path is a query, and the query none.
+    """
+    if _QUERY.match(str(path)) and not _QUERY.match(query):
+        raise UsageError("the query comes first, then the folder", at=str(path), hint=f'sql "{path}" {query}')
 
 
 def show_answer(answer: Answer, limit: int, *, as_json: bool) -> int:

@@ -117,9 +117,10 @@ def sql(
     as_json: AsJson = False,
 ) -> int:
     """Ask the store in SQL (DuckDB): `vtok tokens sql "select split, count(*) from tokens group by 1" runs/mine`."""
-    from vtok.cli.data_look import show_answer
+    from vtok.cli.data_look import check_order, show_answer
     from vtok.tokens.query import run_query
 
+    check_order(query, path)
     return show_answer(run_query(query, store_folder(path), limit), limit, as_json=as_json)
 
 
