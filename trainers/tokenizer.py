@@ -194,7 +194,7 @@ class TokenizerTask(Task):
             use_precision(part, train.precision)
         groups = _one_group(self.discriminators)
         self.d_engine = make_engine(engine, self.discriminators, groups, train.discriminator, train, average=False)
-        # ZeRO stage 3 puts weights together for one way back through a pass.
+        # Not under ZeRO stage 3: it gathers the weights for each way back, and two through one pass were not tried.
         whole = engine == "plain" or train.zero_stage < 3
         self.shared_passes = whole and train.forwards == 1 and not train.idle_discriminators
         return {"generator": self.engine, "discriminators": self.d_engine}

@@ -190,16 +190,19 @@ def open_parquet(path: str | Path, **options: Any) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(place, **options) as file:
             yield file
         return
-    with place.open("rb") as stream, _OnThisThread(stream, pre_buffer=False, **options) as file:
+    with place.open("rb") as stream, _OnThisThread(stream, **options) as file:
         yield file
 
 
 class _OnThisThread(pq.ParquetFile):
-    """Reads a Python stream without Arrow's threads, if it is opened without `pre_buffer`.
+    """Reads a Python stream without Arrow's threads.
 
     They let go of the stream a moment after the read has returned, for which they need the interpreter. Where the
     process is ending by then, they abort it (apache/arrow#34314).
     """
+
+    def __init__(self, stream: IO[bytes], **options: Any) -> None:
+        super().__init__(stream, pre_buffer=False, **options)
 
     def read(self, *args: Any, **options: Any) -> pa.Table:
         return super().read(*args, **{**options, "use_threads": False})

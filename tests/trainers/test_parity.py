@@ -129,6 +129,19 @@ def test_shared_passes_train_as_separate_ones(tmp_path: Path, losses: dict[str, 
         torch.testing.assert_close(value, found[1][1][name], rtol=1e-4, atol=_slack(name, 3, 1e-5), msg=name)
 
 
+@pytest.mark.parametrize("start", [0, STEPS])
+def test_a_loss_scale_leaves_the_steps_alone(tmp_path: Path, start: int) -> None:
+    """A power of two, as fp16's scale is: not a bit may change."""
+    found = []
+    for scale in (1.0, 1024.0):
+        task = _task(tmp_path, {"discriminator_start": start})
+        task.engine.scale.value = scale
+        rows = [task.train_step(_batch(step), step) for step in range(3)]
+        found.append((rows, {name: value.clone() for name, value in task.model.state_dict().items()}))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(value, found[1][1][name]) for name, value in found[0][1].items())
+
+
 def _slack(name: str, steps: int, otherwise: float) -> float:
     """How far weights may be apart. A bias before a batch norm has gradient 0; Adam makes steps of the rounding noise,
     and means follow."""
