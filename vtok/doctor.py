@@ -103,11 +103,9 @@ def _cuda() -> Finding:
 
 
 def _ffmpeg() -> Finding:
-    from vtok.video.ffmpeg import ffmpeg_binary
+    from vtok.video.ffmpeg import ffmpeg_binary, ffmpeg_version
 
-    binary = ffmpeg_binary()
-    first = subprocess.run([binary, "-version"], capture_output=True, text=True, timeout=20, check=True).stdout
-    return Finding("ffmpeg", OK, f"{first.split()[2]} ({binary})")
+    return Finding("ffmpeg", OK, f"{ffmpeg_version()} ({ffmpeg_binary()})")
 
 
 def _ray() -> Finding:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from schemas.errors import VtokError
 from vtok.video.errors import VideoError
-from vtok.video.ffmpeg import ffmpeg_binary
+from vtok.video.ffmpeg import decoder_version, ffmpeg_binary, ffmpeg_version
 from vtok.video.probe import probe
 
 
@@ -32,10 +33,44 @@ def test_a_named_binary_that_is_not_there_is_an_error(monkeypatch: pytest.Monkey
     assert caught.value.at == "/nowhere/ffmpeg"
 
 
+def another_program(folder: Path, version: str = "5.1.9-0+deb12u1") -> Path:
+    """A program that says it is another ffmpeg, in a folder of its own."""
+    program = folder / "ffmpeg"
+    program.write_text(f"#!/bin/sh\necho 'ffmpeg version {version} Copyright (c)'\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_the_shipped_binary_goes_before_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", f"{another_program(tmp_path).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
+    assert "imageio_ffmpeg" in ffmpeg_binary()
+
+
+def test_without_the_shipped_one_path_is_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = another_program(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    assert ffmpeg_binary() == str(program)
+    assert ffmpeg_version() == "5.1.9-0+deb12u1"
+    assert decoder_version("ffmpeg") == "ffmpeg 5.1.9-0+deb12u1"
+
+
 def test_without_path_the_shipped_binary_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
     assert "imageio_ffmpeg" in ffmpeg_binary()
+
+
+def test_what_is_no_ffmpeg_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "something"
+    program.write_text("#!/bin/sh\necho hello\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+    with pytest.raises(VtokError, match="no ffmpeg program") as caught:
+        ffmpeg_version()
+    assert caught.value.at == str(program)
 
 
 def test_no_binary_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import shutil
@@ -22,7 +23,7 @@ DEMUXERS = (
 INPUT_OPTIONS = {"protocol_whitelist": PROTOCOLS, "format_whitelist": DEMUXERS}
 
 _VARIABLE = "IMAGEIO_FFMPEG_EXE"
-_HINT = f"install ffmpeg (Debian: apt-get install ffmpeg), or pip install imageio-ffmpeg, or set {_VARIABLE}"
+_HINT = f"pip install imageio-ffmpeg, or install ffmpeg (Debian: apt-get install ffmpeg), or set {_VARIABLE}"
 
 
 def video_url(path: str | Path) -> str:
@@ -31,7 +32,10 @@ def video_url(path: str | Path) -> str:
 
 
 def ffmpeg_binary() -> str:
-    """Path of the ffmpeg program: IMAGEIO_FFMPEG_EXE, else `ffmpeg` on PATH, else the one that imageio-ffmpeg ships.
+    """Path of the ffmpeg program: IMAGEIO_FFMPEG_EXE, else the one that imageio-ffmpeg ships, else `ffmpeg` on PATH.
+
+    The shipped one goes before PATH because its version is pinned and the program belongs to the result:
+    a distribution's is years older, knows fewer options and gives other bytes.
 
     Raises:
         VtokError: IMAGEIO_FFMPEG_EXE names no program, or there is none anywhere.
@@ -42,15 +46,41 @@ def ffmpeg_binary() -> str:
         if found is None:
             raise VtokError(f"{_VARIABLE} names no program", at=named, hint=f"unset {_VARIABLE}, or correct it")
         return found
-    found = shutil.which("ffmpeg")
-    if found is not None:
-        return found
+    found = shutil.which(_shipped() or "ffmpeg")
+    if found is None:
+        raise VtokError("there is no ffmpeg program", at="PATH", hint=_HINT)
+    return found
+
+
+def _shipped() -> str | None:
+    """The program inside imageio-ffmpeg; some of its wheels hold none, then it looks at conda's place and at PATH."""
     try:
         import imageio_ffmpeg
 
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError):
-        raise VtokError("there is no ffmpeg program", at="PATH", hint=_HINT) from None
+        return None
+
+
+def ffmpeg_version() -> str:
+    """Version of the ffmpeg program as it says it, for example `n9.0.2` or `5.1.9-0+deb12u1`.
+
+    Raises:
+        VtokError: there is no ffmpeg program, or what is there says no version.
+    """
+    return _version_of(ffmpeg_binary())
+
+
+@functools.lru_cache(maxsize=8)
+def _version_of(program: str) -> str:
+    try:
+        said = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=60, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise VtokError(f"the ffmpeg program does not run: {error}", at=program, hint=_HINT) from None
+    words = said.split(maxsplit=3)
+    if words[:2] != ["ffmpeg", "version"] or len(words) < 3:
+        raise VtokError("this is no ffmpeg program: it does not say its version", at=program, hint=_HINT)
+    return words[2]
 
 
 def decoder_version(decoder: str) -> str:
@@ -61,5 +91,4 @@ def decoder_version(decoder: str) -> str:
     """
     if decoder == "pyav":
         return f"pyav {importlib.metadata.version('av')}"
-    said = subprocess.run([ffmpeg_binary(), "-version"], capture_output=True, text=True, check=False).stdout.split()
-    return f"ffmpeg {said[2]}" if said[:2] == ["ffmpeg", "version"] else "ffmpeg"
+    return f"ffmpeg {ffmpeg_version()}"
