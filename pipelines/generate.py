@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from pipelines.runtime import Job, Unit, run_job
-from schemas.card import Card
+from schemas.card import MADE_WITH, Card
 from schemas.config import Recipe
 from schemas.config.prior import SampleConfig
 from schemas.errors import UsageError
@@ -34,7 +34,7 @@ from vtok.tokenizers.load import load_tokenizer
 from vtok.tokens.store import TokenStore
 from vtok.video.decode import read_video
 from vtok.video.encode import write_gif, write_mp4
-from vtok.video.ffmpeg import ffmpeg_binary
+from vtok.video.ffmpeg import ffmpeg_version
 from vtok.video.preview import grid_frames
 from vtok.video.ranges import to_pixels
 
@@ -49,7 +49,6 @@ def generate(recipe: Recipe) -> Card:
         UsageError: one of them is missing, they do not belong together, or the label is not one of the prior's.
         VtokError: the ffmpeg program is not there.
     """
-    ffmpeg_binary()  # fails now rather than in a worker
     prior = artefacts.load(recipe.folder("prior"), "prior")
     tokenizer = artefacts.load(recipe.folder("tokenizer"), "tokenizer")
     if prior.facts["tokenizer"] != tokenizer.facts["fingerprint"]:
@@ -79,7 +78,8 @@ def generate(recipe: Recipe) -> Card:
                 hint=f"train it on {recipe.folder('tokens')}",
             )
         inputs["fill"] = filling.fingerprint
-    plan = artefacts.make_plan("samples", {**settings, "seed": recipe.seed}, inputs, [unit.name for unit in units])
+    settings |= {"seed": recipe.seed, MADE_WITH: {"ffmpeg": ffmpeg_version()}}
+    plan = artefacts.make_plan("samples", settings, inputs, [unit.name for unit in units])
     folder = recipe.folder("samples")
 
     def finish(parts: list[Part]) -> tuple[dict[str, int], dict[str, Any]]:

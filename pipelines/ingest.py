@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.runtime import Job, Unit, run_job
-from schemas.card import Card
+from schemas.card import MADE_WITH, Card
 from schemas.clips import CLIPS, reject_row
 from schemas.config import Recipe
 from schemas.config.base import fingerprint
@@ -37,6 +37,7 @@ from vtok.video.errors import Reason, VideoError
 from vtok.video.geometry import scale_box
 from vtok.video.media.companions import companion_size, split_address
 from vtok.video.probe import StreamFacts
+from vtok.video.revision import made_with, must_be_same
 
 FILES_PER_UNIT = 256
 _EXAMPLES = 3  # rejects that an error names
@@ -65,7 +66,7 @@ def ingest_job(recipe: Recipe) -> Job:
     listing = [{key: value for key, value in message.items() if key != "path"} for message in messages]
     groups = [messages[i : i + FILES_PER_UNIT] for i in range(0, len(messages), FILES_PER_UNIT)]
     units = [Unit(f"part-{number:05d}.parquet", len(group), group) for number, group in enumerate(groups)]
-    config = data.model_dump(mode="json", exclude={"root"})
+    config = {**data.model_dump(mode="json", exclude={"root"}), MADE_WITH: made_with()}
     plan = artefacts.make_plan("clips", config, {"files": fingerprint(listing)}, [unit.name for unit in units])
     folder = recipe.folder("clips")
 
@@ -92,7 +93,7 @@ def ingest_job(recipe: Recipe) -> Job:
         plan,
         units,
         worker=IngestWorker,
-        init=(str(folder), plan.fingerprint, data.model_dump(mode="json")),
+        init=(str(folder), plan.fingerprint, data.model_dump(mode="json"), config[MADE_WITH]),
         recover=recover_part,
         finish=finish,
         title="ingest",
@@ -158,7 +159,8 @@ def _nothing_left(recipe: Recipe, rejects: list[dict[str, Any]]) -> UsageError:
 class IngestWorker:
     """Probes files in a disposable child and plans their clips."""
 
-    def __init__(self, folder: str, plan: str, data: dict[str, Any]) -> None:
+    def __init__(self, folder: str, plan: str, data: dict[str, Any], programs: dict[str, Any]) -> None:
+        must_be_same(programs)
         self.folder, self.plan = as_path(folder), plan
         self.data = DataConfig.model_validate(data)
         self.child = DecodeChild()

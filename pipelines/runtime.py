@@ -101,7 +101,8 @@ def run_job(job: Job, cluster: ClusterConfig) -> Card:
     with stoppable(), exclusive(job.folder), ExitStack() as session:
         _take_over(job, cluster, session)
         card = artefacts.begin(job.folder, job.plan)
-        if card is not None and not reopen(job.folder, ["timeout"]):
+        same = artefacts.load_plan(job.folder).fingerprint == job.plan.fingerprint
+        if card is not None and not (same and reopen(job.folder, ["timeout"])):
             return card
         done = _finished(job)
         bar = console.Progress(job.title, sum(u.items for u in job.units), job.item, sum(u.cost for u in job.units))

@@ -21,7 +21,7 @@ from pipelines.decode_clips import ClipDecoder, clip_fps
 from pipelines.manifest import Manifest, ManifestPart
 from pipelines.plan_shards import plan_shards
 from pipelines.runtime import Job, Unit, run_job
-from schemas.card import Card, Plan
+from schemas.card import MADE_WITH, Card, Plan
 from schemas.clips import CLIPS, reject_row
 from schemas.config import Recipe
 from schemas.config.data import DataConfig, ShardsConfig
@@ -36,8 +36,8 @@ from vtok.shards.duplicates import find_duplicates, summary
 from vtok.shards.writer import read_footer, verify_shard, write_shard
 from vtok.stopwatch import Stopwatch
 from vtok.video.errors import VideoError
-from vtok.video.ffmpeg import ffmpeg_binary
 from vtok.video.frames_ffmpeg import cuda_problem
+from vtok.video.revision import made_with, must_be_same
 
 _ROW_GROUP = 65_536
 
@@ -55,8 +55,6 @@ def shard(recipe: Recipe) -> Card:
 def shard_job(recipe: Recipe) -> Job:
     """Plans the job; writes nothing. Raises what `shard` raises."""
     clips_folder, folder = recipe.folder("clips"), recipe.folder("shards")
-    if recipe.shards.decoder == "ffmpeg" or recipe.shards.encoding == "h264":
-        ffmpeg_binary()  # fails now rather than in a worker
     if recipe.shards.hwaccel == "cuda" and (problem := cuda_problem()) is not None:
         console.note(f"shard: ffmpeg cannot use NVDEC here ({problem}); it decodes on the CPU, the same frames")
     clips = artefacts.load(clips_folder, "clips")
@@ -67,6 +65,7 @@ def shard_job(recipe: Recipe) -> Job:
         "resolution": recipe.data.resolution,
         "num_frames": recipe.data.num_frames,
         "seed": recipe.seed,
+        MADE_WITH: made_with(decoder=recipe.shards.decoder, encoding=recipe.shards.encoding),
     }
     plan = artefacts.make_plan("shards", config, {"clips": clips.fingerprint}, [unit.name for unit in units])
 
@@ -93,6 +92,7 @@ def shard_job(recipe: Recipe) -> Job:
             manifest.parts,
             recipe.data.plain(),
             recipe.shards.plain(),
+            config[MADE_WITH],
         ),
         recover=recover_shard,
         finish=finish,
@@ -213,10 +213,12 @@ class ShardWorker:
         parts: list[ManifestPart],
         data: dict[str, Any],
         shards: dict[str, Any],
+        programs: dict[str, Any],
     ) -> None:
         self.folder, self.plan = as_path(folder), plan
         self.manifest = Manifest(as_path(clips), parts)
         self.config = ShardsConfig.model_validate(shards)
+        must_be_same(programs, decoder=self.config.decoder, encoding=self.config.encoding)
         self.clock = Stopwatch()
         self.decoder = ClipDecoder(DataConfig.model_validate(data), self.config, self.clock)
 

@@ -17,7 +17,7 @@ import numpy as np
 from pipelines.decode_clips import ClipDecoder
 from pipelines.manifest import Manifest, ManifestPart
 from pipelines.plan_shards import plan_shards
-from schemas.card import Card
+from schemas.card import MADE_WITH, Card
 from schemas.clips import reject_row
 from schemas.config import Recipe
 from schemas.config.base import fingerprint
@@ -31,7 +31,8 @@ from vtok.shards.reader import Clip, read_shard
 from vtok.shards.writer import samples_digest
 from vtok.stopwatch import Stopwatch
 from vtok.video.errors import VideoError
-from vtok.video.ffmpeg import decoder_version, ffmpeg_binary
+from vtok.video.ffmpeg import decoder_version
+from vtok.video.revision import made_with, must_be_same
 
 _FOOTERS_AT_ONCE = 16
 
@@ -64,6 +65,11 @@ class ClipSource(Protocol):
         """What decoded them, with its version if that is known."""
         ...
 
+    @property
+    def programs(self) -> dict[str, Any]:
+        """What this process decodes them with; {}: it decodes no videos."""
+        ...
+
     def clips(self, payload: Any, rejects: list[dict[str, Any]]) -> Generator[Clip, None, None]:
         """The clips of one part, in order; adds to `rejects` those that cannot be had."""
         ...
@@ -77,6 +83,7 @@ class Inputs(NamedTuple):
         parts: in order of their names.
         num_frames, resolution: of every clip.
         decoding: what decides the frames of a clip.
+        programs: what decoded them, or will (`vtok.video.revision.made_with`); {}: an older vtok.
         make: makes a worker's source of clips.
         prover: class of the worker that reads what a payload names and raises IntegrityError if it is damaged, and its
             arguments; none: that cannot be told before decoding.
@@ -87,6 +94,7 @@ class Inputs(NamedTuple):
     num_frames: int
     resolution: int
     decoding: dict[str, Any]
+    programs: dict[str, Any]
     make: Callable[[], ClipSource]
     prover: tuple[type, tuple[Any, ...]] | None
 
@@ -109,7 +117,9 @@ def shard_inputs(recipe: Recipe) -> Inputs:
     decoder = card.config.get("shards", {}).get("decoder", "")
     make = partial(ShardSource, str(folder), decoder)
     shape = card.config["num_frames"], card.config["resolution"]
-    return Inputs(card, parts, *shape, {"decoder": decoder}, make, (ShardProof, (str(folder),)))
+    return Inputs(
+        card, parts, *shape, {"decoder": decoder}, card.config.get(MADE_WITH, {}), make, (ShardProof, (str(folder),))
+    )
 
 
 def _digest_of_shard(folder: Path, row: dict[str, Any]) -> str:
@@ -136,6 +146,7 @@ class ShardSource:
 
     def __init__(self, folder: str, decoder: str) -> None:
         self.folder, self.decoder = as_path(folder), decoder
+        self.programs: dict[str, Any] = {}
 
     def clips(self, payload: dict[str, Any], rejects: list[dict[str, Any]]) -> Generator[Clip, None, None]:
         """See `ClipSource`; what could not be decoded is the shards' reject, not the tokens'."""
@@ -150,8 +161,7 @@ def clip_inputs(recipe: Recipe) -> Inputs:
         VtokError: the ffmpeg program is needed and not there.
     """
     folder = recipe.folder("clips")
-    if recipe.shards.decoder == "ffmpeg":
-        ffmpeg_binary()  # fails now rather than in a worker
+    programs = made_with(decoder=recipe.shards.decoder)
     card = artefacts.load(folder, "clips")
     manifest = Manifest.load(folder)
     digests = _digests_of_rows(manifest)
@@ -162,8 +172,8 @@ def clip_inputs(recipe: Recipe) -> Inputs:
         parts.append(InputPart(stem, stem.rpartition("-")[0], unit.items, unit.payload, digest, unit.frames))
     shards = recipe.shards.plain()
     decoding = {name: shards[name] for name in ("decoder", "policy", "hwaccel", "max_pixels", "max_frames")}
-    make = partial(VideoSource, str(folder), manifest.parts, recipe.data.plain(), shards)
-    return Inputs(card, parts, recipe.data.num_frames, recipe.data.resolution, decoding, make, None)
+    make = partial(VideoSource, str(folder), manifest.parts, recipe.data.plain(), shards, programs)
+    return Inputs(card, parts, recipe.data.num_frames, recipe.data.resolution, decoding, programs, make, None)
 
 
 def _digests_of_rows(manifest: Manifest) -> np.ndarray:
@@ -180,9 +190,18 @@ def _digests_of_rows(manifest: Manifest) -> np.ndarray:
 class VideoSource:
     """Clips of the manifest, decoded in a child process."""
 
-    def __init__(self, folder: str, parts: list[ManifestPart], data: dict[str, Any], shards: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: str,
+        parts: list[ManifestPart],
+        data: dict[str, Any],
+        shards: dict[str, Any],
+        programs: dict[str, Any],
+    ) -> None:
         self.manifest = Manifest(as_path(folder), parts)
         self.config = ShardsConfig.model_validate(shards)
+        must_be_same(programs, decoder=self.config.decoder)
+        self.programs = programs
         self.decoder = decoder_version(self.config.decoder)
         self._clips = ClipDecoder(DataConfig.model_validate(data), self.config, Stopwatch())
 

@@ -20,7 +20,7 @@ from pipelines.runtime import Job, Proof, Unit, run_job
 from pipelines.token_inputs import Inputs, clip_inputs, shard_inputs
 from pipelines.tokenize_update import kept_parts
 from pipelines.tokenize_worker import TokenizeWorker, TokenPart
-from schemas.card import CARD_NAME, PLAN_NAME, Card, Plan
+from schemas.card import CARD_NAME, MADE_WITH, PLAN_NAME, Card, Plan
 from schemas.config import Recipe
 from schemas.config.base import fingerprint
 from schemas.config.tokens import TokensConfig, ViewConfig
@@ -83,6 +83,8 @@ def tokenize_job(recipe: Recipe) -> Job:
         "source": config.source,
         "decoding": inputs.decoding,
     }
+    if config.source == "clips":  # of shards, what they hold decides: a part stays as long as that does
+        settings[MADE_WITH] = inputs.programs
     if audio is not None and config.audio is not None:  # else as it was before there was sound: stores keep their parts
         settings["audio"] = {**audio.facts.plain(), "silent": config.audio.silent}
     units = _units(inputs, config, settings, shapes, grids, audio_grids)
@@ -91,6 +93,7 @@ def tokenize_job(recipe: Recipe) -> Job:
         "tokens",
         {
             **settings,
+            **({MADE_WITH: inputs.programs} if inputs.programs else {}),
             "views": [_planned_view(*each) for each in zip(config.views, grids, audio_grids, strict=True)],
             "classes": inputs.card.facts["classes"],
             "contents": contents_fingerprint(contents),

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from schemas.card import Plan
+from schemas.card import MADE_WITH, Plan
 from schemas.errors import IntegrityError, UsageError
 from vtok import artefacts, console
 from vtok.datasets.base import source_path
@@ -52,6 +52,8 @@ def kept_parts(
         return None
     if not any((folder / name).exists() for name in there.units):
         return set()  # nothing can be lost
+    if artefacts.only_made_otherwise(there, plan) and plan.config["source"] == "clips":
+        return None  # `artefacts.begin` knows what to say
     others = artefacts.differences(*map(_settings, (there, plan)))
     if others:
         raise UsageError(
@@ -93,7 +95,8 @@ def kept_parts(
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
-    return {key: value for key, value in plan.config.items() if key not in _MAY_CHANGE}
+    may_change = (*_MAY_CHANGE, MADE_WITH) if plan.config.get("source") == "shards" else _MAY_CHANGE
+    return {key: value for key, value in plan.config.items() if key not in may_change}
 
 
 def _clips(plan: Plan) -> dict[str, str]:

@@ -12,6 +12,7 @@ from jaxtyping import Float32, UInt8
 
 from pipelines.decode_clips import clip_fps
 from pipelines.token_inputs import ClipSource
+from schemas.card import MADE_WITH
 from schemas.clips import reject_row
 from schemas.config.tokens import TokensConfig, ViewConfig
 from schemas.paths import as_path
@@ -129,7 +130,12 @@ class TokenizeWorker:
                 point=f"tokens:{name}",
                 mode=self.config.mode,
                 audio=None if self.audio is None else {**self.audio.facts.plain(), "grid": payload.audio_grid},
-                made_by={"view": view.plain(), "device": self.device, "chunk_frames": self.config.chunk_frames},
+                made_by={
+                    "view": view.plain(),
+                    "device": self.device,
+                    "chunk_frames": self.config.chunk_frames,
+                    **({MADE_WITH: self.source.programs} if self.source.programs else {}),
+                },
             )
 
     def _framed(self, payload: TokenPart, view: ViewConfig, rejects: list[dict[str, Any]]) -> Iterator[Framed]:

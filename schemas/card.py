@@ -21,6 +21,9 @@ PLAN_NAME = "_plan.json"
 CARD_NAME = "_vtok.json"
 INDEX_NAME = "_index.parquet"
 REJECTS_NAME = "_rejects.parquet"
+MADE_WITH = "made_with"
+"""Key of a plan's config: the decoding revision and the versions of the programs that decode and encode clips."""
+
 _CHECKSUM = "sha256"
 
 Kind = Literal["clips", "shards", "tokenizer", "tokens", "prior", "samples", "metrics"]

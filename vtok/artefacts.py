@@ -16,6 +16,7 @@ import pyarrow as pa
 from schemas.card import (
     CARD_NAME,
     INDEX_NAME,
+    MADE_WITH,
     PLAN_NAME,
     REJECTS_NAME,
     Card,
@@ -29,6 +30,7 @@ from schemas.config.base import fingerprint
 from schemas.errors import IntegrityError, UsageError
 from schemas.shards import INDEX
 from schemas.version import CODE_VERSION, SCHEMA_VERSIONS
+from vtok import console
 from vtok.files import crash_point, missing_part, read_table, sha256_of, sweep_temporaries, write_json, write_table
 
 NEXT_COMMAND: dict[str, str] = {
@@ -89,14 +91,18 @@ def begin(folder: Path, plan: Plan) -> Card | None:
     """Writes the plan into `folder`, or checks that the plan that is there is the same.
 
     Returns:
-        The card if the artefact is complete already, else None: make what is missing.
+        The card if the artefact is complete already, else None: make what is missing. A complete one that other
+        versions of the decoding programs made stays as it is, and that is said.
 
     Raises:
-        UsageError: the folder holds an artefact of another plan; nothing is touched.
+        UsageError: the folder holds an artefact of another plan, or one that other versions have begun; nothing is
+            touched.
     """
     plan_path = folder / PLAN_NAME
     if plan_path.exists():
         there = load_plan(folder)
+        if only_made_otherwise(there, plan):
+            return _made_otherwise(folder, there, plan)
         if there.fingerprint != plan.fingerprint:
             raise UsageError(
                 f"the folder holds {there.kind} made from something else ({_difference(there, plan)})",
@@ -115,6 +121,34 @@ def begin(folder: Path, plan: Plan) -> Card | None:
         )
     write_plan(folder, plan)
     return None
+
+
+def only_made_otherwise(there: Plan, plan: Plan) -> bool:
+    """Whether two plans differ in the versions of the decoding programs, and otherwise only in what follows from it."""
+    return there.config.get(MADE_WITH) != plan.config.get(MADE_WITH) and _recipe(there) == _recipe(plan)
+
+
+def _recipe(plan: Plan) -> dict[str, Any]:
+    config = {key: value for key, value in plan.config.items() if key not in (MADE_WITH, "contents")}
+    return {**plan.model_dump(mode="json"), "config": config}
+
+
+def _made_otherwise(folder: Path, there: Plan, plan: Plan) -> Card:
+    """The card of a finished artefact of other versions; an unfinished one is not gone on with."""
+    differing = "; ".join(differences(*(each.config.get(MADE_WITH, {}) for each in (there, plan))))
+    if (folder / CARD_NAME).exists():
+        card = load(folder, plan.kind)
+        console.note(
+            f"complete. These {there.kind} were made by other versions, and stay as they are ({differing}); "
+            "`vtok data check` and `vtok tokens check` name clips that an older one may have spoilt"
+        )
+        return card
+    raise UsageError(
+        f"these {there.kind} were begun by other versions, which may decode otherwise ({differing})",
+        at=str(folder),
+        hint="go on with those versions (IMAGEIO_FFMPEG_EXE can name another ffmpeg program), choose another `out`, or "
+        "delete this folder to make it anew",
+    )
 
 
 def replan(folder: Path, there: Plan, plan: Plan, kept: set[str]) -> None:
