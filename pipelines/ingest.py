@@ -36,7 +36,7 @@ from vtok.video.clips import ClipSpan, clip_id, limit_clips, plan_clips, plan_wi
 from vtok.video.errors import Reason, VideoError
 from vtok.video.geometry import scale_box
 from vtok.video.media.companions import companion_size, split_address
-from vtok.video.probe import StreamFacts
+from vtok.video.probe import FOR_PLANNING, StreamFacts
 from vtok.video.revision import made_with, must_be_same
 
 FILES_PER_UNIT = 256
@@ -212,7 +212,7 @@ class IngestWorker:
             "source_sha256": None,
             "companion_bytes": video.get("companion_bytes"),
             "companions_sha256": None,
-            **facts._asdict(),
+            **{name: value for name, value in facts._asdict().items() if name not in FOR_PLANNING},
             "split": video["split"],
             "label": video["label"],
             "class_name": video["class_name"],

@@ -59,6 +59,7 @@ REASONS: dict[str, str] = {
     "no_video": "the file has no video stream",
     "no_frames": "the video stream has no frames",
     "too_short": "fewer frames than one clip needs",
+    "implausible": "what the file says of its frames, their rate and its length does not fit together",
     "too_large": "frames larger than shards.max_pixels",
     "too_long": "the clip lies beyond shards.max_frames",
     "unsafe_path": "the path is a link that leaves the root, or a link to a folder",

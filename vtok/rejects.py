@@ -20,6 +20,7 @@ REMEDIES: dict[str, str] = {
     "no_video": "nothing: it holds only sound or data",
     "no_frames": "download it again",
     "too_short": "lower data.num_frames or data.frame_stride, or leave it out",
+    "implausible": "copy it anew with `ffmpeg -i FILE -c copy NEW`, or download it again: its header is damaged",
     "too_large": "raise shards.max_pixels if it is meant to be that large",
     "unsafe_path": "put a copy in the link's place",
     "corrupt": "download it again; other clips of the file may be sound",

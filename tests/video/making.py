@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+
+from vtok.video.ffmpeg import ffmpeg_binary
 
 HEIGHT, WIDTH, BITS = 64, 96, 12
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -61,6 +64,12 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def run_ffmpeg(*arguments: object) -> None:
+    """Runs the ffmpeg program; what it writes, it writes over."""
+    command = [ffmpeg_binary(), "-nostdin", "-v", "error", "-y", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def write_audio(path: Path) -> Path:

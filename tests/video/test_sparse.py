@@ -14,7 +14,8 @@ from tests.video.making import numbers, write_video
 from vtok.video import decode, frames_ffmpeg, frames_pyav
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import decode_clips
-from vtok.video.probe import Timeline, probe, read_timeline
+from vtok.video.probe import probe
+from vtok.video.timeline import Timeline, read_timeline
 
 FRAMES, SIDE, LENGTH = 1500, 96, 16
 _DELAY = 8  # frames that the decoder holds back when it is told to jump
@@ -112,7 +113,7 @@ def test_frames_between_key_frames_are_had_by_strides(video: Path) -> None:
 
 
 def test_sections_begin_at_key_frames() -> None:
-    timeline = Timeline(list(range(0, 60000, 100)), list(range(0, 600, 60)), 600, 60000, 0.01)
+    timeline = Timeline(list(range(0, 60000, 100)), list(range(0, 600, 60)), 600, [], [], 0.01)
     sections = list(frames_ffmpeg._segments([0, 1, 130, 400, 401, 599], timeline))
     assert [(start.rank, list(wanted)) for start, wanted in sections] == [(0, [0, 1, 130]), (360, [400, 401, 599])]
     assert next(frames_ffmpeg._segments([400], timeline))[0] == (360, 360.0)

@@ -27,11 +27,13 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import Float64, UInt8
 
-from vtok.video.clips import ClipSpan, Segment
+from vtok.video.clips import ClipSpan
+from vtok.video.container import open_video, single_threaded
 from vtok.video.errors import Reason, VideoError
 from vtok.video.geometry import Box
 from vtok.video.media.sequence import Opened
-from vtok.video.probe import StreamFacts, open_video, read_timeline, single_threaded
+from vtok.video.probe import StreamFacts
+from vtok.video.timeline import BEFORE_CUT, Segment, read_timeline
 
 if TYPE_CHECKING:
     from schemas.config.data import DataConfig
@@ -40,7 +42,6 @@ _SIDE = 64  # pixels of a small frame
 _DARK, _DARK_SHARE = 25, 0.98  # grey level; share of a black frame's pixels
 _BAR = 24  # grey level: the brightest pixel of a row or column that belongs to a bar; compressed black is not quite 0
 _THINNEST_BAR = 0.02  # of the height or width; two bars may differ by this, and thinner ones are a bad encoder's edges
-_BEFORE_CUT = 6e-4  # seconds that a shot ends before the next one is displayed; decoding rounds time stamps up to 5e-4
 
 
 class Analysis(NamedTuple):
@@ -192,7 +193,7 @@ def shots(analysis: Analysis, threshold: float, facts: StreamFacts) -> list[Segm
     """
     cuts = [int(i) for i in np.flatnonzero(analysis.score > threshold) if 0 < i < facts.frames]
     times = [float(analysis.seconds[i]) for i in cuts]
-    stops = [*(time - _BEFORE_CUT for time in times), facts.duration]
+    stops = [*(time - BEFORE_CUT for time in times), facts.duration]
     return [Segment(*found) for found in zip([0, *cuts], [*cuts, facts.frames], [0.0, *times], stops, strict=True)]
 
 
@@ -215,8 +216,8 @@ def _range(span: ClipSpan, analysis: Analysis) -> tuple[int, int]:
         return span.start_frame, span.start_frame + (span.num_frames - 1) * (span.frame_stride or 1) + 1
     last = span.start_time + (span.num_frames - 1) / (span.frame_rate or 1.0)
     seconds: list[float] = analysis.seconds.tolist()
-    first = bisect.bisect_right(seconds, span.start_time + _BEFORE_CUT) - 1
-    return max(0, first), bisect.bisect_right(seconds, last + _BEFORE_CUT)
+    first = bisect.bisect_right(seconds, span.start_time + BEFORE_CUT) - 1
+    return max(0, first), bisect.bisect_right(seconds, last + BEFORE_CUT)
 
 
 def pack(analysis: Analysis) -> tuple[dict[str, Any], bytes]:

@@ -24,13 +24,13 @@ import numpy as np
 from schemas.errors import VtokError
 from vtok.video.analysis import Analysis, unpack
 from vtok.video.child_slots import Slots
-from vtok.video.child_wire import RECEIVED, DecodedClip, Probed, unpack_clip, write_message
+from vtok.video.child_wire import RECEIVED, DecodedClip, Probed, unpack_clip, unpack_facts, write_message
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import MAX_FRAMES
 from vtok.video.errors import VideoError
 from vtok.video.frames_ffmpeg import Hwaccel
 from vtok.video.geometry import Policy
-from vtok.video.probe import StreamFacts
+from vtok.video.probe import FOR_PLANNING, StreamFacts
 
 _PIXELS_PER_SECOND, _BYTES_PER_SECOND = 1e7, 5e7
 """What a slow decoder and a slow hash do in a CPU second; PyAV does 5e7 to 5e8 pixels, sha256 4e8 bytes."""
@@ -90,10 +90,10 @@ class DecodeChild:
             VideoError: why the file cannot be used; `timeout`, `crashed` or `memory` if the child did not survive it.
         """
         patience = self._send({"do": "probe", "path": path, **_address(source or {})}, cpu_seconds)
-        answer, _ = self._receive(patience, cpu_seconds)
+        answer, data = self._receive(patience, cpu_seconds)
         if "error" in answer:
             raise VideoError(*answer["error"])
-        return Probed(StreamFacts(**answer["facts"]), answer["size"])
+        return Probed(unpack_facts(answer, data), answer["size"])
 
     def analyse(
         self, path: str, facts: StreamFacts, *, size: int, bars: bool, cpu_seconds: float, source: Mapping[str, Any]
@@ -112,7 +112,13 @@ class DecodeChild:
             VideoError: as `probe`.
         """
         seconds = _with_allowance(cpu_seconds, facts.frames * facts.height * facts.width, size)
-        request = {"do": "analyse", "path": path, "facts": facts._asdict(), "bars": bars, **_address(source)}
+        request = {
+            "do": "analyse",
+            "path": path,
+            "facts": facts._replace(segments=(), times=())._asdict(),
+            "bars": bars,
+            **_address(source),
+        }
         answer, data = self._receive(self._send(request, seconds), seconds)
         if "error" in answer:
             raise VideoError(*answer["error"])
@@ -276,7 +282,7 @@ class DecodeRun:
             "bytes": first["source_bytes"],
             "companion_bytes": first.get("companion_bytes"),
             "spans": [[row[name] for name in ClipSpan._fields] for row in self._rows],
-            "facts": {name: first[name] for name in StreamFacts._fields},
+            "facts": {name: first[name] for name in StreamFacts._fields if name not in FOR_PLANNING},
             "bbox": first.get("bbox"),
             "audio_rate": self._audio_rate,
             **_address({**first, "source_fps": first["fps"]}),

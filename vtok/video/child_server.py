@@ -24,7 +24,7 @@ import numpy as np
 from schemas.errors import VtokError
 from vtok.video.analysis import analyse, pack
 from vtok.video.child_slots import Slots
-from vtok.video.child_wire import RECEIVED, DecodedClip, pack_clip, read_request, write_message
+from vtok.video.child_wire import RECEIVED, DecodedClip, pack_clip, pack_facts, read_request, write_message
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import clip_indices, decode_clips, decode_sequence
 from vtok.video.errors import VideoError
@@ -86,7 +86,8 @@ def answer(request: dict[str, Any], sink: IO[bytes], slots: Slots) -> None:
     with open_item(request, Path(request["path"])) as opened:
         if request["do"] == "probe":
             facts = opened.sequence.facts if opened.sequence else probe(opened.path)
-            write_message(sink, {"facts": facts._asdict(), "size": _size(opened)})
+            header, data = pack_facts(facts)
+            write_message(sink, {**header, "size": _size(opened)}, [data])
             return
         if request["do"] == "analyse":
             header, data = pack(analyse(opened, StreamFacts(**request["facts"]), bars=request["bars"]))

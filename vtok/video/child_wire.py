@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from array import array
 from collections.abc import Sequence
 from typing import IO, Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from vtok.video.child_slots import Slots
 from vtok.video.probe import StreamFacts
+from vtok.video.timeline import Segment
 
 RECEIVED = b"."
 """The first answer to every request: whoever dies from now on dies of the request."""
@@ -41,6 +43,20 @@ class DecodedClip(NamedTuple):
 
     frames_thwc: np.ndarray
     extras: dict[str, np.ndarray]
+
+
+def pack_facts(facts: StreamFacts) -> tuple[dict[str, Any], bytes]:
+    """The header of a video's facts, and the bytes of its frames' times that follow it."""
+    data = np.asarray(facts.times, np.float64).tobytes()
+    return {"facts": facts._replace(times=())._asdict(), "bytes": len(data)}, data
+
+
+def unpack_facts(header: dict[str, Any], data: bytes | memoryview) -> StreamFacts:
+    """What `pack_facts` packed."""
+    facts = StreamFacts(**header["facts"])
+    return facts._replace(
+        segments=tuple(Segment(*found) for found in facts.segments), times=array("d", bytes(data)) or ()
+    )
 
 
 def pack_clip(clip: DecodedClip, slots: Slots) -> tuple[dict[str, Any], list[memoryview]]:

@@ -27,7 +27,8 @@ from vtok.video.clips import ClipSpan
 from vtok.video.errors import VideoError
 from vtok.video.geometry import Box, Geometry, Policy
 from vtok.video.media.sequence import FrameSequence, read_sequence
-from vtok.video.probe import StreamFacts, Timeline, probe, read_timeline
+from vtok.video.probe import StreamFacts, probe
+from vtok.video.timeline import Timeline, read_timeline
 
 MAX_PIXELS = 8192 * 8192
 MAX_FRAMES = 10_000_000
@@ -75,6 +76,7 @@ def decode_clips(
         geometry.scaled_size(facts.height, facts.width)
         timeline = _timeline(path, facts, spans, max_frames) if decoder == "ffmpeg" or _is_useful(spans) else None
         seconds = timeline.seconds if timeline else []
+        timeline = _told_apart(timeline)
         choices = {i: _frame_indices(spans[i], facts, timeline, seconds) for i in order}
     except VideoError as error:
         yield from ((i, error) for i in order)
@@ -177,6 +179,13 @@ def _timeline(path: str | Path, facts: StreamFacts, spans: Sequence[ClipSpan], m
     return read_timeline(path, facts.stream, frames=min(frames, max_frames), seconds=max(times, default=0.0))
 
 
+def _told_apart(timeline: Timeline | None) -> Timeline | None:
+    """Without stamps by which frames cannot be told apart: they are counted instead."""
+    if timeline is None or all(a < b for a, b in itertools.pairwise(timeline.pts)):
+        return timeline
+    return timeline._replace(pts=[], keys=[])
+
+
 def _frame_range(span: ClipSpan) -> tuple[int, int]:
     start, stride = span.start_frame or 0, span.frame_stride or 1
     return start, start + (span.num_frames - 1) * stride + 1
@@ -190,8 +199,8 @@ def _frame_indices(
         start, end = _frame_range(span)
         return list(range(start, end, span.frame_stride or 1))
     times = [span.start_time + i / span.frame_rate for i in range(span.num_frames)]
-    if timeline is None or not timeline.pts:
-        # No time stamps (AVI): frames are evenly spaced.
+    if timeline is None or not timeline.times:
+        # No time stamps: frames are evenly spaced.
         frames = timeline.frames if timeline else facts.frames
         indices = [int(time * facts.fps + 1e-6) for time in times]
         ended = indices[-1] >= frames

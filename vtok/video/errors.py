@@ -12,6 +12,7 @@ Reason = Literal[
     "no_video",
     "no_frames",
     "too_short",
+    "implausible",
     "too_large",
     "too_long",
     "unsafe_path",

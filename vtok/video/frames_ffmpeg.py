@@ -24,7 +24,7 @@ from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import INPUT_OPTIONS, ffmpeg_binary, video_url
 from vtok.video.frames_pyav import HEADLESS, LOST, Indexed
 from vtok.video.geometry import Geometry
-from vtok.video.probe import Timeline
+from vtok.video.timeline import Timeline
 
 Hwaccel = Literal["none", "cuda"]
 

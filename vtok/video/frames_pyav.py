@@ -22,9 +22,10 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
+from vtok.video.container import describe, has_guessed_stamps, is_picture, open_video, single_threaded
 from vtok.video.errors import VideoError
 from vtok.video.geometry import Geometry
-from vtok.video.probe import Timeline, describe, has_guessed_stamps, is_picture, open_video, single_threaded
+from vtok.video.timeline import Timeline
 
 _MIN_JUMP = 8  # frames that a jump must save; a seek and refilling the decoder cost about as much as a few frames
 

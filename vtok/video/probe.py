@@ -6,24 +6,23 @@ where the container has no trustworthy count (Matroska and WebM have none at all
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import av.error
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vtok.video.container import choose_stream, describe, open_video, single_threaded
 from vtok.video.errors import VideoError
-from vtok.video.ffmpeg import INPUT_OPTIONS, video_url
+from vtok.video.timeline import Segment, Timeline, read_timeline
 
-_REORDERING = 64  # packets; codecs store a frame at most 16 or 32 places away from where it is shown
-_PLACEHOLDER = 8  # bytes; packets no larger than this stand for B-frames that are packed into the one before
-_VP8_SHOWN = 0x10
+_EVEN = 2e-3  # seconds that the frames of an even video may be off their places; Matroska and FLV round to 1e-3
+_SAME_RATE = 0.05  # share by which the declared rate may differ from the measured one
 _INDEXED = {"mov", "mp4", "avi"}  # containers whose index lists every frame
 
 
@@ -37,9 +36,11 @@ class StreamFacts(NamedTuple):
         height, width: pixels, after the rotation.
         frames: frames in the stream.
         frames_exact: whether `frames` was counted from packets; else it is the container's index or header.
-        duration: seconds.
+        duration: seconds from the display of the first frame to the end of the last.
         rotation: degrees counter-clockwise that a viewer turns the frames by: 0, 90, 180 or 270.
         has_audio: whether the file has an audio stream too.
+        segments: the stretches between cuts in time, over which no clip may reach; empty: the video is one.
+        times: when every frame is displayed, seconds from the first; empty where they lie evenly, or nobody knows.
     """
 
     stream: int
@@ -52,57 +53,12 @@ class StreamFacts(NamedTuple):
     duration: float
     rotation: int
     has_audio: bool
+    segments: Sequence[Segment] = ()
+    times: Sequence[float] = ()
 
 
-@contextmanager
-def open_video(path: str | Path) -> Iterator[InputContainer]:
-    """Opens a video file for reading; text, playlists and network addresses are refused.
-
-    Raises:
-        VideoError: vanished, empty or unreadable.
-    """
-    try:
-        size = Path(path).stat().st_size
-        if not Path(path).is_file():
-            folder = Path(path).is_dir()
-            raise VideoError("unreadable", "a folder that cannot be listed" if folder else "not a regular file")
-        if size == 0:
-            raise VideoError("empty", "0 bytes")
-        container = av.open(video_url(path), container_options=dict(INPUT_OPTIONS), metadata_errors="replace")
-    except FileNotFoundError:
-        raise VideoError("vanished", "no such file") from None
-    except MemoryError:
-        raise
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError("unreadable", describe(error)) from None
-    with container:
-        yield container
-
-
-def describe(error: Exception) -> str:
-    """An FFmpeg or system error in a few words, without the path."""
-    return str(getattr(error, "strerror", None) or type(error).__name__)
-
-
-def choose_stream(container: InputContainer) -> VideoStream:
-    """The video stream with the most pixels that is no cover picture; of equals, the default one, then the first.
-
-    It is the choice of the ffmpeg program, decord and torchcodec.
-
-    Raises:
-        VideoError: no_video.
-    """
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        raise VideoError("no_video", f"the file has {len(container.streams)} streams, none of them video")
-    default = Disposition.default
-    return max(streams, key=lambda s: (s.width * s.height, bool(s.disposition & default), -s.index))
-
-
-def single_threaded(stream: VideoStream) -> None:
-    """One thread: extra ones cost 4-12 % more CPU a frame, and the workers are parallel already."""
-    stream.thread_type = "NONE"
-    stream.codec_context.thread_count = 1
+FOR_PLANNING = ("segments", "times")
+"""Facts that only the planning of clips needs; the manifest does not have them."""
 
 
 def probe(path: str | Path) -> StreamFacts:
@@ -116,13 +72,15 @@ def probe(path: str | Path) -> StreamFacts:
         single_threaded(stream)
         codec = stream.codec.canonical_name
         frame = _first_frame(container, stream)
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
         frames, duration = _indexed_frames(container, stream), _header_duration(container, stream)
-        exact = frames is None
+        timeline = None
         if frames is None:
-            frames, counted = _count(path, stream.index)
-            duration = counted or duration
-        rate = stream.average_rate or stream.guessed_rate
-        fps = float(rate) if rate else (frames / duration if duration else 0.0)
+            timeline = read_timeline(path, stream.index)
+            frames, duration = timeline.frames, timeline.duration or duration
+        if frames == 0:
+            raise VideoError("no_frames", "the stream has no packets")
+        fps = _rate(rate, frames, timeline.segments if timeline else [])
         if fps <= 0:
             raise VideoError("unreadable", "the stream has no frame rate")
         rotation = round(frame.rotation / 90) * 90 % 360
@@ -134,11 +92,27 @@ def probe(path: str | Path) -> StreamFacts:
             height=height,
             width=width,
             frames=frames,
-            frames_exact=exact,
+            frames_exact=timeline is not None,
             duration=duration or frames / fps,
             rotation=rotation,
             has_audio=len(container.streams.audio) > 0,
+            segments=tuple(timeline.segments) if timeline and len(timeline.stretches) > 1 else (),
+            times=_uneven(timeline, fps) if timeline else (),
         )
+
+
+def _rate(declared: float, frames: int, segments: Sequence[Segment]) -> float:
+    """Frames per second: the declared rate, which is exact where it is true, else the measured one."""
+    shown = sum(segment.stop - segment.start for segment in segments)
+    measured = frames / shown if shown > 0 else 0.0
+    return declared if not measured or abs(declared - measured) <= _SAME_RATE * measured else measured
+
+
+def _uneven(timeline: Timeline, fps: float) -> Sequence[float]:
+    """The frames' times, unless they lie at i / fps."""
+    seconds = timeline.seconds
+    even = all(abs(time - rank / fps) <= _EVEN + timeline.tick for rank, time in enumerate(seconds))
+    return () if even else array("d", seconds)
 
 
 def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
@@ -177,101 +151,3 @@ def _header_duration(container: InputContainer, stream: VideoStream) -> float:
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration else 0.0
-
-
-class Timeline(NamedTuple):
-    """What the packets say about the frames, in presentation order.
-
-    Attributes:
-        pts: time stamp of every frame in units of the stream's time base; empty where packets carry none (AVI).
-        keys: ranks (indices into `pts`) of the key frames.
-        frames: number of frames.
-        end: time stamp at which the last frame ends; 0 without `pts`.
-        tick: seconds a unit.
-        headless: whether the stream begins with frames that need a key frame that is not there.
-    """
-
-    pts: list[int]
-    keys: list[int]
-    frames: int
-    end: int
-    tick: float
-    headless: bool = False
-
-    @property
-    def seconds(self) -> list[float]:
-        """Time of every frame in seconds from the first."""
-        return [(pts - self.pts[0]) * self.tick for pts in self.pts]
-
-    @property
-    def duration(self) -> float:
-        """Seconds from the first frame to the end of the last; 0 without `pts`."""
-        return (self.end - self.pts[0]) * self.tick if self.pts else 0.0
-
-
-def read_timeline(
-    path: str | Path, stream_index: int, *, frames: int | None = None, seconds: float | None = None
-) -> Timeline:
-    """Demuxes the stream without decoding.
-
-    A damaged tail ends the timeline; decoding reports it.
-
-    Args:
-        path: the video file.
-        stream_index: the stream's index in the file.
-        frames, seconds: only the first so many need be right; the timeline ends somewhat behind the later of the two.
-            None for both: all of it.
-    """
-    stamps: list[tuple[int, bool]] = []
-    count, end, complete, headless, spare = 0, 0, True, None, _REORDERING
-    with open_video(path) as container:
-        stream = container.streams[stream_index]
-        tick = float(stream.time_base or 0)
-        guessed, limited = has_guessed_stamps(container), frames is not None or seconds is not None
-        try:
-            for packet in container.demux(stream):
-                if headless is None:
-                    headless = not packet.is_keyframe
-                if not is_picture(packet):
-                    continue
-                count += 1
-                if packet.pts is None or (guessed and packet.size <= _PLACEHOLDER):
-                    complete = False
-                else:
-                    stamps.append((packet.pts, packet.is_keyframe))
-                    end = max(end, packet.pts + (packet.duration or 0))
-                reached = (end - stamps[0][0]) * tick if stamps else 0.0
-                if limited and count > (frames or 0) and (not seconds or reached > seconds):
-                    spare -= 1
-                    if spare == 0:
-                        break
-        except (av.error.InvalidDataError, EOFError):
-            pass
-    stamps.sort()
-    pts = [stamp for stamp, _ in stamps]
-    if not complete or len(set(pts)) != len(pts):
-        return Timeline([], [], count, 0, tick, bool(headless))
-    return Timeline(pts, [rank for rank, (_, key) in enumerate(stamps) if key], count, end, tick, bool(headless))
-
-
-def has_guessed_stamps(container: InputContainer) -> bool:
-    """AVI stores no time stamps: those of its packets are FFmpeg's guess, wrong where B-frames are packed (Xvid)."""
-    return container.format.name == "avi"
-
-
-def is_picture(packet: av.Packet) -> bool:
-    """Whether a packet becomes a frame that is shown.
-
-    Edit lists cut frames off; VP8 has frames that only others are predicted from (RFC 6386, section 9.1: `show_frame`).
-    """
-    if packet.size == 0 or packet.is_discard:
-        return False
-    return packet.stream.codec_context.name != "vp8" or bool(memoryview(packet)[0] & _VP8_SHOWN)
-
-
-def _count(path: str | Path, stream_index: int) -> tuple[int, float]:
-    """Frames and duration (seconds; 0: unknown) from the packets."""
-    timeline = read_timeline(path, stream_index)
-    if timeline.frames == 0:
-        raise VideoError("no_frames", "the stream has no packets")
-    return timeline.frames, timeline.duration

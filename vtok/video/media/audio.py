@@ -13,8 +13,8 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from jaxtyping import Int16
 
+from vtok.video.container import describe, open_video
 from vtok.video.errors import VideoError
-from vtok.video.probe import describe, open_video
 
 _GAP = 0.01  # seconds; smaller differences between time stamps and samples are rounding. A lost packet is 20 or more
 

@@ -1,0 +1,84 @@
+"""Opens a video file through FFmpeg's libraries, and says what its streams and packets are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import av.error
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from vtok.video.errors import VideoError
+from vtok.video.ffmpeg import INPUT_OPTIONS, video_url
+
+_VP8_SHOWN = 0x10
+
+
+@contextmanager
+def open_video(path: str | Path) -> Iterator[InputContainer]:
+    """Opens a video file for reading; text, playlists and network addresses are refused.
+
+    Raises:
+        VideoError: vanished, empty or unreadable.
+    """
+    try:
+        size = Path(path).stat().st_size
+        if not Path(path).is_file():
+            folder = Path(path).is_dir()
+            raise VideoError("unreadable", "a folder that cannot be listed" if folder else "not a regular file")
+        if size == 0:
+            raise VideoError("empty", "0 bytes")
+        container = av.open(video_url(path), container_options=dict(INPUT_OPTIONS), metadata_errors="replace")
+    except FileNotFoundError:
+        raise VideoError("vanished", "no such file") from None
+    except MemoryError:
+        raise
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError("unreadable", describe(error)) from None
+    with container:
+        yield container
+
+
+def describe(error: Exception) -> str:
+    """An FFmpeg or system error in a few words, without the path."""
+    return str(getattr(error, "strerror", None) or type(error).__name__)
+
+
+def choose_stream(container: InputContainer) -> VideoStream:
+    """The video stream with the most pixels that is no cover picture; of equals, the default one, then the first.
+
+    It is the choice of the ffmpeg program, decord and torchcodec.
+
+    Raises:
+        VideoError: no_video.
+    """
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        raise VideoError("no_video", f"the file has {len(container.streams)} streams, none of them video")
+    default = Disposition.default
+    return max(streams, key=lambda s: (s.width * s.height, bool(s.disposition & default), -s.index))
+
+
+def single_threaded(stream: VideoStream) -> None:
+    """One thread: extra ones cost 4-12 % more CPU a frame, and the workers are parallel already."""
+    stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+
+
+def has_guessed_stamps(container: InputContainer) -> bool:
+    """AVI stores no time stamps: those of its packets are FFmpeg's guess, wrong where B-frames are packed (Xvid)."""
+    return container.format.name == "avi"
+
+
+def is_picture(packet: av.Packet) -> bool:
+    """Whether a packet becomes a frame that is shown.
+
+    Edit lists cut frames off; VP8 has frames that only others are predicted from (RFC 6386, section 9.1: `show_frame`).
+    """
+    if packet.size == 0 or packet.is_discard:
+        return False
+    return packet.stream.codec_context.name != "vp8" or bool(memoryview(packet)[0] & _VP8_SHOWN)

@@ -1,0 +1,287 @@
+"""When each frame of a video is displayed: the one model of time, which planning, decoding, sound and analysis share.
+
+Time counts from the first frame of the video, whatever number its stamp has: stamps may be negative (a transport stream
+that begins less than a minute before its 33-bit clock runs over), tied (two frames at one time: both count, the later
+one is displayed), and they may start again (two transport streams joined with cat).
+
+A **stretch** is a run of frames without a cut in time. It ends where
+
+- a hole follows: the next frame comes more than `_HOLE` seconds, and more than `_HOLE_INTERVALS` usual intervals, after
+  the frame before it has ended by its own packet's duration (a lost Matroska cluster, lost packets of a broadcast). The
+  time of later frames stays what their stamps say. A shorter hole is a hold: the frame before it stays on display. So
+  is any hold that a packet's duration explains, as those of MP4 and GIF do;
+- the clock starts again: stamps go back, or jump by more than `_JUMP` seconds in a container whose clock may (MPEG-TS
+  and program streams: how much is lost there, if anything, nobody knows). Time goes on where the stretch before ended.
+
+The usual interval is one that 90 % of a video's intervals do not exceed, so that a screen recording, which holds often,
+is not cut to pieces. The last frame of a stretch is displayed for its packet's duration, else as long as the frame
+before it, else 1 / frame rate.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import av.error
+
+from vtok.video.container import has_guessed_stamps, is_picture, open_video
+
+_HOLE = 0.5  # seconds; see above
+_HOLE_INTERVALS = 4
+_JUMP = 10.0  # seconds; the ffmpeg program's own limit (dts_delta_threshold)
+_BACK, _BACK_AT_KEY = 1.0, 0.1  # seconds by which a clock goes back that starts again; less is disorder
+_JUMPY = {"mpegts", "mpeg"}
+BEFORE_CUT = 6e-4
+"""Seconds that a stretch or shot ends before the next one is displayed; decoding rounds time stamps up to 5e-4."""
+_REORDERING = 64  # packets; codecs store a frame at most 16 or 32 places away from where it is shown
+_PLACEHOLDER = 8  # bytes; packets no larger than this stand for B-frames that are packed into the one before
+
+
+class Segment(NamedTuple):
+    """A stretch of a video that clips are cut from, a shot for example.
+
+    Attributes:
+        first: index of its first frame.
+        end: index after its last frame.
+        start: seconds from the first frame of the video at which its first frame is displayed.
+        stop: seconds at which its last frame ends.
+    """
+
+    first: int
+    end: int
+    start: float
+    stop: float
+
+
+class Stretch(NamedTuple):
+    """A run of frames without a cut in time.
+
+    Attributes:
+        first: rank of its first frame.
+        end: rank after its last.
+        shift: what, added to a container's time stamp, gives the time from the first frame of the video, ticks.
+        stop: time at which its last frame ends, ticks from the first frame of the video.
+    """
+
+    first: int
+    end: int
+    shift: int
+    stop: int
+
+
+class Timeline(NamedTuple):
+    """What the packets say about the frames, in presentation order, stretch by stretch.
+
+    Attributes:
+        pts: the container's time stamp of every frame, in ticks: what identifies a frame. Any integers; they rise
+            within a stretch, ties included, and may start again in the next. Empty where the packets do not carry all
+            of them (AVI).
+        keys: ranks (indices into `pts`) of the key frames; empty without `pts`.
+        frames: number of frames.
+        times: when every frame is displayed, ticks from the first frame, never falling; empty where there are no stamps
+            at all.
+        stretches: the runs of frames between cuts in time; empty without `times`.
+        tick: seconds a unit.
+        headless: whether the stream begins with frames that need a key frame that is not there.
+    """
+
+    pts: list[int]
+    keys: list[int]
+    frames: int
+    times: list[int]
+    stretches: list[Stretch]
+    tick: float
+    headless: bool = False
+
+    @property
+    def seconds(self) -> list[float]:
+        """When every frame is displayed, seconds from the first."""
+        return [time * self.tick for time in self.times]
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first frame to the end of the last; 0 without `times`."""
+        return self.stretches[-1].stop * self.tick if self.stretches else 0.0
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The stretches in seconds; empty without `times`.
+
+        One after which the clock starts again ends a little early: what is sampled at its end is not yet the next one.
+        """
+        starts = [self.times[stretch.first] * self.tick for stretch in self.stretches]
+        nexts = [*(start - BEFORE_CUT for start in starts[1:]), float("inf")]
+        return [
+            Segment(stretch.first, stretch.end, start, min(stretch.stop * self.tick, following))
+            for stretch, start, following in zip(self.stretches, starts, nexts, strict=True)
+        ]
+
+
+class Stamp(NamedTuple):
+    """What one packet says: time stamps and duration in ticks, and whether it is a key frame."""
+
+    pts: int | None
+    dts: int | None
+    duration: int
+    key: bool
+
+
+def read_timeline(
+    path: str | Path, stream_index: int, *, frames: int | None = None, seconds: float | None = None
+) -> Timeline:
+    """Demuxes the stream without decoding.
+
+    A damaged tail ends the timeline; decoding reports it.
+
+    Args:
+        path: the video file.
+        stream_index: the stream's index in the file.
+        frames, seconds: only the first so many need be right; the timeline ends somewhat behind the later of the two.
+            None for both: all of it.
+    """
+    stamps: list[Stamp] = []
+    headless, spare = None, _REORDERING
+    with open_video(path) as container:
+        stream = container.streams[stream_index]
+        tick, rate = float(stream.time_base or 0), stream.average_rate or stream.guessed_rate
+        interval = 1 / (float(rate) * tick) if rate and tick else 0.0
+        guessed, limited = has_guessed_stamps(container), frames is not None or seconds is not None
+        clock = _Clock(tick, jumpy=container.format.name in _JUMPY)
+        try:
+            for packet in container.demux(stream):
+                if headless is None:
+                    headless = not packet.is_keyframe
+                if not is_picture(packet):
+                    continue
+                untold = guessed and packet.size <= _PLACEHOLDER
+                stamps.append(Stamp(None if untold else packet.pts, *_rest(packet)))
+                clock.put(stamps[-1])
+                if limited and len(stamps) > (frames or 0) and (not seconds or clock.reached * tick > seconds):
+                    spare -= 1
+                    if spare == 0:
+                        break
+        except (av.error.InvalidDataError, EOFError):
+            pass
+    return make_timeline(stamps, clock.starts, tick, interval, headless=bool(headless))
+
+
+def _rest(packet: av.Packet) -> tuple[int | None, int, bool]:
+    return packet.dts, packet.duration or 0, packet.is_keyframe
+
+
+class _Clock:
+    """Notices, packet by packet in the order of the file, where the clock starts again."""
+
+    def __init__(self, tick: float, *, jumpy: bool) -> None:
+        self._tick, self._jumpy = tick, jumpy
+        self._count, self._before = 0, 0
+        self._low: int | None = None  # lowest and highest time of display so far, and the last time of decoding
+        self._high: int | None = None
+        self._dts: int | None = None
+        self.starts: list[int] = []  # numbers of the packets at which it does
+
+    @property
+    def reached(self) -> int:
+        """Ticks from the first frame, about."""
+        return self._before + (0 if self._low is None or self._high is None else self._high - self._low)
+
+    def put(self, stamp: Stamp) -> None:
+        """Takes the next packet."""
+        pts = stamp.dts if stamp.pts is None else stamp.pts
+        if pts is not None:
+            if self._starts_again(pts, stamp.dts, key=stamp.key):
+                self._before = self.reached
+                self._low = self._high = self._dts = None
+                self.starts.append(self._count)
+            self._low = pts if self._low is None else min(self._low, pts)
+            self._high = pts if self._high is None else max(self._high, pts)
+            self._dts = self._dts if stamp.dts is None else stamp.dts
+        self._count += 1
+
+    def _starts_again(self, pts: int, dts: int | None, *, key: bool) -> bool:
+        """By both clocks where there are two: a picture that is stored late has a lower pts, but a later dts."""
+        if self._high is None:
+            return False
+        ahead = pts - self._high
+        if dts is not None and self._dts is not None:
+            back, ahead = min(-ahead, self._dts - dts), min(ahead, dts - self._dts)
+        else:
+            back = -ahead if key else 0
+        if back * self._tick > (_BACK_AT_KEY if key else _BACK):
+            return True
+        return self._jumpy and ahead * self._tick > _JUMP
+
+
+def make_timeline(
+    stamps: Sequence[Stamp], starts: Iterable[int], tick: float, interval: float, *, headless: bool = False
+) -> Timeline:
+    """The timeline of packets.
+
+    Args:
+        stamps: one a picture, in the order of the file.
+        starts: numbers of the packets at which the clock starts again.
+        tick: seconds a unit of time stamps.
+        interval: ticks from frame to frame by the declared rate; 0: unknown.
+        headless: see `Timeline`.
+    """
+    told = all(stamp.pts is not None for stamp in stamps)
+    if not stamps or not tick or all(stamp.pts is None and stamp.dts is None for stamp in stamps):
+        return Timeline([], [], len(stamps), [], [], tick, headless)
+    bounds = [0, *starts, len(stamps)]
+    runs = [_in_order(stamps[first:end], interval) for first, end in itertools.pairwise(bounds) if end > first]
+    hole = max(_HOLE / tick, _HOLE_INTERVALS * _usual(runs))
+    times: list[int] = []
+    stretches: list[Stretch] = []
+    for run in runs:
+        at = stretches[-1].stop if stretches else 0
+        shift, first = at - run[0].pts, len(times)
+        for number, shown in enumerate(run):
+            end = shown.pts + shown.duration
+            last = number + 1 == len(run)
+            times.append(shown.pts + shift)
+            if last or run[number + 1].pts - end > hole:
+                stretches.append(Stretch(first, len(times), shift, end + shift))
+                first = len(times)
+    shown_stamps = [shown for run in runs for shown in run]
+    keys = [rank for rank, shown in enumerate(shown_stamps) if shown.key] if told else []
+    pts = [shown.pts for shown in shown_stamps] if told else []
+    return Timeline(pts, keys, len(stamps), times, stretches, tick, headless)
+
+
+class _Shown(NamedTuple):
+    pts: int
+    duration: int  # ticks; for a last frame, and before a hole, how long it is displayed
+    key: bool
+
+
+def _in_order(stamps: Sequence[Stamp], interval: float) -> list[_Shown]:
+    """A run's frames in the order of their display.
+
+    Where a packet lacks its time of display, times of decoding stand in for all: in order, they are as far apart.
+    """
+    told = all(stamp.pts is not None for stamp in stamps)
+    known = [stamp.pts if told else stamp.dts for stamp in stamps]
+    found: list[_Shown] = []
+    # Matroska shows no stamps below zero: what has none is as far from its neighbours as it lasts.
+    lead = next((number for number, stamp in enumerate(known) if stamp is not None), 0)
+    at = (known[lead] or 0) - sum(stamp.duration or round(interval) for stamp in stamps[:lead])
+    for value, stamp in zip(known, stamps, strict=True):
+        at = at if value is None else value
+        found.append(_Shown(at, stamp.duration, stamp.key))
+        at += stamp.duration or round(interval)
+    found.sort(key=lambda shown: shown.pts)
+    for number, shown in enumerate(found):
+        if shown.duration <= 0:
+            gap = shown.pts - found[number - 1].pts if number else 0
+            found[number] = shown._replace(duration=gap or round(interval))
+    return found
+
+
+def _usual(runs: Iterable[Sequence[_Shown]]) -> int:
+    """An interval between frames that 90 % of them do not exceed, ticks; 0 without any."""
+    gaps = sorted(b.pts - a.pts for run in runs for a, b in itertools.pairwise(run))
+    return gaps[int(0.9 * (len(gaps) - 1))] if gaps else 0
