@@ -15,12 +15,13 @@ import pyarrow as pa
 import torch
 
 from schemas.card import CARD_NAME, PLAN_NAME, Card, Plan
+from schemas.config.run import METRICS_FOLDER
 from schemas.errors import UsageError
 from schemas.metrics import METRICS
 from schemas.paths import COPY_FIRST, as_path, local_only
 from vtok import artefacts, console
 from vtok.evaluation.protocols import PROTOCOLS, SETTINGS, not_possible
-from vtok.evaluation.results import CLIPS_TABLE, CONFUSION_NAME, METRICS_FOLDER, METRICS_TABLE, PER_CLIP
+from vtok.evaluation.results import CLIPS_TABLE, CONFUSION_NAME, METRICS_TABLE, PER_CLIP
 from vtok.files import sha256_of, write_json, write_table
 from vtok.metrics_log import read_metrics, series
 

@@ -29,8 +29,29 @@ _CHECKSUM = "sha256"
 Kind = Literal["clips", "shards", "tokenizer", "tokens", "prior", "samples", "metrics"]
 
 
+SIDECARS: dict[Kind, tuple[str, ...]] = {
+    "shards": ("_clips.parquet",),
+    "tokenizer": ("tokenizer.safetensors", "tokenizer.yaml"),
+    "prior": ("prior.safetensors", "prior.yaml", "tokenizer.json"),
+    "samples": ("grid.gif",),
+    "metrics": ("metrics.parquet", "clips.parquet", "confusion.json"),
+}
+"""The files of each kind that are no parts and decide a result; those that are there are sealed by the card.
+
+Logs and previews of a training (`metrics.jsonl`, `previews/`, TensorBoard's files) hold clocks and are not sealed; what
+shows them says so.
+"""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SealedFile(_Record):
+    """A file as it was when the card was written."""
+
+    bytes: int
+    sha256: str
 
 
 class Plan(_Record):
@@ -63,6 +84,9 @@ class Card(_Record):
     index_sha256: str = Field(description="sha256 of the index (or of the weights, for a trained model).")
     rejects_sha256: str | None = Field(
         default=None, description="sha256 of the table of rejects; none: there is no such table, or an older card."
+    )
+    files: dict[str, SealedFile] = Field(
+        default_factory=dict, description="The artefact's files of `SIDECARS` that are there, by name."
     )
     facts: dict[str, Any] = Field(default_factory=dict, description="Kind-specific facts, e.g. classes, grid.")
 

@@ -78,6 +78,7 @@ def test_the_card_holds_no_clock_host_or_path(sealed: Path) -> None:
         "counts",
         "index_sha256",
         "rejects_sha256",
+        "files",
         "facts",
         "sha256",
     }

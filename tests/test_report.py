@@ -165,12 +165,22 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
 
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
 @pytest.mark.parametrize(
     ("damage", "remark"),
     [
-        (lambda run: _cut(run / "shards" / "train-00000.tar"), "This cannot be shown: the file is not the one"),
+        (lambda run: _flip(run / "shards" / "train-00000.tar"), "This cannot be shown: the file is not the one"),
+        (lambda run: _cut(run / "shards" / "train-00000.tar"), "damaged: train-00000.tar has"),
+        (lambda run: _flip(run / "metrics" / "confusion.json"), "This cannot be shown: confusion.json is not the one"),
+        (lambda run: _flip(run / "samples" / "part-00000.parquet"), "This cannot be shown: the file is not the one"),
+        (lambda run: _cut(sorted((run / "tokenizer" / "previews").iterdir())[0]), "the picture cannot be read"),
         (lambda run: (run / "prior" / "_vtok.json").write_text("{"), "damaged: the card is damaged"),
-        (lambda run: _cut(run / "metrics" / "metrics.parquet"), "damaged: damaged Parquet file"),
+        (lambda run: _cut(run / "metrics" / "metrics.parquet"), "damaged: metrics.parquet has"),
         (lambda run: (run / "timings.json").write_text("[]"), "Every stage is finished."),
     ],
 )

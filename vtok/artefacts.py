@@ -32,6 +32,7 @@ from schemas.shards import INDEX
 from schemas.version import CODE_VERSION, SCHEMA_VERSIONS
 from vtok import console
 from vtok.files import crash_point, missing_part, read_table, sha256_of, sweep_temporaries, write_json, write_table
+from vtok.sealed import seal_files
 
 NEXT_COMMAND: dict[str, str] = {
     "clips": "vtok data shard",
@@ -272,7 +273,7 @@ def seal_card(
     counts: dict[str, int],
     facts: dict[str, Any] | None = None,
 ) -> Card:
-    """Writes the card: the last file of every artefact."""
+    """Writes the card, the last file of every artefact; it seals the files beside the parts, too (`vtok.sealed`)."""
     card = Card(
         kind=plan.kind,
         schema_version=plan.schema_version,
@@ -283,6 +284,7 @@ def seal_card(
         counts=counts,
         index_sha256=index_sha256,
         rejects_sha256=rejects_sha256,
+        files=seal_files(folder, plan.kind),
         facts=facts or {},
     )
     crash_point(f"{plan.kind}:before_card")

@@ -7,11 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.card import CARD_NAME, PLAN_NAME
-from schemas.config.run import STAGE_FOLDERS
+from schemas.card import CARD_NAME, PLAN_NAME, Card
+from schemas.config.run import METRICS_FOLDER, STAGE_FOLDERS
 from schemas.errors import UsageError, VtokError
 from schemas.paths import as_path
 from vtok import artefacts
+from vtok.sealed import size_problems
 
 
 def reasons(rejects: pa.Table) -> dict[str, int]:
@@ -23,7 +24,9 @@ def describe(folder: Path) -> dict[str, Any]:
     """What a folder is, whether it is complete, what made it and what comes next.
 
     Returns:
-        `path kind state made_by next` and, where they are known, `counts facts inputs fingerprint parts`.
+        `path kind state made_by next` and, where they are known, `counts facts inputs fingerprint`. The state of a
+        finished artefact is `complete`, or `damaged: ...` where a file is missing or has another size; no byte of the
+        parts is read.
 
     Raises:
         UsageError: no such folder, or nothing of vtok's in it.
@@ -33,12 +36,13 @@ def describe(folder: Path) -> dict[str, Any]:
         raise UsageError("no such folder", at=str(folder), hint="give a run's folder or one of its artefacts")
     if (folder / CARD_NAME).exists():
         card = artefacts.load(folder)
+        problems = _missing(folder, card)
         return {
             "path": str(folder),
             "kind": card.kind,
-            "state": "complete",
+            "state": f"damaged: {_few(problems)}" if problems else "complete",
             "made_by": "vtok convert" if "converted" in card.facts else artefacts.MADE_BY.get(card.kind, ""),
-            "next": artefacts.NEXT_COMMAND.get(card.kind, ""),
+            "next": f"vtok check {folder}" if problems else artefacts.NEXT_COMMAND.get(card.kind, ""),
             "counts": card.counts,
             "facts": card.facts,
             "inputs": card.inputs,
@@ -64,12 +68,25 @@ def describe(folder: Path) -> dict[str, Any]:
 
 def describe_run(folder: Path) -> list[dict[str, Any]]:
     """Descriptions of a run's stages in order; stages that are not there yet are left out."""
-    found = []
-    for name in STAGE_FOLDERS.values():
-        stage = as_path(folder) / name
-        if (stage / CARD_NAME).exists() or (stage / PLAN_NAME).exists():
-            found.append(describe(stage))
-    return found
+    stages = stage_folders(folder)
+    return [describe(stage) for stage in stages if (stage / CARD_NAME).exists() or (stage / PLAN_NAME).exists()]
+
+
+def stage_folders(run: Path) -> list[Path]:
+    """Where a run's stages and metrics write, in their order, whether they have or not."""
+    return [as_path(run) / name for name in (*STAGE_FOLDERS.values(), METRICS_FOLDER)]
+
+
+def _missing(folder: Path, card: Card) -> list[str]:
+    """Files of a finished artefact that are missing or have another size, a line each."""
+    sizes = {name: seal.bytes for name, seal in card.files.items()}
+    if card.kind in artefacts.PART_WISE:
+        sizes |= {row["path"]: row["bytes"] for row in artefacts.load_index(folder).to_pylist()}
+    return size_problems(folder, sizes)
+
+
+def _few(problems: list[str]) -> str:
+    return problems[0] + (f", and {len(problems) - 1} more" if problems[1:] else "")
 
 
 def planned_items(folder: Path) -> int:

@@ -7,12 +7,14 @@ from typing import Any
 
 from schemas.card import REJECTS_NAME
 from schemas.clips import CLIPS, REASONS
+from schemas.shards import MANIFEST_NAME
 from vtok import artefacts, console
 from vtok.files import read_table
 from vtok.inspect_folder import reasons
 from vtok.report_html import Html, details, escape, figure, join, note, section, table, tag
 from vtok.report_pictures import strip_picture
 from vtok.report_run import COMMANDS, TITLES, RunFacts, Stage, made_from, reconciliation
+from vtok.sealed import sealed_path
 
 _COUNTS = ("files", "files_with_clips", "planned", "clips", "samples", "tokens", "metrics", "parameters", "steps")
 _FRAMES = 6  # of a clip, on the contact sheet
@@ -100,12 +102,13 @@ def dataset(run: RunFacts) -> Html | None:
         return None
     parts: list[str] = []
     if shards.complete:
-        config = artefacts.load(shards.folder, "shards").config
+        card = artefacts.load(shards.folder, "shards")
+        config = card.config
         size = config["resolution"]
         parts.append(
             tag("p", f"Clips of {config['num_frames']} frames of {size} x {size} pixels, as the models see them.")
         )
-        manifest = read_table(shards.folder / "_clips.parquet", schema=CLIPS)
+        manifest = read_table(sealed_path(shards.folder, card, MANIFEST_NAME), schema=CLIPS)
         parts.append(_counts(manifest.select(["split", "class_name"]).to_pylist()))
         parts.append(_contact_sheet(shards))
     else:

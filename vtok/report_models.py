@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Callable
@@ -11,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from schemas.samples import SAMPLES
 from vtok import artefacts
 from vtok.evaluation.results import CONFUSION_NAME, MEASURES, METRICS_TABLE, shown
-from vtok.files import read_table
 from vtok.metrics_log import read_metrics, series
 from vtok.report_charts import Series, line_chart, number, usage_chart
 from vtok.report_html import Html, breakable, figure, join, note, section, table, tag
-from vtok.report_pictures import clips_picture, gif_file
+from vtok.report_pictures import clips_picture, gif_picture
 from vtok.report_run import COMMANDS, RunFacts, Stage
+from vtok.sampling.drawn import sample_rows, sample_video
+from vtok.sealed import read_sealed
 from vtok.tokens.stats import health
 from vtok.tokens.store import TokenStore
 
@@ -66,7 +65,12 @@ def tokenizer(run: RunFacts) -> Html | None:
         ),
     ]
     return section(
-        "tokenizer", "Tokenizer", _progress(stage, rows), _previews(stage), tag("div", *charts, class_="charts")
+        "tokenizer",
+        "Tokenizer",
+        _progress(stage, rows),
+        _previews(stage),
+        tag("div", *charts, class_="charts"),
+        _unsealed("Curves and previews are"),
     )
 
 
@@ -89,9 +93,8 @@ def _previews(stage: Stage) -> Html:
     for path in chosen:
         step = int(path.stem.removeprefix("step-"))
         alt = f"Held-out clips in the upper row, their reconstructions at step {step} in the lower row"
-        figures.append(
-            figure(f"Step {step:,}. Upper row: held-out clips. Lower row: reconstructed.", gif_file(path, alt, 480))
-        )
+        picture = gif_picture(path.read_bytes(), path, alt, 480)
+        figures.append(figure(f"Step {step:,}. Upper row: held-out clips. Lower row: reconstructed.", picture))
     return join([tag("h3", "Original and reconstruction"), tag("div", *figures, class_="pictures")])
 
 
@@ -156,7 +159,14 @@ def prior(run: RunFacts) -> Html | None:
             [Series("training", series(rows, "acc1"), 1)],
         ),
     ]
-    return section("prior", "Prior", _progress(stage, rows), tag("div", *charts, class_="charts"))
+    return section(
+        "prior", "Prior", _progress(stage, rows), tag("div", *charts, class_="charts"), _unsealed("Curves are")
+    )
+
+
+def _unsealed(what: str) -> Html:
+    """What of a section no card vouches for."""
+    return tag("p", f"{what} the training's log as it lies there; the card does not vouch for it.", class_="note")
 
 
 def samples(run: RunFacts) -> Html | None:
@@ -166,21 +176,20 @@ def samples(run: RunFacts) -> Html | None:
         return None
     if not stage.complete:
         return section("samples", "Samples", note(f"The samples are {stage.state}.", "warn"))
-    config = artefacts.load(stage.folder, "samples").config
+    card = artefacts.load(stage.folder, "samples")
+    config = card.config
     cuts = [f"{name} {config[key]:g}" for key, name in (("top_k", "top-k"), ("top_p", "top-p")) if config.get(key)]
     how = ", ".join([f"temperature {config['temperature']:g}", *cuts])
     text = (
         f"{stage.counts['samples']:,} clips drawn from the prior ({how}) and decoded by the tokenizer. None is picked."
     )
-    parts = artefacts.load_index(stage.folder)["path"].to_pylist()
-    rows = list(
-        itertools.chain.from_iterable(read_table(stage.folder / part, schema=SAMPLES).to_pylist() for part in parts)
-    )
+    rows = sample_rows(stage.folder)
     if any(row["label"] is not None for row in rows):
         picture = _by_class(stage.folder, rows, config["fps"], _recognised(run))
-    elif (stage.folder / "grid.gif").exists():
+    elif "grid.gif" in card.files:
+        data = read_sealed(stage.folder, card, "grid.gif")
         picture = figure(
-            "Samples in the order of their numbers.", gif_file(stage.folder / "grid.gif", "A grid of samples")
+            "Samples in the order of their numbers.", gif_picture(data, stage.folder / "grid.gif", "A grid of samples")
         )
     else:
         picture = Html("")
@@ -188,14 +197,12 @@ def samples(run: RunFacts) -> Html | None:
 
 
 def _by_class(folder: Path, rows: list[dict[str, Any]], fps: float, remark: Callable[[int], str]) -> Html:
-    from vtok.video.decode import read_video
-
     labels = sorted({row["label"] for row in rows if row["label"] is not None})
     figures = []
     for label in labels[:_MAX_ROWS]:
         mine = [row for row in rows if row["label"] == label][:_PER_ROW]
         name = mine[0]["class_name"] or f"class {label}"
-        clips = [read_video(artefacts.verify_part(folder, row["path"], row["sha256"])) for row in mine]
+        clips = [sample_video(folder, row) for row in mine]
         picture = clips_picture(clips, fps, len(clips), f"{len(clips)} samples of class {name}", shown=800)
         figures.append(tag("figure", picture, tag("figcaption", name, tag("small", remark(label)))))
     more = f" The first {_MAX_ROWS} of {len(labels)} classes." if len(labels) > _MAX_ROWS else ""
@@ -216,10 +223,11 @@ def _recognised(run: RunFacts) -> Callable[[int], str]:
 
 
 def _confusion(run: RunFacts) -> dict[str, Any]:
-    path = run.stages["metrics"].folder / CONFUSION_NAME
-    if not run.stages["metrics"].complete or not path.exists():
+    if not run.stages["metrics"].complete:
         return {}
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    folder = run.stages["metrics"].folder
+    card = artefacts.load(folder, "metrics")
+    return dict(json.loads(read_sealed(folder, card, CONFUSION_NAME))) if CONFUSION_NAME in card.files else {}
 
 
 def metrics(run: RunFacts) -> Html | None:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageSequence
 
+from schemas.errors import IntegrityError
 from vtok.report_html import Html, tag
 
 Frames = UInt8[np.ndarray, "t h w 3"]
@@ -54,11 +55,20 @@ def moving_picture(frames: Sequence[Image.Image], milliseconds: int, alt: str, s
     return tag("picture", source, _image(data, "gif", frames[0].size, alt, shown=shown))
 
 
-def gif_file(path: Path, alt: str, shown: int = _SHOWN_WIDTH) -> Html:
-    """A GIF from disk."""
-    with Image.open(path) as image:
-        milliseconds = int(image.info.get("duration", 125))
-        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(image)]
+def gif_picture(data: bytes, at: Path, alt: str, shown: int = _SHOWN_WIDTH) -> Html:
+    """A GIF file, which `at` names.
+
+    Raises:
+        IntegrityError: it cannot be read.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=["GIF"]) as image:
+            milliseconds = int(image.info.get("duration", 125))
+            frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(image)]
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises whatever a damaged file leads it to
+        raise IntegrityError(f"the picture cannot be read: {type(error).__name__}", at=str(at)) from None
     return moving_picture(frames, milliseconds, alt, shown)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from schemas.card import CARD_NAME, PLAN_NAME
-from schemas.config.run import STAGE_FOLDERS
+from schemas.config.run import METRICS_FOLDER, STAGE_FOLDERS
 from schemas.errors import UsageError, VtokError
-from vtok.evaluation.results import METRICS_FOLDER, read_results
+from vtok.evaluation.results import read_results
 from vtok.inspect_folder import describe
 
 TITLES: dict[str, str] = {

@@ -11,9 +11,11 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 
+from schemas.card import Card
 from schemas.errors import IntegrityError, UsageError
 from schemas.paths import ObjectPath
 from vtok.files import sha256_of, write_bytes
+from vtok.sealed import read_sealed
 
 
 def write_weights(folder: Path, name: str, tensors: Mapping[str, torch.Tensor], description: dict[str, Any]) -> str:
@@ -31,17 +33,17 @@ def write_weights(folder: Path, name: str, tensors: Mapping[str, torch.Tensor], 
     return sha256_of(folder / f"{name}.safetensors")
 
 
-def read_weights(folder: Path, name: str, expected_sha256: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and the description, after comparing the weights with their sha256.
+def read_weights(folder: Path, name: str, card: Card) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors and the description, after comparing both with the card.
 
     Raises:
-        UsageError: a file is missing.
-        IntegrityError: the weights are not those that were written.
+        UsageError: the weights are missing.
+        IntegrityError: weights or description are not those that were written.
     """
     path = folder / f"{name}.safetensors"
     try:
-        description = yaml.safe_load((folder / f"{name}.yaml").read_text())
-        if sha256_of(path) != expected_sha256:
+        description = yaml.safe_load(read_sealed(folder, card, f"{name}.yaml"))
+        if sha256_of(path) != card.index_sha256:
             raise IntegrityError(
                 "the weights are not those that were written: their sha256 differs from the card",
                 at=str(path),

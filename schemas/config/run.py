@@ -36,6 +36,9 @@ STAGE_FOLDERS = {
 }
 """Where each stage writes, below the run's folder."""
 
+METRICS_FOLDER = "metrics"
+"""Where `vtok evaluate` writes, below the run's folder."""
+
 
 class ClusterConfig(Config):
     """Section `cluster`: how Ray runs the data stages. Never changes a result."""

@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from schemas.card import CARD_NAME, with_checksum
+from schemas.clips import CLIPS
 from schemas.config.data import ShardsConfig
+from schemas.shards import MANIFEST_NAME
 from vtok import artefacts
 from vtok.artefacts import Part
+from vtok.files import write_json, write_table
+from vtok.sealed import seal_files
 from vtok.shards.codec import encode_clip
 from vtok.shards.writer import write_shard
 
@@ -57,3 +63,11 @@ def make_shards(
             number += count
     artefacts.seal(folder, plan, parts, counts={"clips": number}, facts={"classes": ["c0", "c1", "c2"]})
     return folder
+
+
+def write_manifest(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Another manifest under a card that seals it."""
+    write_table(folder / MANIFEST_NAME, pa.Table.from_pylist(rows, schema=CLIPS))
+    card = artefacts.read_card(folder)
+    again = card.model_copy(update={"files": seal_files(folder, "shards")})
+    write_json(folder / CARD_NAME, with_checksum(again.model_dump(mode="json")))

@@ -19,6 +19,7 @@ from schemas.errors import UsageError
 from schemas.shards import INDEX, MANIFEST_NAME
 from tests import tiny_run
 from tests.pipelines.making import flip
+from tests.shards.making import write_manifest
 from vtok import artefacts
 from vtok.files import read_table, sha256_of, write_json, write_table
 from vtok.inspect_folder import data_folders
@@ -93,7 +94,7 @@ def test_sound(finished: Path) -> None:
         ("shards/_index.parquet", "flip", "the index is not the one that the card seals"),
         ("shards/_index.parquet", "unlink", "the index is missing"),
         ("shards/_rejects.parquet", "unlink", "no such file"),
-        ("shards/_clips.parquet", "cut", "damaged Parquet file"),
+        ("shards/_clips.parquet", "cut", "its sha256 differs from the card"),
         ("shards/_vtok.json", "cut", "the card is damaged"),
         ("shards/_plan.json", "cut", "the plan cannot be read"),
     ],
@@ -184,10 +185,10 @@ def test_a_manifest_that_does_not_agree_with_the_parts(run: Path) -> None:
     folder = run / "shards"
     rows = read_table(folder / MANIFEST_NAME, schema=CLIPS).to_pylist()
     rows[0]["source_sha256"] = "1" * 64
-    write_table(folder / MANIFEST_NAME, pa.Table.from_pylist(rows, schema=CLIPS))
+    write_manifest(folder, rows)
     ((at, what),) = problems(check(folder))
     assert at.endswith(rows[0]["clip_id"]) and what == "its metadata differ from _clips.parquet"
-    write_table(folder / MANIFEST_NAME, pa.Table.from_pylist(rows[1:], schema=CLIPS))
+    write_manifest(folder, rows[1:])
     found = problems(check(folder, fast=True))
     assert found == [(MANIFEST_NAME, "16 clips where the index has 17")]
 

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from schemas.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, VtokError
 from vtok.cli import (
+    check,
     config,
     convert,
     data,
@@ -66,6 +67,7 @@ app.command("report", rich_help_panel=_WORK)(report.report)
 app.command("convert", rich_help_panel=_WORK)(convert.convert)
 app.add_typer(tokens.app, name="tokens", rich_help_panel=_LOOK)
 app.command("status", rich_help_panel=_LOOK)(status.status)
+app.command("check", rich_help_panel=_LOOK)(check.check)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -25,7 +25,8 @@ def evaluate(
 ) -> int:
     """Measure a run: reconstructions, prior and samples, with confidence intervals."""
     from pipelines.evaluate import evaluate as job
-    from vtok.evaluation.results import METRICS_FOLDER, read_results, shown
+    from schemas.config.run import METRICS_FOLDER
+    from vtok.evaluation.results import read_results, shown
 
     card = job(path, protocol)
     rows = read_results(path / METRICS_FOLDER)

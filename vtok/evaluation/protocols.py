@@ -17,7 +17,6 @@ from torch import Tensor
 
 from schemas.card import CARD_NAME
 from schemas.errors import UsageError
-from schemas.samples import SAMPLES
 from vtok import artefacts
 from vtok.evaluation.classifier import (
     TRAIN_STEPS,
@@ -29,17 +28,16 @@ from vtok.evaluation.classifier import (
 )
 from vtok.evaluation.intervals import Interval, bootstrap_mean, wilson
 from vtok.evaluation.reconstruction import psnr, psnr_of_best_constant_frame
-from vtok.files import read_table
 from vtok.priors.base import Draws
 from vtok.priors.collate import Collate, columns_of, text_tokenizer_of
 from vtok.priors.load import load_prior
+from vtok.sampling.drawn import sample_rows, sample_video
 from vtok.shards.reader import Clip, ShardReader
 from vtok.tokenizers.base import Tokenizer
 from vtok.tokenizers.load import load_tokenizer
 from vtok.tokens import unigram
 from vtok.tokens.stats import health
 from vtok.tokens.store import TokenStore
-from vtok.video.decode import read_video
 from vtok.video.ranges import to_model_range
 
 SEED = 0
@@ -245,12 +243,10 @@ def _samples(folder: Path, classes: list[str]) -> tuple[Tensor, Tensor, list[str
             hint="draw samples from this run's prior",
         )
     videos, labels, ids = [], [], []
-    for part in artefacts.load_index(folder)["path"].to_pylist():
-        for row in read_table(folder / part, schema=SAMPLES).to_pylist():
-            video = read_video(artefacts.verify_part(folder, row["path"], row["sha256"]))
-            videos.append(shrink(torch.from_numpy(to_model_range(video[None]))))
-            labels.append(row["label"])
-            ids.append(row["sample_id"])
+    for row in sample_rows(folder):
+        videos.append(shrink(torch.from_numpy(to_model_range(sample_video(folder, row)[None]))))
+        labels.append(row["label"])
+        ids.append(row["sample_id"])
     return torch.cat(videos), torch.tensor(labels), ids
 
 

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from schemas.errors import IntegrityError
 from schemas.metrics import METRICS
 from vtok import artefacts
-from vtok.files import read_table, sha256_of
+from vtok.files import read_table
+from vtok.sealed import sealed_path
 
-METRICS_FOLDER = "metrics"
 METRICS_TABLE = "metrics.parquet"
 CONFUSION_NAME = "confusion.json"
 CLIPS_TABLE = "clips.parquet"
@@ -70,15 +69,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
         IntegrityError: the table is not the one that the card seals.
     """
     card = artefacts.load(folder, "metrics")
-    path = folder / METRICS_TABLE
-    rows = read_table(path, schema=METRICS).to_pylist()
-    if sha256_of(path) != card.index_sha256:
-        raise IntegrityError(
-            "the table is not the one that the card seals",
-            at=str(path),
-            hint="delete the folder and run `vtok evaluate` again",
-        )
-    return rows
+    return read_table(sealed_path(folder, card, METRICS_TABLE), schema=METRICS).to_pylist()
 
 
 def shown(row: dict[str, Any]) -> tuple[str, str, str]:

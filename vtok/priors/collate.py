@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from schemas.errors import UsageError
+from vtok import artefacts
 from vtok.priors.base import Batch, ModelConfig, Shape
+from vtok.sealed import read_sealed
 from vtok.tokens.batches import TokenBatch
 from vtok.tokens.store import TokenStore
 
@@ -129,15 +131,17 @@ def columns_of(config: ModelConfig) -> list[str]:
 
 
 def text_tokenizer_of(prior: Path, config: ModelConfig) -> TextTokenizer | None:
-    """The text tokenizer in a prior's folder; None if it is not conditioned on captions."""
+    """The text tokenizer in a finished prior's folder; None if it is not conditioned on captions.
+
+    Raises:
+        IntegrityError: it is missing, or not the one that the card seals.
+    """
     if "caption" not in config.columns:
         return None
     from vtok.priors.text import FILE_NAME, TextTokenizer
 
-    try:
-        return TextTokenizer((prior / FILE_NAME).read_bytes(), str(prior / FILE_NAME))
-    except FileNotFoundError:
-        raise UsageError("the prior's text tokenizer is missing", at=str(prior / FILE_NAME)) from None
+    data = read_sealed(prior, artefacts.load(prior, "prior"), FILE_NAME)
+    return TextTokenizer(data, str(prior / FILE_NAME))
 
 
 def check_columns(config: ModelConfig, store: TokenStore) -> None:

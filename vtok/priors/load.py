@@ -26,6 +26,6 @@ def load_prior(path_or_name: str | Path, device: str | torch.device = "cpu") -> 
     """
     folder = located(path_or_name, "prior")
     card = artefacts.load(folder, "prior")
-    tensors, description = read_weights(folder, "prior", card.index_sha256)
+    tensors, description = read_weights(folder, "prior", card)
     prior = rebuild(description, tensors)
     return prior.requires_grad_(False).eval().to(device)

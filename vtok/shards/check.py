@@ -18,6 +18,7 @@ from schemas.shards import MANIFEST_NAME
 from vtok import artefacts
 from vtok.files import read_table
 from vtok.parquet import read_metadata, recover_part
+from vtok.sealed import sealed_path
 from vtok.shards.codec import decode_extras
 from vtok.shards.duplicates import Duplicates, find_duplicates
 from vtok.shards.reader import decode_sample, read_samples
@@ -167,7 +168,8 @@ class _Check:
 
     def _table(self, name: str, schema: pa.Schema) -> pa.Table | None:
         try:
-            return read_table(self.folder / name, schema=schema)
+            path = self.folder / name if self.card is None else sealed_path(self.folder, self.card, name)
+            return read_table(path, schema=schema)
         except VtokError as error:
             self._problem(name, error.what)
             return None

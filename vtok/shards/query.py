@@ -18,6 +18,7 @@ from schemas.shards import MANIFEST_NAME
 from vtok import artefacts
 from vtok.files import read_table
 from vtok.inspect_folder import data_folders
+from vtok.sealed import sealed_path
 
 _SHUT = (
     "SET temp_directory = ''",
@@ -53,8 +54,11 @@ def views(path: Path) -> dict[str, pa.Table]:
     if card.kind not in ("clips", "shards"):
         raise UsageError(f"this is a {card.kind} folder, not clips or shards", at=str(folder))
     parts = artefacts.load_index(folder)
-    names = [MANIFEST_NAME] if card.kind == "shards" else parts["path"].to_pylist()
-    clips = pa.concat_tables([read_table(folder / name, schema=CLIPS) for name in names])
+    if card.kind == "shards":
+        paths = [sealed_path(folder, card, MANIFEST_NAME)]
+    else:
+        paths = [artefacts.verify_part(folder, row["path"], row["sha256"]) for row in parts.to_pylist()]
+    clips = pa.concat_tables([read_table(path, schema=CLIPS) for path in paths])
     rejects = pa.concat_tables([artefacts.load_rejects(each) for each in folders])
     return {"clips": clips, "rejects": rejects, "parts": parts}
 

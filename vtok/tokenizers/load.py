@@ -41,7 +41,7 @@ def load_tokenizer(path_or_name: str | Path, device: str | torch.device = "cpu")
     """
     folder = located(path_or_name, "tokenizer")
     card = artefacts.load(folder, "tokenizer")
-    tensors, description = read_weights(folder, "tokenizer", card.index_sha256)
+    tensors, description = read_weights(folder, "tokenizer", card)
     try:
         model: VqganConfig | VqvaeConfig = TypeAdapter(TokenizerModelConfig).validate_python(description["model"])
         tokenizer = build_tokenizer(model)

@@ -29,6 +29,7 @@ from vtok.audio.clips import sound_picture
 from vtok.audio.stores import audio_of_store
 from vtok.datasets.base import source_path
 from vtok.files import local_copy, read_table
+from vtok.sealed import sealed_path
 from vtok.shards.codec import decode_clip, encode_clip, encode_extras
 from vtok.shards.reader import decode_sample, read_samples
 from vtok.tokens.store import TokenStore
@@ -203,10 +204,11 @@ class Origin:
 
     def _manifest(self, clips: set[str]) -> dict[str, dict[str, Any]]:
         """The manifest's rows of these clips."""
-        if self._shards_card is not None and (self.shards / MANIFEST_NAME).exists():
-            files = [self.shards / MANIFEST_NAME]
+        if self._shards_card is not None and MANIFEST_NAME in self._shards_card.files:
+            files = [sealed_path(self.shards, self._shards_card, MANIFEST_NAME)]
         else:
-            files = [self._clips / row["path"] for row in artefacts.load_index(self._clips).to_pylist()]
+            index = artefacts.load_index(self._clips).to_pylist()
+            files = [artefacts.verify_part(self._clips, row["path"], row["sha256"]) for row in index]
         found: dict[str, dict[str, Any]] = {}
         for file in files:
             table = read_table(file, schema=CLIPS)
