@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 _PLAIN_EVERY = 10.0  # seconds between two lines where there is no terminal
@@ -28,6 +28,13 @@ def note(text: str) -> None:
 def name(text: str) -> str:
     """A file's name on one line: line breaks and tabs are spelt out, too."""
     return text.replace("\n", "\\n").replace("\t", "\\t")
+
+
+def some(names: Iterable[str], shown: int = 3) -> str:
+    """The first few of some names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - shown:,} more" if len(listed) > shown else ""
+    return ", ".join(name(one) for one in listed[:shown]) + more
 
 
 def count(number: float, unit: str) -> str:

@@ -125,6 +125,9 @@ def test_hostile_members(data: dict[str, bytes], tmp_path: Path) -> None:
             ("device.mp4", tarfile.CHRTYPE, ""),
             ("sym.txt", tarfile.SYMTYPE, str(secret)),
             ("good.txt", tarfile.LNKTYPE, "good.mp4"),
+            ("up.mp4", tarfile.LNKTYPE, "../up.mp4"),
+            ("lost.mp4", tarfile.LNKTYPE, "nowhere.mp4"),
+            ("again.mp4", tarfile.LNKTYPE, "sym.mp4"),
         ):
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, target
@@ -138,11 +141,13 @@ def test_hostile_members(data: dict[str, bytes], tmp_path: Path) -> None:
         "/etc/passwd.mp4": "unsafe_path",
         "a/../../b.mp4": "unsafe_path",
         "sym.mp4": "unsafe_path",
-        "hard.mp4": "unsafe_path",
+        "up.mp4": "unsafe_path",
+        "lost.mp4": "corrupt",
+        "again.mp4": "corrupt",
         "device.mp4": "unsafe_path",
         "caf\\xe9.mp4": "unreadable",
     }
-    assert [source.partition("@")[0] for source in made.clips] == ["train.tar#good.mp4"]
+    assert [source.partition("@")[0] for source in made.clips] == ["train.tar#good.mp4", "train.tar#hard.mp4"]
     assert made.clips[next(iter(made.clips))][0].row["caption"] is None
 
 

@@ -10,9 +10,7 @@ from typing import NamedTuple
 
 from schemas.errors import UsageError
 from schemas.paths import ObjectPath
-
-EXTENSIONS = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".gif", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv")
-"""Files that count as videos; everything else below a root is ignored."""
+from vtok.video.extensions import EXTENSIONS
 
 
 class SourceVideo(NamedTuple):
@@ -71,27 +69,42 @@ def find_videos(root: Path, *, required: bool = True) -> list[tuple[Path, str]]:
     Raises:
         UsageError: no such folder, it cannot be listed, or, if any is `required`, no video in it.
     """
-    if not root.is_dir():
-        what = "a file, not a folder of videos" if root.is_file() else "no such folder of videos"
-        raise UsageError(what, at=str(root), hint="set data.root to the folder that holds them")
-    if isinstance(root, ObjectPath):
-        found = [(path, path.relative_to(root).as_posix()) for path in _stored(root)]
-    else:
-        found = [(Path(path), _utf8(source)) for path, source in _walk(str(root), "")]
+    found = find_files(root, EXTENSIONS, "videos")
     if required and not found:
         known = " ".join(EXTENSIONS)
         raise UsageError("no videos in this folder", at=str(root), hint=f"files ending in {known} count as videos")
+    return found
+
+
+def find_files(root: Path, endings: tuple[str, ...], what: str) -> list[tuple[Path, str]]:
+    """(path, source) of every file below a root that ends so, in any case; else as `find_videos`.
+
+    Args:
+        root: of the dataset.
+        endings: in lower case.
+        what: what the files are called, for the error.
+
+    Raises:
+        UsageError: no such folder, or it cannot be listed.
+    """
+    if not root.is_dir():
+        wrong = f"a file, not a folder of {what}" if root.is_file() else f"no such folder of {what}"
+        raise UsageError(wrong, at=str(root), hint="set data.root to the folder that holds them")
+    if isinstance(root, ObjectPath):
+        found = [(path, path.relative_to(root).as_posix()) for path in _stored(root, endings)]
+    else:
+        found = [(Path(path), utf8(source)) for path, source in _walk(str(root), "", endings)]
     return sorted(found, key=lambda item: natural(item[1]))
 
 
-def _stored(root: Path) -> Iterator[Path]:
+def _stored(root: Path, endings: tuple[str, ...]) -> Iterator[Path]:
     for path in root.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if not hidden and path.name.lower().endswith(EXTENSIONS):
+        if not hidden and path.name.lower().endswith(endings):
             yield path
 
 
-def _walk(folder: str, below: str) -> Iterator[tuple[str, str]]:
+def _walk(folder: str, below: str, endings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """(path, name below the root); texts, because making a `Path` takes longer than finding the file."""
     try:
         with os.scandir(folder) as scanned:
@@ -104,12 +117,12 @@ def _walk(folder: str, below: str) -> Iterator[tuple[str, str]]:
     for entry in entries:
         name = below + entry.name
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, f"{name}/")
-        elif name.lower().endswith(EXTENSIONS) or (entry.is_symlink() and Path(entry.path).is_dir()):
+            yield from _walk(entry.path, f"{name}/", endings)
+        elif name.lower().endswith(endings) or (entry.is_symlink() and Path(entry.path).is_dir()):
             yield entry.path, name
 
 
-def _utf8(name: str) -> str:
+def utf8(name: str) -> str:
     """A name with the bytes that are not UTF-8 spelt out, because manifests are UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
@@ -121,7 +134,7 @@ def reject_of(path: Path, root: Path) -> tuple[str, str] | None:
             return "unsafe_path", "a link to a folder is not followed: set data.root to it, or copy the files"
         if not path.resolve().is_relative_to(root.resolve()):
             return "unsafe_path", "a link that leaves the root"
-    if _utf8(str(path)) != str(path):
+    if utf8(str(path)) != str(path):
         return "unreadable", "the file's name is not UTF-8: rename it"
     return None
 
@@ -133,4 +146,4 @@ def natural(text: str) -> list[tuple[int, int, str]]:
 
 def name_below(path: Path, root: Path) -> str:
     """A path's name below the root, with forward slashes and in UTF-8, as a `SourceVideo.source` starts."""
-    return _utf8(path.relative_to(root).as_posix())
+    return utf8(path.relative_to(root).as_posix())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 from schemas.errors import UsageError
@@ -26,12 +28,36 @@ class Captions:
     def __init__(self, path: Path) -> None:
         self._texts: dict[str, list[str]] = {}
         for name, text in _pairs(path):
-            self._texts.setdefault(file_of(name), []).append(text)
+            self._texts.setdefault(composed(file_of(name)), []).append(text)
 
     def of(self, source: str) -> list[str]:
         """A video's captions: by its path below the root, by its file name, or by that without extension."""
-        path = PurePosixPath(source)
-        return next((self._texts[name] for name in (source, path.name, path.stem) if name in self._texts), [])
+        name = self._name(source)
+        return [] if name is None else self._texts[name]
+
+    def _name(self, source: str) -> str | None:
+        path = PurePosixPath(composed(source))
+        return next((name for name in (str(path), path.name, path.stem) if name in self._texts), None)
+
+    def without(self, sources: Iterable[str]) -> list[str]:
+        """The names for which there is none of these videos."""
+        used = {self._name(source) for source in sources}
+        return [name for name in self._texts if name not in used]
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form: macOS writes \u00e9 as two characters, and lists mostly as one."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def captions_of(facts: dict[str, Any]) -> list[str]:
+    """What a JSON object has as `caption`, or, where that is lacking, null or empty, as `text`: one, or a list."""
+    for key in ("caption", "text"):
+        held = facts.get(key)
+        found = [one.strip() for one in (held if isinstance(held, list) else [held]) if isinstance(one, str)]
+        if any(found):
+            return [one for one in found if one]
+    return []
 
 
 def file_of(name: str) -> str:
@@ -54,9 +80,11 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
         try:
             if kind in (".jsonl", ".ndjson"):
                 row = json.loads(line)
-                name, text = row["source"], row["caption"]
+                if not {"caption", "text"} & row.keys():
+                    raise KeyError
+                yield from ((str(row["source"]), text) for text in captions_of(row))
             else:
                 name, text = line.rstrip("\r").split("\t", 1)
-            yield str(name), str(text).strip()
-        except (ValueError, KeyError, TypeError, RecursionError):
+                yield name, text.strip()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UsageError(f"line {number} is no caption", at=str(path), hint=f"the forms are {_FORMS}") from None

@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
+from vtok import console
 from vtok.datasets.base import SourceVideo, find_videos, reject_of
 from vtok.datasets.captions import Captions
+from vtok.datasets.splits import Place, note_unlabelled, place
 
-SPLITS = ("train", "test", "val", "validation")
 _BUCKETS = 10_000
 
 
 def list_folder(root: Path, config: DataConfig) -> list[SourceVideo]:
     """The videos below a root.
 
-    - A first folder named train, test, val or validation is the split.
-    - The folder that holds a file, below that, is its class; files directly in the root (or split) have none. If some
-      have a class and some have not, nobody has.
+    - A folder named train, test or val, in any usual spelling, is the split; see `vtok.datasets.splits`.
+    - The folder that holds a file, if it is no split folder, is its class; files directly in the root (or split) have
+      none. If some have a class and some have not, nobody has.
     - Without such folders a video goes to `test` if the hash of its path below the root falls into the first
       `test_fraction` of all hashes: adding or removing other videos does not move it. So that no split is empty, the
       video with the smallest hash goes to `test` if none would, and the one with the largest to `train`.
     - `data.captions` names a file of captions; of several captions of a video, the first counts.
 
     Raises:
-        UsageError: no such folder, no video in it, or captions that cannot be read or fit none of the videos.
+        UsageError: no such folder, no video in it, a tree that can be read in two ways, or captions that cannot be read
+            or fit none of the videos.
     """
     found = find_videos(root)
-    placed = [(path, source, *_place(source)) for path, source in found]
-    if all(split is None for _, _, split, _ in placed):
-        split_of = hashed_splits([source for _, source in found], config.test_fraction)
-    else:
-        split_of = {source: split or "train" for _, source, split, _ in placed}
     rejects = {source: reject_of(path, root) for path, source in found}
-    classes = [name for _, source, _, name in placed if rejects[source] is None]
+    places = place_sound(root, [(source, PurePosixPath(source).parts[:-1], rejects[source]) for _, source in found])
+    split_of = splits_of(places, config.test_fraction)
+    classes = [spot.class_name for source, spot in places.items() if (rejects[source] or spot.reject) is None]
     names = sorted({name for name in classes if name is not None})
     labelled = bool(names) and None not in classes
+    note_unlabelled(classes)
     labels = {name: label for label, name in enumerate(names)}
     captions = _captions(root, config.captions, [source for _, source in found])
     return [
@@ -48,10 +49,38 @@ def list_folder(root: Path, config: DataConfig) -> list[SourceVideo]:
             labels[name] if labelled and name in labels else None,
             name if labelled and name in labels else None,
             captions.get(source),
-            reject=rejects[source],
+            reject=rejects[source] or places[source].reject,
         )
-        for path, source, _, name in placed
+        for path, source in found
+        for name in (places[source].class_name,)
     ]
+
+
+def place_sound(
+    root: Path,
+    videos: Iterable[tuple[str, tuple[str, ...], tuple[str, str] | None]],
+    *,
+    neutral: Iterable[str] = (),
+    prescribed: bool = False,
+) -> dict[str, Place]:
+    """The places of (source, the folders above, reject) by source; what is rejected anyway has no say in the others'.
+
+    Raises:
+        UsageError: the tree can be read in two ways.
+    """
+    listed = list(videos)
+    sound = [(source, folders) for source, folders, reject in listed if reject is None]
+    places = dict.fromkeys((source for source, _, _ in listed), Place(None))
+    found = place([folders for _, folders in sound], root, neutral=neutral, prescribed=prescribed)
+    places.update(zip((source for source, _ in sound), found, strict=True))
+    return places
+
+
+def splits_of(places: Mapping[str, Place], test_fraction: float) -> dict[str, str]:
+    """From each source to its split: what its place says, or, where no place says any, a hash of its name."""
+    if all(spot.split is None for spot in places.values()):
+        return hashed_splits(list(places), test_fraction)
+    return {source: spot.split or "train" for source, spot in places.items()}
 
 
 def _captions(root: Path, name: str | None, sources: list[str]) -> dict[str, str]:
@@ -60,6 +89,8 @@ def _captions(root: Path, name: str | None, sources: list[str]) -> dict[str, str
         return {}
     captions = Captions(root / name)
     found = {source: texts[0] for source in sources if (texts := captions.of(source))}
+    if found and (lone := captions.without(sources)):
+        console.note(f"note: {console.count(len(lone), 'names')} of the captions are no video's: {console.some(lone)}")
     if not found:
         raise UsageError(
             "none of these captions belongs to a video",
@@ -67,15 +98,6 @@ def _captions(root: Path, name: str | None, sources: list[str]) -> dict[str, str
             hint="captions name videos by their path below data.root, or by file name with or without extension",
         )
     return found
-
-
-def _place(source: str) -> tuple[str | None, str | None]:
-    """(split, class) that a path says; None where it says nothing."""
-    folders = list(PurePosixPath(source).parts[:-1])
-    split = folders.pop(0) if folders and folders[0] in SPLITS else None
-    if split == "validation":
-        split = "val"
-    return split, folders[-1] if folders else None
 
 
 def hashed_splits(sources: list[str], test_fraction: float) -> dict[str, str]:

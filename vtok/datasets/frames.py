@@ -1,11 +1,12 @@
 """Videos that lie as images: a folder a video (TATS's --image_folder), or lists of images (MeBT).
 
-`list_frames`: every folder below the root that holds images is a video, its frames in the order of their numbers.
-Unlike TATS, which reads both splits as one, a first folder train/, test/ or val/ is the split.
+`list_frames`: every folder below the root that holds images is a video, its frames in the order of their numbers; or
+several, if it holds several kinds of frames with the same numbers (`vtok.video.media.frame_sets`). Unlike TATS, which
+reads both splits as one, folders train/, test/ or val/ are the splits (`vtok.datasets.splits`).
 
-`list_frame_lists`: train.txt, test.txt, val.txt name the images, [VIDEO_ID]_[FRAME].ext, one a line, absolute or
-relative to the list. Other than in MeBT the order of the lines and missing zeros before the numbers do not matter, and
-the last video counts. As there, a gap in the numbers starts a new video.
+`list_frame_lists`: train.txt, test.txt, val.txt (in any usual spelling) name the images, [VIDEO_ID]_[FRAME].ext, one a
+line, absolute or relative to the list. Other than in MeBT the order of the lines and missing zeros before the numbers
+do not matter, and the last video counts. As there, a gap in the numbers starts a new video.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from typing import NamedTuple
 
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
-from vtok.datasets.base import SourceVideo, name_below, natural, reject_of, source_name
-from vtok.datasets.folder import SPLITS, hashed_splits
+from vtok import console
+from vtok.datasets.base import SourceVideo, name_below, natural, reject_of, source_name, source_path, utf8
+from vtok.datasets.folder import place_sound, splits_of
 from vtok.datasets.lists import TEXT_HINT, reason
+from vtok.datasets.splits import Place, note_unlabelled, split_word
+from vtok.video.media.frame_sets import frame_sets
 from vtok.video.media.images import IMAGES, expand_run, is_image, next_name, split_name
 
 
@@ -30,35 +34,44 @@ class FrameFolder(NamedTuple):
         path: where it is.
         name: its path below the root.
         reject: (reason, detail) if it must not be used.
+        images: the names of its images, in no order; empty if it must not be used.
     """
 
     path: Path
     name: str
     reject: tuple[str, str] | None
+    images: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The folders from the root down to this one, itself included."""
+        return PurePath(self.name).parts
 
 
-def find_frame_folders(root: Path) -> list[FrameFolder]:
+def find_frame_folders(root: Path, *, required: bool = True) -> list[FrameFolder]:
     """Every folder that holds images, the root included, in natural order; hidden ones are left out.
 
     Raises:
-        UsageError: no such folder, or no images below it.
+        UsageError: no such folder, or, if any are `required`, no images below it.
     """
     if not root.is_dir():
         raise UsageError("no such folder of images", at=str(root), hint="set data.root to the folder that holds them")
     real = Path(os.path.realpath(root))
-    found = [FrameFolder(path, name_below(path, root), reject) for path, reject in _walk(root, root, real)]
-    if not found:
+    found = list(_walk(root, root, real))
+    if required and not found:
         known = " ".join(IMAGES)
         raise UsageError("no images in this folder", at=str(root), hint=f"files ending in {known} count as frames")
     return sorted(found, key=lambda folder: natural(folder.name))
 
 
-def _walk(folder: Path, root: Path, real: Path) -> Iterator[tuple[Path, tuple[str, str] | None]]:
+def _walk(folder: Path, root: Path, real: Path) -> Iterator[FrameFolder]:
     try:
         with os.scandir(folder) as scanned:
             entries = [entry for entry in scanned if not entry.name.startswith(".")]
     except OSError as error:
-        yield folder, ("unreadable", f"the folder cannot be read: {error.strerror}")
+        yield FrameFolder(
+            folder, name_below(folder, root), ("unreadable", f"the folder cannot be read: {error.strerror}")
+        )
         return
     images = [entry for entry in entries if is_image(entry.name) and not entry.is_dir(follow_symlinks=False)]
     if images:
@@ -66,11 +79,12 @@ def _walk(folder: Path, root: Path, real: Path) -> Iterator[tuple[Path, tuple[st
         reject = reject_of(folder, root)
         if reject is None and leaving is not None:
             reject = "unsafe_path", f"{leaving} is a link that leaves the root"
-        yield folder, reject
+        names = tuple(entry.name for entry in images) if reject is None else ()
+        yield FrameFolder(folder, name_below(folder, root), reject, names)
     for entry in entries:
         path = folder / entry.name
         if entry.is_symlink() and path.is_dir():
-            yield path, reject_of(path, root)
+            yield FrameFolder(path, name_below(path, root), reject_of(path, root))
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(path, root, real)
 
@@ -83,45 +97,65 @@ def _leaves(entry: os.DirEntry[str], real_root: Path) -> bool:
 def list_frames(root: Path, config: DataConfig) -> list[SourceVideo]:
     """The folders of images below a root, as videos.
 
-    - A first folder named train, test, val or validation is the split; without such folders, a hash of the video's
-      path decides, as for `folder`.
-    - The folder that a video's folder lies in, below that, is its class; if some have none, nobody has.
+    - A folder named train, test or val, in any usual spelling, is the split; without such folders, a hash of the
+      video's path decides, as for `folder`.
+    - The folder that a video's folder lies in, if it is no split folder, is its class; if some have none, nobody has.
 
     Raises:
-        UsageError: no such folder, or no images below it.
+        UsageError: no such folder, no images below it, or a tree that can be read in two ways.
     """
     folders = find_frame_folders(root)
-    places = {folder.name: _place(folder.name) for folder in folders}
-    if all(split is None for split, _ in places.values()):
-        splits = hashed_splits([folder.name for folder in folders], config.test_fraction)
-    else:
-        splits = {name: split or "train" for name, (split, _) in places.items()}
-    classes = {places[folder.name][1] for folder in folders if folder.reject is None}
-    names = sorted(name for name in classes if name is not None) if None not in classes else []
+    places = place_sound(root, [(folder.name, _above(folder), folder.reject) for folder in folders])
+    videos = frame_videos(folders)
+    split_of = _splits(folders, videos, places, config)
+    classes = [
+        places[folder.name].class_name for folder in folders if (folder.reject or places[folder.name].reject) is None
+    ]
+    names = sorted({name for name in classes if name is not None}) if None not in classes else []
+    note_unlabelled(classes)
     labels = {name: label for label, name in enumerate(names)}
-    videos = []
-    for folder in folders:
-        class_name = places[folder.name][1]
-        label = labels.get(class_name) if class_name is not None else None
-        videos.append(
-            SourceVideo(
-                folder.path,
-                folder.name,
-                splits[folder.name],
-                label,
-                class_name if label is not None else None,
-                reject=folder.reject,
-                medium="frames",
-            )
+    return [
+        video._replace(
+            split=split_of[video.source],
+            label=labels.get(spot.class_name or ""),
+            class_name=spot.class_name if spot.class_name in labels else None,
+            reject=video.reject or spot.reject,
         )
+        for video in videos
+        for spot in (places[source_path(video.source, video.item)],)
+    ]
+
+
+def _above(folder: FrameFolder) -> tuple[str, ...]:
+    """The folders that may say a video's split and class: those above its own, or that, too, if it is a split's."""
+    return folder.parts if folder.parts and split_word(folder.parts[-1]) else folder.parts[:-1]
+
+
+def _splits(
+    folders: list[FrameFolder], videos: list[SourceVideo], places: dict[str, Place], config: DataConfig
+) -> dict[str, str]:
+    """From each video's source to its split; the videos of a folder are of one split."""
+    by_folder = splits_of({folder.name: places[folder.name] for folder in folders}, config.test_fraction)
+    return {video.source: by_folder[source_path(video.source, video.item)] for video in videos}
+
+
+def frame_videos(folders: Iterable[FrameFolder]) -> list[SourceVideo]:
+    """The videos of the folders, usually one each; without split, class or label. What is unusual is said in a note."""
+    videos, several, others = [], [], []
+    for folder in folders:
+        if folder.reject is not None:
+            videos.append(SourceVideo(folder.path, folder.name, reject=folder.reject, medium="frames"))
+            continue
+        sets = frame_sets(folder.images)
+        items = [None if item is None else utf8(item) for item in sets.videos]
+        videos += [SourceVideo(folder.path, source_name(folder.name, i), medium="frames", item=i) for i in items]
+        several += [source_name(folder.name, item) for item in items if len(items) > 1]
+        others += [f"{folder.name}/{utf8(name)}" for name in sets.others]
+    if several:
+        console.note(f"note: frames with the same numbers in one folder are several videos: {console.some(several)}")
+    if others:
+        console.note(f"note: images without a number, beside others with one, are no frames: {console.some(others)}")
     return videos
-
-
-def _place(name: str) -> tuple[str | None, str | None]:
-    """(split, class) that a folder's path says; None where it says nothing."""
-    parts = list(PurePath(name).parts)
-    split = parts.pop(0) if parts and parts[0] in SPLITS else None
-    return "val" if split == "validation" else split, parts[-2] if len(parts) > 1 else None
 
 
 def list_frame_lists(root: Path, config: DataConfig) -> list[SourceVideo]:
@@ -130,7 +164,7 @@ def list_frame_lists(root: Path, config: DataConfig) -> list[SourceVideo]:
     Raises:
         UsageError: no list in the folder, a line that names no image, or an image in two lists.
     """
-    lists = [(split, root / f"{split}.txt") for split in SPLITS if (root / f"{split}.txt").is_file()]
+    lists = _lists(root)
     if not lists:
         raise UsageError(
             "no lists of images in this folder",
@@ -153,8 +187,17 @@ def list_frame_lists(root: Path, config: DataConfig) -> list[SourceVideo]:
             )
         seen |= dict.fromkeys(images, path.name)
         for first, last in _runs(images):
-            videos.append(guard.video(first, last, images[first], "val" if split == "validation" else split))
+            videos.append(guard.video(first, last, images[first], split))
     return videos
+
+
+def _lists(root: Path) -> list[tuple[str, Path]]:
+    """The lists beside each other in the root, with their splits: train first, then test, then val."""
+    if not root.is_dir():
+        return []
+    texts = sorted(path for path in root.iterdir() if path.suffix.lower() == ".txt" and path.is_file())
+    named = [(split, path) for path in texts if (split := split_word(path.stem))]
+    return sorted(named, key=lambda one: ("train", "test", "val").index(one[0]))
 
 
 def _read(path: Path) -> dict[Path, str]:
@@ -164,7 +207,7 @@ def _read(path: Path) -> dict[Path, str]:
         UsageError: it cannot be read, or a line names no image.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the list cannot be read: {reason(error)}", at=str(path), hint=TEXT_HINT) from None
     base = path.parent.absolute()

@@ -1,15 +1,17 @@
 """HDF5 files of videos, as VideoGPT (https://arxiv.org/abs/2104.10157) and TATS (https://arxiv.org/abs/2204.03638) use.
 
-`{split}_data` holds all frames after each other, uint8 (frames, h, w, 3), and `{split}_idx` where each video starts:
-one entry a video in VideoGPT's form; in TATS's one more, the number of frames, by which the forms are told apart. On
-purpose unlike the originals, the last video of VideoGPT's form counts, and so does a video of exactly one clip's
-length. `{split}_labels` (one entry a video, from 0; attribute `classes`: their names) and `{split}_actions` (one row a
-frame) are optional, and so are TATS's captions beside the file, `{split}_text_description.txt`, of which a video gets
-its first, and its file of semantic maps (`data.semantic_maps`). `vtok.datasets.hdf5_write` makes such files.
+`{split}_data` (train, test or val in any usual spelling) holds all frames after each other, uint8 (frames, h, w, 3),
+and `{split}_idx` where each video starts: one entry a video in VideoGPT's form; in TATS's one more, the number of
+frames, by which the forms are told apart. On purpose unlike the originals, the last video of VideoGPT's form counts,
+and so does a video of exactly one clip's length. `{split}_labels` (one entry a video, from 0; attribute `classes`:
+their names) and `{split}_actions` (one row a frame) are optional, and so are TATS's captions beside the file,
+`{split}_text_description.txt`, of which a video gets its first, and its file of semantic maps (`data.semantic_maps`).
+`vtok.datasets.hdf5_write` makes such files.
 """
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,18 @@ import numpy as np
 
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
-from vtok.datasets.base import SourceVideo, name_below, natural, reject_of, source_name
+from vtok.datasets.base import SourceVideo, find_files, name_below, natural, reject_of, source_name
+from vtok.datasets.splits import split_word
 from vtok.datasets.tats_pairs import smap_companion, text_descriptions
 from vtok.video.errors import VideoError
 
 ENDINGS = (".h5", ".hdf5")
-SPLITS = {"train": "train", "test": "test", "val": "val", "validation": "val"}
-"""From the beginning of an array's name to the split."""
+SPLITS = ("train", "test", "val")
+"""The splits in the order in which they are listed; the names of the arrays begin with them, in any usual spelling."""
 
 _MOST_VIDEOS = 50_000_000  # more starts than this are no list of videos, and would fill the memory
 _MOST_CLASSES = 1_000_000
+_MOST_ARRAYS = 10_000  # names that are looked at
 
 
 def list_hdf5(root: Path, config: DataConfig) -> list[SourceVideo]:
@@ -37,8 +41,7 @@ def list_hdf5(root: Path, config: DataConfig) -> list[SourceVideo]:
     """
     if root.is_file():
         raise UsageError("data.root is a file", at=str(root), hint="set it to the folder that holds the HDF5 file")
-    paths = [path for path in root.rglob("*") if path.suffix.lower() in ENDINGS and not path.is_dir()]
-    paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    paths = [path for path, _ in find_files(root, ENDINGS, "HDF5 files")]
     if not paths:
         known = " or ".join(ENDINGS)
         raise UsageError("no HDF5 files in this folder", at=str(root), hint=f"files ending in {known} count")
@@ -46,7 +49,7 @@ def list_hdf5(root: Path, config: DataConfig) -> list[SourceVideo]:
     if maps is not None and root / maps not in paths:
         raise UsageError("no such file of semantic maps", at=str(root / maps), hint="correct data.semantic_maps")
     videos: list[SourceVideo] = []
-    for path in sorted(paths, key=lambda path: natural(name_below(path, root))):
+    for path in paths:
         if maps is None or path != root / maps:
             videos += _videos(path, name_below(path, root), reject_of(path, root), maps)
     return videos
@@ -60,8 +63,8 @@ def _videos(path: Path, name: str, reject: tuple[str, str] | None, maps: str | N
     videos: list[SourceVideo] = []
     try:
         with open_hdf5(path) as file:
-            for prefix in SPLITS:
-                videos += _split(file, path, name, prefix, maps)
+            for split, prefix in _prefixes(file):
+                videos += _split(file, path, name, split, prefix, maps)
     except VideoError as error:
         return [SourceVideo(path, name, reject=(error.reason, error.detail))]
     if not videos:
@@ -69,11 +72,21 @@ def _videos(path: Path, name: str, reject: tuple[str, str] | None, maps: str | N
     return videos
 
 
-def _split(file: Any, path: Path, name: str, prefix: str, maps: str | None) -> list[SourceVideo]:
+def _prefixes(file: Any) -> list[tuple[str, str]]:
+    """(split, what the names of its arrays begin with) of every split in a file."""
+    from vtok.video.media.hdf5 import reading
+
+    with reading():
+        named = (key.rpartition("_") for key in itertools.islice(file, _MOST_ARRAYS))
+        begins = {begin for begin, _, end in named if end in ("data", "idx")}
+    said = [(split, begin) for begin in begins if (split := split_word(begin))]
+    return sorted(said, key=lambda one: (SPLITS.index(one[0]), natural(one[1])))
+
+
+def _split(file: Any, path: Path, name: str, split: str, prefix: str, maps: str | None) -> list[SourceVideo]:
     """The videos of one split; a split that cannot be read is one reject, so that the others survive."""
     from vtok.video.media.hdf5 import find_video_arrays, reading
 
-    split = SPLITS[prefix]
     try:
         with reading():
             arrays = find_video_arrays(file, prefix)

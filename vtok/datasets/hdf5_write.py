@@ -60,7 +60,7 @@ def write_hdf5(
     counts = dict.fromkeys(sorted({row["split"] for row in index}), 0)
     for row in index:
         counts[row["split"]] += row["rows"]
-    if others := counts.keys() - SPLITS.values():
+    if others := counts.keys() - set(SPLITS):
         raise UsageError(f"the layout hdf5 does not know the split {min(others)}", at=str(folder))
     with _local_file(out) as name, h5py.File(name, "w") as file:
         for split, count in counts.items():

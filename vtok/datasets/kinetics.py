@@ -15,7 +15,8 @@ from typing import NamedTuple
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
 from vtok.datasets.base import SourceVideo, reject_of, source_name
-from vtok.datasets.lists import SPLITS, Found, choose, find_lists, in_order, index_videos, read_csv, unlisted
+from vtok.datasets.lists import Found, choose, find_lists, in_order, index_videos, read_csv, unlisted
+from vtok.datasets.splits import WORDS, split_word, splits_in
 
 LISTS = ("*.csv", "annotations/*.csv")
 """Where the lists are looked for."""
@@ -61,10 +62,13 @@ def read_segments(path: Path) -> Iterator[Segment]:
     Raises:
         UsageError: not such a list.
     """
-    named = next((split for word, split in SPLITS.items() if word in path.stem.lower()), "")
+    named = _split_of(path)
     for number, row in enumerate(read_csv(path, ["youtube_id", "time_start", "time_end"]), start=2):
         try:
-            split = SPLITS[row.get("split", "").strip().lower() or named]
+            said = row.get("split", "").strip()
+            split = split_word(said) if said else named
+            if split is None:
+                raise ValueError
             start, end = (int(float(row[key])) for key in ("time_start", "time_end"))
         except (KeyError, ValueError, OverflowError):
             raise UsageError(
@@ -73,6 +77,12 @@ def read_segments(path: Path) -> Iterator[Segment]:
                 hint="name the right lists with data.annotations",
             ) from None
         yield Segment(row["youtube_id"].strip(), start, end, split, row.get("label", "").strip() or None)
+
+
+def _split_of(path: Path) -> str | None:
+    """The split that a list's name says (kinetics-400_train.csv, K600TEST.csv); None: none, or two."""
+    said = splits_in(path.stem) or {split for word, split in WORDS.items() if path.stem.lower().endswith(word)}
+    return said.pop() if len(said) == 1 else None
 
 
 def _place(same: list[Segment], root: Path, index: dict[str, list[Found]], labels: dict[str, int]) -> SourceVideo:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from schemas.errors import UsageError
 from vtok.datasets.base import SourceVideo, find_videos, natural, reject_of
-
-SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
-"""From the lists' names of splits to vtok's."""
+from vtok.datasets.splits import split_word
 
 Found = tuple[Path, str]
 
@@ -24,7 +22,13 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def find_lists(root: Path, pattern: str | None, defaults: Sequence[str], what: str) -> list[Path]:
+def find_lists(
+    root: Path,
+    pattern: str | None,
+    defaults: Sequence[str],
+    what: str,
+    wanted: Callable[[Path], bool] = Path.is_file,
+) -> list[Path]:
     """The files that hold a dataset's lists.
 
     Args:
@@ -32,6 +36,7 @@ def find_lists(root: Path, pattern: str | None, defaults: Sequence[str], what: s
         pattern: `data.annotations`: a glob below the root; None: the defaults.
         defaults: globs below the root.
         what: what the lists are called, for the error.
+        wanted: which of the files that the defaults find are lists.
 
     Raises:
         UsageError: there are none.
@@ -39,7 +44,7 @@ def find_lists(root: Path, pattern: str | None, defaults: Sequence[str], what: s
     patterns = [pattern] if pattern else defaults
     if pattern and Path(pattern).is_absolute():
         raise UsageError("data.annotations is a glob below data.root", at=pattern, hint="leave out the root")
-    found = {path for one in patterns for path in root.glob(one) if path.is_file()}
+    found = {path for one in patterns for path in root.glob(one) if (pattern or wanted(path)) and path.is_file()}
     if not found:
         raise UsageError(
             f"{what} is not there ({', '.join(patterns)})",
@@ -95,7 +100,10 @@ def index_videos(root: Path) -> dict[str, list[Found]]:
 
 
 def choose(found: Sequence[Found], *folders: str | None) -> Found:
-    """Of files with one name, the one that lies in most of the folders (an underscore counts as a space)."""
+    """Of files with one name, the one that lies in most of the folders.
+
+    An underscore counts as a space, and any spelling of a split as the split.
+    """
     if len(found) == 1:
         return found[0]
     wanted = {_plain(folder) for folder in folders if folder}
@@ -103,7 +111,7 @@ def choose(found: Sequence[Found], *folders: str | None) -> Found:
 
 
 def _plain(name: str) -> str:
-    return name.replace("_", " ")
+    return split_word(name) or name.replace("_", " ")
 
 
 def unlisted(index: dict[str, list[Found]], used: Iterable[Path], root: Path) -> list[SourceVideo]:

@@ -15,9 +15,10 @@ from schemas.config.data import DataConfig
 from schemas.errors import UsageError
 from vtok.datasets.base import SourceVideo, reject_of
 from vtok.datasets.lists import Found, choose, find_lists, in_order, index_videos, read_json, unlisted
+from vtok.datasets.splits import split_word, splits_in
 
-LISTS = tuple(f"{folder}{split}.json" for folder in ("", "*/", "*/*/") for split in ("train", "val", "test"))
-"""Where the lists are looked for; the release has coinrun_dataset_jsons/release/train.json."""
+LISTS = ("*.json", "*/*.json", "*/*/*.json")
+"""Where the lists are looked for, if their names are those of splits: coinrun_dataset_jsons/release/train.json."""
 
 _RENDER = "vtok reads rendered videos only: render the games to .mp4 first, with the dataset's own code"
 
@@ -31,10 +32,17 @@ def list_mugen(root: Path, config: DataConfig) -> list[SourceVideo]:
     index = index_videos(root)
     if not index:
         raise UsageError("no rendered videos in this folder", at=str(root), hint=_RENDER)
-    tables = find_lists(root, config.annotations, LISTS, "MUGEN's train.json or test.json")
+    tables = find_lists(root, config.annotations, LISTS, "MUGEN's train.json or test.json", names_split)
     videos: dict[str, SourceVideo] = {}
     for table in tables:
-        split = next((split for split in ("train", "val", "test") if split in table.stem), "train")
+        said = splits_in(table.stem)
+        if len(said) != 1:
+            raise UsageError(
+                f"the list's name says {'two splits' if said else 'no split'}",
+                at=str(table),
+                hint="name it train.json, val.json or test.json",
+            )
+        (split,) = said
         for number, entry in enumerate(_entries(table)):
             video = _place(entry, split, root, index, config.caption_type, f"{table}: data[{number}]")
             before = videos.setdefault(video.source, video)
@@ -43,6 +51,11 @@ def list_mugen(root: Path, config: DataConfig) -> list[SourceVideo]:
                 videos[video.source] = before._replace(reject=reject)
     rest = unlisted(index, (video.path for video in videos.values()), root)
     return in_order([*videos.values(), *rest], root, _RENDER)
+
+
+def names_split(path: Path) -> bool:
+    """Whether a list's whole name is that of a split."""
+    return split_word(path.stem) is not None
 
 
 def _entries(path: Path) -> list[Any]:

@@ -10,35 +10,35 @@ from pathlib import Path
 
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
-from vtok.datasets.base import SourceVideo
-from vtok.datasets.frames import find_frame_folders
+from vtok.datasets.base import SourceVideo, source_path
+from vtok.datasets.folder import place_sound
+from vtok.datasets.frames import find_frame_folders, frame_videos
+from vtok.datasets.splits import split_word
 
 FOLDER = "sky_timelapse"
-SPLITS = {"sky_train": "train", "sky_test": "test"}
-"""From folder to split."""
+NEUTRAL = frozenset({"sky"})
+"""What the names of the split folders hold besides the split."""
 PUBLISHED: dict[str, int] = {}
 """Videos of each split: no count of the clip folders is published."""
 
 
 def list_sky(root: Path, config: DataConfig) -> list[SourceVideo]:
-    """Every clip folder, with the split that its first folder names.
+    """Every clip folder, with the split that a folder above it names: sky_train or sky_test, in any usual spelling.
 
     Raises:
         UsageError: no such folder, or neither sky_train nor sky_test in it.
     """
-    base = root / FOLDER if (root / FOLDER).is_dir() else root
-    if not any((base / name).is_dir() for name in SPLITS):
+    folders = find_frame_folders(root, required=False)
+    if not any(split_word(part, NEUTRAL) for folder in folders for part in folder.parts):
         raise UsageError(
             "no Sky Time-lapse in this folder",
             at=str(root),
             hint=f"unpack its archive there: it holds {FOLDER}/sky_train and {FOLDER}/sky_test",
         )
-    videos = []
-    for folder in find_frame_folders(root):
-        parts = folder.path.relative_to(base).parts if folder.path.is_relative_to(base) else ()
-        split = SPLITS.get(parts[0]) if parts else None
-        reject = folder.reject
-        if reject is None and split is None:
-            reject = "not_in_split", "neither below sky_train nor below sky_test"
-        videos.append(SourceVideo(folder.path, folder.name, split or "train", reject=reject, medium="frames"))
-    return videos
+    above = [(folder.name, folder.parts, folder.reject) for folder in folders]
+    places = place_sound(root, above, neutral=NEUTRAL, prescribed=True)
+    return [
+        video._replace(split=spot.split or "train", reject=video.reject or spot.reject)
+        for video in frame_videos(folders)
+        for spot in (places[source_path(video.source, video.item)],)
+    ]

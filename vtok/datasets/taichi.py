@@ -4,7 +4,7 @@
 height, partition. The videos are either as downloaded, `{video_id}.mp4`, of which the part and the box are used:
 frame i of a video with another frame rate `f` belongs to it if start * f <= i * fps < end * f, and the box is scaled
 to the video's size. Or they are cut already: `{partition}/{video_id}#{start:06d}#{end:06d}`, .mp4 or a folder of
-{i:07d}.png; these need no metadata.
+{i:07d}.png; these need no metadata. Without folders of splits, a hash of their names decides.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import NamedTuple
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
 from vtok.datasets.base import SourceVideo, reject_of, source_name
-from vtok.datasets.lists import SPLITS, Found, choose, find_lists, in_order, index_videos, read_csv, unlisted
+from vtok.datasets.folder import place_sound, splits_of
+from vtok.datasets.lists import Found, choose, find_lists, in_order, index_videos, read_csv, unlisted
+from vtok.datasets.splits import split_word
 
 LISTS = ("taichi-metadata.csv",)
 
@@ -53,13 +55,17 @@ def list_taichi(root: Path, config: DataConfig) -> list[SourceVideo]:
     folders = _cut_folders(root)
     tables = _tables(root, config.annotations, [*index, *folders])
     if not tables:
-        videos = [
-            SourceVideo(path, source, _split_of(source), reject=reject_of(path, root), medium=medium)
+        cut = [
+            SourceVideo(path, source, reject=reject_of(path, root), medium=medium)
             for medium, files in ((None, index), ("frames", folders))
             for name, found in files.items()
             if _CUT.match(name)
             for path, source in found
         ]
+        above = [(video.source, PurePosixPath(video.source).parts[:-1], video.reject) for video in cut]
+        places = place_sound(root, above, prescribed=True)
+        splits = splits_of(places, config.test_fraction)
+        videos = [v._replace(split=splits[v.source], reject=v.reject or places[v.source].reject) for v in cut]
     else:
         parts: dict[str, Part] = {}
         for part in (part for table in tables for part in read_parts(table)):
@@ -94,9 +100,12 @@ def read_parts(path: Path) -> list[Part]:
                 fps=float(row["fps"]),
                 width=width,
                 height=height,
-                split=SPLITS[row["partition"]],
+                split=split_word(row["partition"]) or "",
             )
-            if not (0 <= start < end and part.fps > 0 and width > 0 and height > 0) or part.name in parts:
+            if (
+                not (part.split and 0 <= start < end and part.fps > 0 and width > 0 and height > 0)
+                or part.name in parts
+            ):
                 raise ValueError
         except (KeyError, ValueError):
             raise UsageError(
@@ -151,9 +160,3 @@ def _cut_folders(root: Path) -> dict[str, list[Found]]:
                 continue  # it is among the videos, and refused there
             found.setdefault(name, []).append((path, path.relative_to(root).as_posix()))
     return found
-
-
-def _split_of(source: str) -> str:
-    """The split that a folder says."""
-    parts = PurePosixPath(source).parts[:-1]
-    return next((SPLITS[part] for part in parts if part in SPLITS), "train")

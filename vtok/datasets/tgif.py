@@ -14,9 +14,11 @@ from schemas.errors import UsageError
 from vtok.datasets.base import SourceVideo, reject_of
 from vtok.datasets.captions import Captions, file_of
 from vtok.datasets.lists import choose, find_lists, in_order, index_videos, unlisted
+from vtok.datasets.splits import split_word
 
 LISTS = ("tgif-v1.0.tsv", "*/tgif-v1.0.tsv", "tgif*.tsv", "*/tgif*.tsv")
 SPLITS = ("train", "val", "test")
+"""Each has a list, whose name may be spelt in any usual way."""
 
 
 def list_tgif(root: Path, config: DataConfig) -> list[SourceVideo]:
@@ -29,8 +31,9 @@ def list_tgif(root: Path, config: DataConfig) -> list[SourceVideo]:
     table = find_lists(root, config.annotations, LISTS, "tgif-v1.0.tsv")[0]
     captions = Captions(table)
     videos: dict[str, SourceVideo] = {}
+    lists = _lists(table.parent / "splits")
     for split in SPLITS:
-        for name in _addresses(table.parent / "splits" / f"{split}.txt"):
+        for name in _addresses(lists.get(split, table.parent / "splits" / f"{split}.txt")):
             if found := index.get(PurePosixPath(name).stem):
                 path, source = choose(found, split)
                 reject = reject_of(path, root)
@@ -46,10 +49,16 @@ def list_tgif(root: Path, config: DataConfig) -> list[SourceVideo]:
     return in_order([*videos.values(), *rest], root, "are the GIFs below data.root?")
 
 
+def _lists(folder: Path) -> dict[str, Path]:
+    """The lists by their splits."""
+    texts = sorted(folder.glob("*"), reverse=True) if folder.is_dir() else []
+    return {split: path for path in texts if path.suffix.lower() == ".txt" and (split := split_word(path.stem))}
+
+
 def _addresses(path: Path) -> list[str]:
     """The names of the files that a split lists."""
     try:
-        return [file_of(line.strip()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [file_of(line.strip()) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError):
         raise UsageError(
             "TGIF's lists of splits are not there",

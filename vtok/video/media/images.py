@@ -1,7 +1,8 @@
-"""A folder of images as a video: all of them in order of their numbers, or a run of consecutive numbers.
+"""A folder of images as a video: its frames in order of their numbers, or a run of consecutive numbers.
 
-`item` is None for all images of the folder, else `first..last`, the file names of the ends of a run: clip_0007.jpg ..
-clip_0012.jpg is these six files, whatever else the folder holds.
+`item` is None for the only video of a folder; `rgb_*.png` where it holds several (`vtok.video.media.frame_sets`); or
+`first..last`, the file names of the ends of a run: clip_0007.jpg .. clip_0012.jpg is these six files, whatever else the
+folder holds.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ def frame_names(folder: Path, item: str | None) -> list[str]:
     Raises:
         VideoError: vanished, no_frames or changed.
     """
-    if item is not None:
+    from vtok.video.media.frame_sets import frame_sets  # it needs this module's names
+
+    if item is not None and "*" not in item:
         return expand_run(item)
     try:
         names = [path.name for path in folder.iterdir() if is_image(path.name)]
@@ -79,7 +82,12 @@ def frame_names(folder: Path, item: str | None) -> list[str]:
         raise VideoError("vanished", f"no such folder: {error.strerror}") from None
     if not names:
         raise VideoError("no_frames", "the folder has no images")
-    return sorted(names, key=frame_key)
+    videos = frame_sets(names).videos
+    if item in videos:
+        return videos[item]
+    if item is not None:
+        return expand_run(item)  # of names with a star in them
+    raise VideoError("changed", f"the folder holds {len(videos)} videos now: {', '.join(str(one) for one in videos)}")
 
 
 def is_image(name: str) -> bool:
