@@ -19,6 +19,7 @@ from vtok.files import read_table
 from vtok.shards.codec import decode_extras
 from vtok.shards.reader import decode_sample, read_samples
 from vtok.video.child import DecodeChild
+from vtok.video.revision import made_with
 
 
 class Made(NamedTuple):
@@ -48,7 +49,7 @@ def make(root: Path, out: Path, *, damage: Any = None, **data: Any) -> Made:
     config = DataConfig(root=str(root), **data)
     settings = config.model_dump(mode="json")
     videos = LAYOUTS[config.layout](root, config)
-    ingest = IngestWorker(str(out / "clips"), "plan", settings)
+    ingest = IngestWorker(str(out / "clips"), "plan", settings, made_with())
     ingest.child = _child()
     part = ingest.make("part.parquet", [_message(video, root) for video in videos])
     rows = read_table(out / "clips" / part.path, schema=CLIPS).to_pylist()
@@ -58,7 +59,13 @@ def make(root: Path, out: Path, *, damage: Any = None, **data: Any) -> Made:
     shards = ShardsConfig(encoding="raw")
     manifest = [ManifestPart(part.path, len(rows), part.sha256)]
     worker = ShardWorker(
-        str(out / "shards"), "plan", str(out / "clips"), manifest, settings, shards.model_dump(mode="json")
+        str(out / "shards"),
+        "plan",
+        str(out / "clips"),
+        manifest,
+        settings,
+        shards.model_dump(mode="json"),
+        made_with(encoding="raw"),
     )
     worker.child = _child()
     clips: dict[str, list[Any]] = {}

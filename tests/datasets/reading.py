@@ -17,6 +17,7 @@ from vtok.datasets import LAYOUTS
 from vtok.datasets.base import SourceVideo
 from vtok.shards.codec import decode_clip, decode_extras
 from vtok.video.errors import VideoError
+from vtok.video.revision import made_with
 
 
 class Clip(NamedTuple):
@@ -57,8 +58,8 @@ def make(root: Path, layout: str, audio_rate: int | None = None, **changes: Any)
     data = config(root, layout, **changes)
     shards = ShardsConfig(encoding="raw", audio_rate=audio_rate)
     made = Made({}, [])
-    ingest = IngestWorker("", "", data.model_dump(mode="json"))
-    shard = ShardWorker("", "", "", [], data.plain(), shards.plain())
+    ingest = IngestWorker("", "", data.model_dump(mode="json"), made_with())
+    shard = ShardWorker("", "", "", [], data.plain(), shards.plain(), made_with(encoding="raw"))
     try:
         for video in LAYOUTS[layout](root, data):
             try:
