@@ -119,6 +119,7 @@ def run_job(job: Job, cluster: ClusterConfig) -> Card:
             console.note(bar.verdict(pool.available, job.device))
         sweep_temporaries(job.folder)  # of workers that were lost; those that are left have nothing to write any more
         parts = [done[name] for name in job.plan.units]
+        _blame_ourselves(job, parts)
         counts, facts = job.finish(parts)
         return artefacts.seal(job.folder, job.plan, parts, counts=counts, facts=facts)
 
@@ -153,11 +154,39 @@ def _finished(job: Job) -> dict[str, Part]:
         path = job.folder / unit.name
         if path.exists():
             try:
-                done[unit.name] = job.recover(path, job.plan)
+                part = job.recover(path, job.plan)
+                if _of_ours(part):
+                    console.note(f"{unit.name} lacks clips by a fault of vtok and is made again")
+                    path.unlink()
+                else:
+                    done[unit.name] = part
             except IntegrityError as error:
                 console.note(f"{unit.name} is damaged and is made again ({error.what})")
                 path.unlink()
     return done
+
+
+def _of_ours(part: Part) -> list[dict[str, Any]]:
+    """The rejects that no video is to blame for."""
+    return [reject for reject in part.rejects if reject["reason"] == "internal"]
+
+
+def _blame_ourselves(job: Job, parts: list[Part]) -> None:
+    """A fault of ours seals nothing; what it did not touch is made and stays.
+
+    Raises:
+        VtokError: there was one.
+    """
+    faults = [reject for part in parts for reject in _of_ours(part)]
+    if faults:
+        sources = sorted({reject["source"] for reject in faults})
+        raise VtokError(
+            f"a fault of vtok cost {console.count(len(faults), 'rejects')} of {console.count(len(sources), 'files')}; "
+            f"all else is made. The first: {faults[0]['detail']}",
+            at=", ".join(map(console.name, sources[:3])) + (" ..." if sources[3:] else ""),
+            hint="please report it with such a file; the same command tries these again, and without the files it ends "
+            f"well (`vtok data rejects ls {job.folder}`)",
+        )
 
 
 def _show(bar: console.Progress, made: Made) -> None:

@@ -75,6 +75,7 @@ REASONS: dict[str, str] = {
     "no_sound": "the clip has no sound, and tokens.audio.silent is reject",
     "not_in_split": "the official split lists do not name this file, or contradict each other",
     "missing": "the dataset's lists name this video, but it is not there",
+    "internal": "a fault of vtok, not of the video: the job fails when everything else is done",
 }
 """Every reason that a reject can have, and what it means."""
 

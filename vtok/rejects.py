@@ -32,6 +32,7 @@ REMEDIES: dict[str, str] = {
     "changed": "put back the file that ingest saw, or ingest into a new folder",
     "too_long": "raise shards.max_frames if the video is meant to be that long",
     "missing": "download the file that the lists name, or leave it out",
+    "internal": "report it with the file; the next run tries it again, and without the file the job ends well",
     "still": "lower data.min_motion if still clips are wanted",
     "black": "raise data.max_black if black clips are wanted",
     "no_sound": "set tokens.audio.silent: null to keep clips without sound, or leave them out of the dataset",

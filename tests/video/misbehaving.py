@@ -26,6 +26,15 @@ def _answer(request: dict[str, Any], sink: IO[bytes], slots: Slots) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
     if what == "exit":
         os._exit(3)
+    if what.startswith("raise"):
+        raise AttributeError("'DataStream' object has no attribute 'width'")
+    if what == "hang-up":  # as a Python does that ends with an exception: the pipe is closed before it is gone
+        sink.close()
+        time.sleep(0.3)
+        os._exit(3)
+    if what == "complain":
+        os.write(2, b"the last word\n".rjust(1 << 20))
+        os._exit(3)
     if what == "print":
         os.write(1, b"garbage from a C library" * 100)
     _decent({**request, "path": request["path"].removesuffix("/print")}, sink, slots)

@@ -17,7 +17,7 @@ import pytest
 from schemas.errors import VtokError
 from tests.video.making import numbers, write_video
 from vtok.video import child as child_module
-from vtok.video import child_server
+from vtok.video import child_process, child_server
 from vtok.video.child import DecodeChild
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import decode_clips
@@ -138,6 +138,56 @@ def test_misbehaviour(what: str, reason: str, bad: DecodeChild, video: Path, mon
     assert bad.probe(str(video), cpu_seconds=20.0).facts.frames == 40  # the next file is none the worse
 
 
+def test_a_child_that_hung_up_before_it_ended_was_not_killed(bad: DecodeChild) -> None:
+    with pytest.raises(VideoError) as caught:
+        bad.probe("/hang-up", cpu_seconds=1.0)
+    assert (caught.value.reason, caught.value.detail) == ("crashed", "the decoding process died: exit code 3")
+
+
+def test_an_exception_of_ours_is_internal(bad: DecodeChild, video: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """With its traceback in the log, one line of it in the reject; the process goes on."""
+    with pytest.raises(VideoError) as caught:
+        bad.probe("/raise", cpu_seconds=1.0)
+    pid = _pid(bad)
+    assert caught.value.reason == "internal"
+    assert caught.value.detail.startswith("AttributeError: 'DataStream' object has no attribute 'width' (vtok/video/ch")
+    said = capfd.readouterr().err
+    assert "Traceback (most recent call last)" in said and "misbehaving.py" in said
+    assert [(i, e.reason) for i, e in _run(bad, "/raise", _rows(video, [0, 8]))] == [(0, "internal"), (1, "internal")]
+    assert bad.probe(str(video), cpu_seconds=20.0).facts.frames == 40
+    assert _pid(bad) == pid
+
+
+def test_what_a_child_complains_of_is_kept_up_to_a_bound(bad: DecodeChild, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(VideoError) as caught:
+        bad.probe("/complain", cpu_seconds=1.0)
+    assert caught.value.detail == "the decoding process died: exit code 3"
+    assert capfd.readouterr().err.endswith("the last word\n")
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("raises", "TypeError: open() got an unexpected keyword argument 'metadata_errors'"),
+        ("lies", "the frames of the built-in clip are"),
+        ("crashes", "Segmentation fault"),
+    ],
+)
+def test_a_machine_that_cannot_decode_blames_no_video(
+    how: str, said: str, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VTOK_TEST_BROKEN", how)
+    with DecodeChild(module="tests.video.broken_decoding") as child:
+        for _ in range(2):
+            with pytest.raises(VtokError) as caught:
+                child.probe(str(video), cpu_seconds=20.0)
+            assert not isinstance(caught.value, VideoError)
+            assert said in caught.value.what and "self_test.py" in caught.value.what + "self_test.py" * (
+                how == "crashes"
+            )
+            assert caught.value.hint
+
+
 def test_a_sleeping_decoder_meets_the_wall_clock(bad: DecodeChild, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_module, "_WALL_FACTOR", 1.0)
     monkeypatch.setattr(child_module, "_WALL_EXTRA", 1.0)
@@ -153,7 +203,7 @@ def test_a_slow_reader_is_no_slow_decoder(child: DecodeChild, tmp_path: Path, mo
     monkeypatch.setattr(child_module, "_WALL_FACTOR", 0.0)
     monkeypatch.setattr(child_module, "_WALL_EXTRA", 60.0)
     slept = 0.0
-    monkeypatch.setattr(child_module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + slept))
+    monkeypatch.setattr(child_process, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + slept))
     for _, clip in _run(child, path, _rows(path, list(range(0, 192, 16)))):
         assert not isinstance(clip, VideoError)
         slept += 10.0

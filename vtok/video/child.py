@@ -1,30 +1,26 @@
 """Decoding in a disposable child process: a file that hangs, crashes or eats memory costs one reject, not the job.
 
 The child speaks over its pipes (`child_wire`) and hands clips over in shared memory (`child_slots`). It is
-started when first needed (`child_server`), reused while it behaves, and replaced when it does not. CPU time and memory
+started when first needed (`child_server`), tried out on a built-in clip, reused while it behaves, and replaced when it
+does not. CPU time and memory
 are limited by the kernel (RLIMIT_CPU, RLIMIT_AS); a generous wall-clock guard catches what sleeps. It leads a process
 group of its own, with any ffmpeg in it, and the whole group ends when its parent does, even in the middle of a request.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import select
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
-
-import numpy as np
+from typing import Any
 
 from schemas.errors import VtokError
+from vtok import console
 from vtok.video.analysis import Analysis, unpack
+from vtok.video.child_process import ChildProcess, Patience
 from vtok.video.child_slots import Slots
-from vtok.video.child_wire import RECEIVED, DecodedClip, Probed, unpack_clip, unpack_facts, write_message
+from vtok.video.child_wire import RECEIVED, DecodedClip, Probed, unpack_clip, unpack_facts
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import MAX_FRAMES
 from vtok.video.errors import VideoError
@@ -52,7 +48,7 @@ class DecodeChild:
 
     def __init__(self, max_memory_mb: int = 4096, module: str = "vtok.video.child_server") -> None:
         self._memory, self._module = max_memory_mb, module
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ChildProcess | None = None
         self._slots = Slots(None)
 
     def __enter__(self) -> DecodeChild:
@@ -64,19 +60,9 @@ class DecodeChild:
     def close(self) -> None:
         """Ends the child, and the ffmpeg that it may be running."""
         if self._process is not None:
-            self._kill_group(self._process)
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
-                    pipe.close()
+            self._process.end()
             self._process = None
             self._slots.close()
-
-    @staticmethod
-    def _kill_group(process: subprocess.Popen[bytes]) -> None:
-        if process.returncode is None:  # not reaped yet, so the number is still its own
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
 
     def probe(self, path: str, *, cpu_seconds: float, source: Mapping[str, Any] | None = None) -> Probed:
         """`vtok.video.probe.probe` in the child.
@@ -154,91 +140,59 @@ class DecodeChild:
         options["companions"] = dict(companions or {})
         return DecodeRun(self, path, rows, options, cpu_seconds, audio_rate)
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
+    def _start(self) -> ChildProcess:
+        if self._process is None or not self._process.is_there():
             self.close()
             self._slots = Slots.create()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", self._module, str(self._memory), *self._slots.arguments],
-                pass_fds=self._slots.handles or (),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            command = [sys.executable, "-m", self._module, str(self._memory), *self._slots.arguments]
+            self._process = ChildProcess(command, self._slots.handles or ())
         return self._process
 
-    def _send(self, request: dict[str, Any], cpu_seconds: float, clip_bytes: int = 0) -> _Patience:
+    def _send(self, request: dict[str, Any], cpu_seconds: float, clip_bytes: int = 0) -> Patience:
         """Sends a request and waits until the child has it; returns how long its answers may be waited for.
 
         `clip_bytes` is the size of the largest clip that it asks for.
         A child that dies before it has the request died of something else, so the video is not to blame.
         """
+        words = ""
         for _ in range(2):
             process = self._start()
-            assert process.stdin is not None and process.stdout is not None
             self._slots.grow(clip_bytes)
             try:
-                write_message(process.stdin, {**request, "cpu_seconds": cpu_seconds, "slot": self._slots.size})
-                self._read(process.stdout, len(RECEIVED), _Patience(_START_SECONDS))
-                return _Patience(_WALL_FACTOR * cpu_seconds + _WALL_EXTRA)
+                process.write({**request, "cpu_seconds": cpu_seconds, "slot": self._slots.size})
+                process.read(len(RECEIVED), Patience(_START_SECONDS))
+                return Patience(_WALL_FACTOR * cpu_seconds + _WALL_EXTRA)
             except (BrokenPipeError, EOFError, TimeoutError):
                 self.close()
+                words = process.words
+        said = f"; it says:\n{words}" if words else ""
         raise VtokError(
-            "the decoding process does not start",
+            f"the decoding process does not start{said}",
             at=f"{sys.executable} -m {self._module}",
             hint="look at the machine's memory and process limits, then run the same command again",
         )
 
-    def _receive(self, patience: _Patience, cpu_seconds: float) -> tuple[dict[str, Any], memoryview]:
+    def _receive(self, patience: Patience, cpu_seconds: float) -> tuple[dict[str, Any], memoryview]:
         process = self._process
-        assert process is not None and process.stdout is not None
+        assert process is not None
         try:
-            size = int.from_bytes(self._read(process.stdout, 4, patience))
-            header = json.loads(bytes(self._read(process.stdout, size, patience)))
-            data = self._read(process.stdout, header.get("bytes", 0), patience)
+            size = int.from_bytes(process.read(4, patience))
+            header = json.loads(bytes(process.read(size, patience)))
+            data = process.read(header.get("bytes", 0), patience)
         except TimeoutError:
             self.close()
             raise VideoError("timeout", f"no answer within {_WALL_FACTOR * cpu_seconds + _WALL_EXTRA:.0f} s") from None
         except EOFError:
-            self._kill_group(process)  # it is dead, its exit code is settled; this is for an ffmpeg left behind
-            code = process.wait()
+            code = process.exit_code()
             self.close()
-            raise _death(code, cpu_seconds, self._memory) from None
+            _report(process.words)
+            raise _death(code, cpu_seconds, self._memory, process.words) from None
         if "fatal" in header:
             what, at, hint = header["fatal"]
             raise VtokError(what, at=at, hint=hint)
+        if "traceback" in header:
+            _report(header["traceback"])
         return header, data
-
-    @staticmethod
-    def _read(stream: IO[bytes], size: int, patience: _Patience) -> memoryview:
-        handle, data, done = stream.fileno(), np.empty(size, np.uint8).data, 0
-        while done < size:
-            patience.wait(handle)
-            count = os.readv(handle, [data[done:]])
-            if not count:
-                raise EOFError
-            done += count
-        return data
-
-
-class _Patience:
-    """Seconds that may be spent waiting for a child; what its parent does between two waits does not count."""
-
-    def __init__(self, seconds: float) -> None:
-        self._left = seconds
-
-    def wait(self, handle: int) -> None:
-        """Returns when there is something to read.
-
-        Raises:
-            TimeoutError: all the seconds are spent.
-        """
-        started = time.monotonic()
-        ready, _, _ = select.select([handle], [], [], max(0.0, self._left))
-        self._left -= time.monotonic() - started
-        if not ready:
-            raise TimeoutError
 
 
 class DecodeRun:
@@ -319,10 +273,20 @@ def _address(source: Mapping[str, Any]) -> dict[str, Any]:
     return {key: source.get(key) for key in ("medium", "item", "source_fps")}
 
 
-def _death(code: int, cpu_seconds: float, memory: int) -> VideoError:
+def _report(words: str) -> None:
+    """Puts what a child said last into the log of this process; a reject has one line of it at most."""
+    if words:
+        console.note(f"the decoding process says:\n{words}")
+
+
+def _death(code: int | None, cpu_seconds: float, memory: int, words: str) -> VideoError:
     if code == -signal.SIGXCPU:
         return VideoError("timeout", f"more than {cpu_seconds:.0f} s of CPU time")
     if code == -signal.SIGKILL:
         return VideoError("memory", f"the decoding process was killed (limit {memory} MiB)")
+    if code is None:
+        return VideoError("crashed", "the decoding process hung up, and did not end")
+    if code == 1 and "Traceback" in words:
+        return VideoError("internal", words.splitlines()[-1])
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return VideoError("crashed", f"the decoding process died: {name}")

@@ -6,20 +6,25 @@ keeps; then it ends, with everything that it has started.
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import hashlib
+import importlib.metadata
 import math
 import os
+import platform
 import queue
 import resource
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from av.error import FFmpegError
 
 from schemas.errors import VtokError
 from vtok.video.analysis import analyse, pack
@@ -31,9 +36,11 @@ from vtok.video.errors import VideoError
 from vtok.video.media import Opened, open_item
 from vtok.video.media.audio import read_sound
 from vtok.video.media.companions import companion_size, read_companion
-from vtok.video.probe import StreamFacts, probe
+from vtok.video.probe import StreamFacts, describe, probe
+from vtok.video.self_test import check_decoding
 
 _BLOCK = 1 << 20
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def limit_cpu(seconds: float) -> None:
@@ -55,6 +62,8 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing that a library prints may end up among the frames
+    faulthandler.enable()
+    broken = _try_out()
     requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     while True:
@@ -62,6 +71,9 @@ def serve() -> None:
         sink.write(RECEIVED)
         sink.flush()
         limit_cpu(request["cpu_seconds"])
+        if broken is not None:
+            write_message(sink, {"fatal": broken})
+            continue
         try:
             answer(request, sink, slots)
         except VideoError as error:
@@ -70,6 +82,33 @@ def serve() -> None:
             write_message(sink, {"fatal": [error.what, error.at, error.hint]})
         except MemoryError:
             write_message(sink, {"error": ["memory", "the decoder ran out of memory"]})
+        except FFmpegError as error:  # of a kind that is not expected there; still FFmpeg's word on this file
+            reason = "unreadable" if request["do"] == "probe" else "corrupt"
+            write_message(sink, {"error": [reason, describe(error)]})
+        except Exception as error:
+            write_message(sink, {"error": ["internal", summary(error)], "traceback": traceback.format_exc()})
+
+
+def _try_out() -> list[str] | None:
+    """What, where and hint of an error for users if this machine cannot decode; None: it can."""
+    try:
+        check_decoding()
+    except Exception as error:
+        versions = f"Python {platform.python_version()}, PyAV {importlib.metadata.version('av')}"
+        return [
+            f"no video can be decoded here, not even the built-in one: {summary(error)}\n{traceback.format_exc()}",
+            versions,
+            "install the versions that are known to work (`pip install -c constraints.txt -e .`); see `vtok doctor`",
+        ]
+    return None
+
+
+def summary(error: BaseException) -> str:
+    """An exception of ours in one line that is the same everywhere: what it is, and the way to it in our files."""
+    files = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+    ours = [(path.relative_to(_ROOT).as_posix(), line) for path, line in files if path.is_relative_to(_ROOT / "vtok")]
+    way = " < ".join(f"{path}:{line}" for path, line in reversed(ours[-4:]))
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({way})"
 
 
 def _listen(requests: queue.SimpleQueue[dict[str, Any]]) -> None:

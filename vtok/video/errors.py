@@ -28,6 +28,7 @@ Reason = Literal[
     "no_sound",
     "not_in_split",
     "missing",
+    "internal",
 ]
 """The keys of `schemas.clips.REASONS`, repeated because that module imports pyarrow and decoding children must not."""
 
