@@ -19,7 +19,7 @@ from pipelines.session import ray_session
 from pipelines.stopping import stoppable
 from schemas.card import PLAN_NAME, Card, Plan
 from schemas.config.run import ClusterConfig
-from schemas.errors import IntegrityError
+from schemas.errors import IntegrityError, VtokError
 from vtok import artefacts, console
 from vtok.artefacts import Part
 from vtok.files import sweep_temporaries

@@ -19,6 +19,7 @@ import torch
 
 from schemas.errors import IntegrityError, UsageError, VtokError
 from tests.convert.lightning import namespace, omega, save
+from vtok.convert import checkpoint
 from vtok.convert.archive import open_archive
 from vtok.convert.checkpoint import read_checkpoint
 from vtok.convert.child import _values
@@ -340,3 +341,12 @@ def test_files_that_are_no_checkpoint(spoil: Any, kind: type[VtokError], words: 
     spoil(path)
     with pytest.raises(kind, match=words):
         read_checkpoint(path)
+
+
+def test_a_fault_of_ours_is_not_the_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"state_dict": {"a": torch.zeros(2)}}, tmp_path / "a.ckpt")
+    monkeypatch.setattr(checkpoint, "_MODULE", "tests.convert.faulty_child")
+    with pytest.raises(VtokError, match="a fault of vtok") as caught:
+        read_checkpoint(tmp_path / "a.ckpt")
+    assert "Traceback" in caught.value.what and "ZeroDivisionError: no such number" in caught.value.what
+    assert "no fault of the checkpoint" in caught.value.hint

@@ -131,3 +131,14 @@ def test_real_clips() -> None:
         f = probe(path)
         if path.name in known:
             assert (f.stream, f.frames, f.height, f.width, f.rotation, f.has_audio) == known[path.name]
+
+
+def test_a_codec_that_nobody_knows_is_unreadable(tmp_path: Path) -> None:
+    """Its stream has no codec context, and without one PyAV's streams have not even a width."""
+    path = write_video(tmp_path / "a.mov", 12)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"avc1", b"\x01\x02\x03\x04").replace(b"avcC", b"zzzz"))
+    with pytest.raises(VideoError) as caught:
+        probe(path)
+    assert caught.value.reason == "unreadable"
+    assert "decoder" in caught.value.detail

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,8 @@ from schemas.errors import IntegrityError, UsageError, VtokError
 from vtok.files import sha256_of
 
 _PATIENCE_SECONDS = 3600
+_WORDS_KEPT = 8192  # characters of the end of what the process complained of
+_MODULE = "vtok.convert.child"
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def _run_child(path: Path, folder: Path) -> None:
         VtokError: it ended without a word.
     """
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "vtok.convert.child", str(path), str(folder)]
+    command = [sys.executable, "-m", _MODULE, str(path), str(folder)]
     try:
         done = subprocess.run(
             command,
@@ -105,9 +108,13 @@ def _run_child(path: Path, folder: Path) -> None:
         return
     report = folder / "error.json"
     if not report.exists():
-        last = " ".join(done.stderr.decode(errors="replace").strip().splitlines()[-1:])
+        words = done.stderr.decode(errors="replace").strip()[-_WORDS_KEPT:]
+        if done.returncode == 1 and "Traceback" in words:
+            hint = "this is no fault of the checkpoint: please report it"
+            raise VtokError(f"a fault of vtok while it reads a checkpoint:\n{words}", at=str(path), hint=hint)
+        last = " ".join(words.splitlines()[-1:])
         raise VtokError(
-            f"the process that reads the checkpoint ended with code {done.returncode}: {last or 'no message'}",
+            f"the process that reads the checkpoint ended with {_how(done.returncode)}: {last or 'no message'}",
             at=str(path),
             hint="it has limits on memory and time; a file that passes them is not a checkpoint of these systems",
         )
@@ -116,6 +123,10 @@ def _run_child(path: Path, folder: Path) -> None:
         raise UsageError(f"refused: {error['message']}", at=str(path), hint=_advice(error["name"]))
     kind = IntegrityError if error["kind"] == "damaged" else UsageError
     raise kind(f"not a readable checkpoint: {error['message']}", at=str(path), hint="download or copy the file again")
+
+
+def _how(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def _advice(name: str) -> str:

@@ -54,11 +54,14 @@ def choose_stream(container: InputContainer) -> VideoStream:
     It is the choice of the ffmpeg program, decord and torchcodec.
 
     Raises:
-        VideoError: no_video.
+        VideoError: no_video, or unreadable (of a codec that FFmpeg does not know).
     """
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         raise VideoError("no_video", f"the file has {len(container.streams)} streams, none of them video")
+    streams = [s for s in streams if s.codec_context is not None]  # without one, a stream has not even a width
+    if not streams:
+        raise VideoError("unreadable", "FFmpeg has no decoder for its video stream")
     default = Disposition.default
     return max(streams, key=lambda s: (s.width * s.height, bool(s.disposition & default), -s.index))
 
