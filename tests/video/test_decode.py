@@ -11,7 +11,7 @@ import pytest
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
 from tests.video.making import needs_real_clips, numbers, real_clips, write_video
-from vtok.video import decode, frames_pyav
+from vtok.video import decode, frames_pyav, reading
 from vtok.video.clips import ClipSpan, plan_clips
 from vtok.video.decode import decode_clips, read_video
 from vtok.video.errors import VideoError
@@ -99,14 +99,14 @@ def test_jumps_give_the_same_pixels(
     path = _square(tmp_path / name, 400, codec=codec, gop=30, options=options)
     spans = [_span(s, 6) for s in (4, 130, 131, 260, 390)]
     packets = 0
-    decode_packet = frames_pyav._Pass._decode
+    decode_packet = reading.Reading._decode
 
     def counted(self: Any, *args: Any) -> Any:
         nonlocal packets
         packets += 1
         return decode_packet(self, *args)
 
-    monkeypatch.setattr(frames_pyav._Pass, "_decode", counted)
+    monkeypatch.setattr(reading.Reading, "_decode", counted)
     jumped = _decode(path, spans, resolution=48)
     with_jumps, packets = packets, 0
     monkeypatch.setattr(decode, "_is_useful", lambda *_: False)

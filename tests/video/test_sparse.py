@@ -11,7 +11,7 @@ import pytest
 
 from schemas.config.data import DataConfig
 from tests.video.making import numbers, write_video
-from vtok.video import decode, frames_ffmpeg, frames_pyav
+from vtok.video import decode, frames_ffmpeg, frames_pyav, reading
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import decode_clips
 from vtok.video.probe import probe
@@ -38,13 +38,13 @@ class _Counter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.packets = 0
-        true = frames_pyav._Pass._decode
+        true = reading.Reading._decode
 
         def counted(pass_: Any, *arguments: Any) -> Any:
             self.packets += 1
             return true(pass_, *arguments)
 
-        monkeypatch.setattr(frames_pyav._Pass, "_decode", counted)
+        monkeypatch.setattr(reading.Reading, "_decode", counted)
 
     def of(self, path: Path, spans: list[ClipSpan]) -> int:
         before = self.packets

@@ -12,9 +12,10 @@ import pytest
 from schemas.config.data import DataConfig
 from tests.video.making import numbers, run_ffmpeg, write_video
 from vtok.video.clips import ClipSpan, plan_clips
+from vtok.video.clock import Stamp
 from vtok.video.decode import decode_clips
 from vtok.video.probe import StreamFacts, probe
-from vtok.video.timeline import Segment, Stamp, Stretch, make_timeline, read_timeline
+from vtok.video.timeline import Segment, Stretch, make_timeline, read_timeline
 
 SIDE = 96
 BACKENDS = ("pyav", "ffmpeg")

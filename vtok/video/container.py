@@ -1,4 +1,4 @@
-"""Opens a video file through FFmpeg's libraries, and says what its streams and packets are."""
+"""Opens a video file through FFmpeg's libraries, and chooses a stream."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from av.video.stream import VideoStream
 
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import INPUT_OPTIONS, video_url
-
-_VP8_SHOWN = 0x10
 
 
 @contextmanager
@@ -70,18 +68,3 @@ def single_threaded(stream: VideoStream) -> None:
     """One thread: extra ones cost 4-12 % more CPU a frame, and the workers are parallel already."""
     stream.thread_type = "NONE"
     stream.codec_context.thread_count = 1
-
-
-def has_guessed_stamps(container: InputContainer) -> bool:
-    """AVI stores no time stamps: those of its packets are FFmpeg's guess, wrong where B-frames are packed (Xvid)."""
-    return container.format.name == "avi"
-
-
-def is_picture(packet: av.Packet) -> bool:
-    """Whether a packet becomes a frame that is shown.
-
-    Edit lists cut frames off; VP8 has frames that only others are predicted from (RFC 6386, section 9.1: `show_frame`).
-    """
-    if packet.size == 0 or packet.is_discard:
-        return False
-    return packet.stream.codec_context.name != "vp8" or bool(memoryview(packet)[0] & _VP8_SHOWN)

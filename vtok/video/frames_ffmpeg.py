@@ -22,8 +22,9 @@ import ffmpeg
 
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import INPUT_OPTIONS, ffmpeg_binary, video_url
-from vtok.video.frames_pyav import HEADLESS, LOST, Indexed
+from vtok.video.frames_pyav import Indexed
 from vtok.video.geometry import Geometry
+from vtok.video.reading import HEADLESS, LOST
 from vtok.video.timeline import Timeline
 
 Hwaccel = Literal["none", "cuda"]

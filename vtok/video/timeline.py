@@ -10,7 +10,7 @@ A **stretch** is a run of frames without a cut in time. It ends where
   the frame before it has ended by its own packet's duration (a lost Matroska cluster, lost packets of a broadcast). The
   time of later frames stays what their stamps say. A shorter hole is a hold: the frame before it stays on display. So
   is any hold that a packet's duration explains, as those of MP4 and GIF do;
-- the clock starts again: stamps go back, or jump by more than `_JUMP` seconds in a container whose clock may (MPEG-TS
+- the clock starts again: stamps go back, or jump by more than 10 seconds in a container whose clock may (MPEG-TS
   and program streams: how much is lost there, if anything, nobody knows). Time goes on where the stretch before ended.
 
 The usual interval is one that 90 % of a video's intervals do not exceed, so that a screen recording, which holds often,
@@ -27,18 +27,18 @@ from typing import NamedTuple
 
 import av
 import av.error
+from av.video.stream import VideoStream
 
-from vtok.video.container import has_guessed_stamps, is_picture, open_video
+from vtok.video.clock import JUMPY, Clock, Stamp
+from vtok.video.container import open_video
+from vtok.video.errors import VideoError
+from vtok.video.pictures import NOTHING_SHOWN, Listing, Shown, has_guessed_stamps
 
 _HOLE = 0.5  # seconds; see above
 _HOLE_INTERVALS = 4
-_JUMP = 10.0  # seconds; the ffmpeg program's own limit (dts_delta_threshold)
-_BACK, _BACK_AT_KEY = 1.0, 0.1  # seconds by which a clock goes back that starts again; less is disorder
-_JUMPY = {"mpegts", "mpeg"}
 BEFORE_CUT = 6e-4
 """Seconds that a stretch or shot ends before the next one is displayed; decoding rounds time stamps up to 5e-4."""
 _REORDERING = 64  # packets; codecs store a frame at most 16 or 32 places away from where it is shown
-_PLACEHOLDER = 8  # bytes; packets no larger than this stand for B-frames that are packed into the one before
 
 
 class Segment(NamedTuple):
@@ -87,6 +87,7 @@ class Timeline(NamedTuple):
         stretches: the runs of frames between cuts in time; empty without `times`.
         tick: seconds a unit.
         headless: whether the stream begins with frames that need a key frame that is not there.
+        shown: which packets the frames are.
     """
 
     pts: list[int]
@@ -96,6 +97,7 @@ class Timeline(NamedTuple):
     stretches: list[Stretch]
     tick: float
     headless: bool = False
+    shown: Shown = NOTHING_SHOWN
 
     @property
     def seconds(self) -> list[float]:
@@ -121,15 +123,6 @@ class Timeline(NamedTuple):
         ]
 
 
-class Stamp(NamedTuple):
-    """What one packet says: time stamps and duration in ticks, and whether it is a key frame."""
-
-    pts: int | None
-    dts: int | None
-    duration: int
-    key: bool
-
-
 def read_timeline(
     path: str | Path, stream_index: int, *, frames: int | None = None, seconds: float | None = None
 ) -> Timeline:
@@ -147,18 +140,23 @@ def read_timeline(
     headless, spare = None, _REORDERING
     with open_video(path) as container:
         stream = container.streams[stream_index]
+        if not isinstance(stream, VideoStream):
+            raise VideoError("changed", f"stream {stream_index} is no video")
+        listing = Listing(container, stream)
         tick, rate = float(stream.time_base or 0), stream.average_rate or stream.guessed_rate
         interval = 1 / (float(rate) * tick) if rate and tick else 0.0
         guessed, limited = has_guessed_stamps(container), frames is not None or seconds is not None
-        clock = _Clock(tick, jumpy=container.format.name in _JUMPY)
+        clock = Clock(tick, jumpy=container.format.name in JUMPY)
         try:
             for packet in container.demux(stream):
                 if headless is None:
                     headless = not packet.is_keyframe
-                if not is_picture(packet):
+                if not listing.put(packet):
                     continue
-                untold = guessed and packet.size <= _PLACEHOLDER
-                stamps.append(Stamp(None if untold else packet.pts, *_rest(packet)))
+                pts, dts = packet.pts, packet.dts
+                if guessed:  # one after the other, as they are stored: their order is not that of display
+                    pts, dts = None, pts if dts is None else dts
+                stamps.append(Stamp(pts, dts, packet.duration or 0, packet.is_keyframe))
                 clock.put(stamps[-1])
                 if limited and len(stamps) > (frames or 0) and (not seconds or clock.reached * tick > seconds):
                     spare -= 1
@@ -166,54 +164,8 @@ def read_timeline(
                         break
         except (av.error.InvalidDataError, EOFError):
             pass
-    return make_timeline(stamps, clock.starts, tick, interval, headless=bool(headless))
-
-
-def _rest(packet: av.Packet) -> tuple[int | None, int, bool]:
-    return packet.dts, packet.duration or 0, packet.is_keyframe
-
-
-class _Clock:
-    """Notices, packet by packet in the order of the file, where the clock starts again."""
-
-    def __init__(self, tick: float, *, jumpy: bool) -> None:
-        self._tick, self._jumpy = tick, jumpy
-        self._count, self._before = 0, 0
-        self._low: int | None = None  # lowest and highest time of display so far, and the last time of decoding
-        self._high: int | None = None
-        self._dts: int | None = None
-        self.starts: list[int] = []  # numbers of the packets at which it does
-
-    @property
-    def reached(self) -> int:
-        """Ticks from the first frame, about."""
-        return self._before + (0 if self._low is None or self._high is None else self._high - self._low)
-
-    def put(self, stamp: Stamp) -> None:
-        """Takes the next packet."""
-        pts = stamp.dts if stamp.pts is None else stamp.pts
-        if pts is not None:
-            if self._starts_again(pts, stamp.dts, key=stamp.key):
-                self._before = self.reached
-                self._low = self._high = self._dts = None
-                self.starts.append(self._count)
-            self._low = pts if self._low is None else min(self._low, pts)
-            self._high = pts if self._high is None else max(self._high, pts)
-            self._dts = self._dts if stamp.dts is None else stamp.dts
-        self._count += 1
-
-    def _starts_again(self, pts: int, dts: int | None, *, key: bool) -> bool:
-        """By both clocks where there are two: a picture that is stored late has a lower pts, but a later dts."""
-        if self._high is None:
-            return False
-        ahead = pts - self._high
-        if dts is not None and self._dts is not None:
-            back, ahead = min(-ahead, self._dts - dts), min(ahead, dts - self._dts)
-        else:
-            back = -ahead if key else 0
-        if back * self._tick > (_BACK_AT_KEY if key else _BACK):
-            return True
-        return self._jumpy and ahead * self._tick > _JUMP
+    timeline = make_timeline(stamps, clock.starts, tick, interval, headless=bool(headless))
+    return timeline._replace(shown=listing.shown())
 
 
 def make_timeline(

@@ -1,0 +1,217 @@
+"""Which packets of a stream are pictures that are shown, and in which order, before anything is decoded.
+
+Most packets are one picture each, shown when their time stamp says. Not all:
+
+- what an edit list cuts off, and frames that only others are predicted from (VP8), are not shown;
+- H.264 may have one field a packet: two of them are one picture;
+- MPEG-4 has pictures that are not coded: the one before is shown again;
+- AVI, ASF, MPEG program streams and raw streams do not store a time stamp with every picture, and FFmpeg's guesses are
+  wrong where pictures are shown in another order than they are stored in. There the order is read from the bitstream
+  (MPEG-1, MPEG-2, MPEG-4, H.264); codecs without such pictures are shown as they are stored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from vtok.video.clock import JUMPY, Clock, Stamp
+from vtok.video.h264 import H264, Slice
+from vtok.video.mpeg import Mpeg4, Mpeg12
+
+_NO_TIMESTAMPS = 0x0080  # AVFMT_NOTIMESTAMPS
+_GUESSING = {"avi", "asf", "mpeg"}  # formats that store fewer time stamps than pictures, or none
+_REORDERED = {"hevc", "vc1", "wmv3", "av1", "vp9", "vvc"}  # codecs whose order is not read from the bitstream here
+_VP8_SHOWN = 0x10
+_INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "avi"}  # formats whose stamps cannot start again
+
+
+class Picture(NamedTuple):
+    """A packet that begins a picture which is shown.
+
+    Attributes:
+        order: sorts the pictures of a stream as they are shown; None where nobody knows.
+        repeat: whether it only repeats the picture shown before it.
+    """
+
+    order: tuple[int, ...] | None
+    repeat: bool = False
+
+
+class Second:
+    """A packet with the second field of the picture before it."""
+
+
+class Pictures:
+    """Reads the packets of one stream, in the order of the file, from its beginning or from a key frame.
+
+    Args:
+        container: where the stream is in.
+        stream: a video stream.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        context = stream.codec_context
+        self._codec = stream.codec.canonical_name
+        self._guessed = has_guessed_stamps(container)
+        extradata = bytes(context.extradata or b"")
+        self._mpeg = Mpeg4(extradata) if self._codec == "mpeg4" else Mpeg12() if self._is_mpeg12() else None
+        self._h264 = H264(extradata) if self._codec == "h264" else None
+        self._looks = self._h264 is not None and (self._guessed or self._h264.has_fields)
+        self._vp8 = self._codec == "vp8"
+        self._first: Slice | None = None  # the field that waits for its other half
+        self._count = self._anchors = self._starts = 0
+        tick, name = float(stream.time_base or 0), container.format.name
+        self._clock = None if self._guessed or name in _INDEXED else Clock(tick, jumpy=name in JUMPY)
+
+    def _is_mpeg12(self) -> bool:
+        return self._codec in ("mpeg1video", "mpeg2video")
+
+    @property
+    def ordered_by_stamps(self) -> bool:
+        """Whether the order is that of the packets' time stamps."""
+        return self._mpeg is None and not self._guessed
+
+    @property
+    def may_begin_with_ruins(self) -> bool:
+        """Whether the decoder may show pictures that need others from before the first key frame, and not say so."""
+        return self._h264 is not None
+
+    def read(self, packet: av.Packet) -> Picture | Second | None:
+        """What a packet is; None if nothing of it is shown."""
+        self._count += 1
+        if packet.size == 0 or packet.is_discard:
+            return None
+        if self._vp8:
+            return self._stamped(packet) if memoryview(packet)[0] & _VP8_SHOWN else None
+        if self._mpeg is not None:
+            return self._by_type(packet)
+        if self._looks:
+            return self._by_slice(packet)
+        return self._stamped(packet)
+
+    def _stamped(self, packet: av.Packet) -> Picture:
+        if self._guessed:
+            return Picture(None if self._codec in _REORDERED else (self._count,))
+        if self._clock is not None:  # what comes behind does not belong among those before
+            self._clock.put(Stamp(packet.pts, packet.dts, 0, packet.is_keyframe))
+            self._starts = len(self._clock.starts)
+        return Picture(None if packet.pts is None else (self._starts, packet.pts, self._count))
+
+    def _by_type(self, packet: av.Packet) -> Picture:
+        assert self._mpeg is not None
+        coded = self._mpeg.read(bytes(packet))
+        if coded is None:
+            return Picture(None)
+        if coded.late:
+            return Picture((self._anchors, 0, self._count), not coded.coded)
+        self._anchors += 1
+        return Picture((self._anchors, 1, self._count), not coded.coded)
+
+    def _by_slice(self, packet: av.Packet) -> Picture | Second:
+        assert self._h264 is not None
+        slice_, first = self._h264.read(bytes(packet)), self._first
+        self._first = None
+        if slice_ is None:
+            return self._stamped(packet) if not self._guessed else Picture(None)
+        if not slice_.whole:
+            if first is not None and _are_one(first, slice_):
+                return Second()
+            self._first = slice_
+        if not self._guessed:
+            return self._stamped(packet)
+        if slice_.idr:
+            self._starts += 1
+        return Picture(None if slice_.order is None else (self._starts, slice_.order, self._count))
+
+
+def _are_one(first: Slice, second: Slice) -> bool:
+    """Whether two fields are one picture (section 7.4.1.2.4; the second field of an IDR picture is none)."""
+    return first.parity != second.parity and first.frame_num == second.frame_num and not second.idr
+
+
+def has_guessed_stamps(container: InputContainer) -> bool:
+    """Whether the stamps of packets are FFmpeg's guess, for want of stored ones."""
+    return container.format.name in _GUESSING or bool(container.format.flags & _NO_TIMESTAMPS)
+
+
+class Landing(NamedTuple):
+    """A key frame that decoding can jump to, and how to tell its packet.
+
+    Attributes:
+        rank: its place among the frames as they are shown.
+        pts, dts: of its packet, units of the stream's time base.
+    """
+
+    rank: int
+    pts: int
+    dts: int | None
+
+    @property
+    def time(self) -> int:
+        """When its packet is decoded, or, where that is not known, shown."""
+        return self.pts if self.dts is None else self.dts
+
+
+class Shown(NamedTuple):
+    """The pictures of a stream as they are shown.
+
+    Attributes:
+        places: the number of every picture's packet among the packets of the stream; empty: nobody knows the order.
+        landings: key frames that can be told from all others, by rank.
+        repeats: ranks of the pictures that repeat the one before.
+    """
+
+    places: list[int]
+    landings: list[Landing]
+    repeats: frozenset[int]
+
+
+NOTHING_SHOWN = Shown([], [], frozenset())
+
+
+class Listing:
+    """Lists the pictures of a stream.
+
+    Args:
+        container: where the stream is in.
+        stream: a video stream.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._pictures = Pictures(container, stream)
+        self._packets = 0
+        self._found: list[tuple[tuple[int, ...] | None, int, bool]] = []  # order, packet, repeat
+        self._keys: dict[int, tuple[int, int | None]] = {}
+
+    def put(self, packet: av.Packet) -> bool:
+        """Takes the next packet; whether a picture that is shown begins in it."""
+        number = self._packets
+        self._packets += packet.size > 0
+        picture = self._pictures.read(packet)
+        if not isinstance(picture, Picture):
+            return False
+        self._found.append((picture.order, number, picture.repeat))
+        if packet.is_keyframe and packet.pts is not None:
+            self._keys[number] = packet.pts, packet.dts
+        return True
+
+    def shown(self) -> Shown:
+        """All that has been put."""
+        if any(order is None for order, _, _ in self._found):
+            return NOTHING_SHOWN
+        self._found.sort()
+        landings = [
+            Landing(rank, *self._keys[number])
+            for rank, (_, number, _) in enumerate(self._found)
+            if number in self._keys
+        ]
+        times = Counter(self._keys.values())
+        if any(count > 1 for count in times.values()) or landings != sorted(landings, key=lambda key: key.time):
+            landings = []  # a clock that starts again: seeking by time leads anywhere
+        repeats = frozenset(rank for rank, (_, _, repeat) in enumerate(self._found) if repeat)
+        return Shown([number for _, number, _ in self._found], landings, repeats)
