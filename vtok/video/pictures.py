@@ -5,8 +5,8 @@ Most packets are one picture each, shown when their time stamp says. Not all:
 - what an edit list cuts off, and frames that only others are predicted from (VP8), are not shown;
 - H.264 may have one field a packet: two of them are one picture;
 - MPEG-4 has pictures that are not coded: the one before is shown again;
-- AVI, ASF, MPEG program streams and raw streams do not store a time stamp with every picture, and FFmpeg's guesses are
-  wrong where pictures are shown in another order than they are stored in. There the order is read from the bitstream
+- AVI, ASF, MPEG program streams and raw streams do not store a time stamp with every picture (nor does Matroska below
+  zero), and FFmpeg's guesses are wrong where pictures are shown in another order than they are stored in. There the order is read from the bitstream
   (MPEG-1, MPEG-2, MPEG-4, H.264); codecs without such pictures are shown as they are stored.
 """
 
@@ -25,7 +25,7 @@ from vtok.video.mpeg import Mpeg4, Mpeg12
 
 _NO_TIMESTAMPS = 0x0080  # AVFMT_NOTIMESTAMPS
 _GUESSING = {"avi", "asf", "mpeg"}  # formats that store fewer time stamps than pictures, or none
-_REORDERED = {"hevc", "vc1", "wmv3", "av1", "vp9", "vvc"}  # codecs whose order is not read from the bitstream here
+_REORDERED = {"hevc", "vvc", "vc1", "wmv3", "rv30", "rv40", "cavs"}  # whose order is not read from the bitstream here
 _VP8_SHOWN = 0x10
 _INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "avi"}  # formats whose stamps cannot start again
 
@@ -86,6 +86,8 @@ class Pictures:
         self._count += 1
         if packet.size == 0 or packet.is_discard:
             return None
+        if packet.pts is None and self._count == 1:  # Matroska shows no stamps below zero
+            self._guessed, self._looks = True, self._h264 is not None
         if self._vp8:
             return self._stamped(packet) if memoryview(packet)[0] & _VP8_SHOWN else None
         if self._mpeg is not None:

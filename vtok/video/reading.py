@@ -179,8 +179,8 @@ class Reading:
             self._damage.append((number, DAMAGED))
         if not self._damage:
             return None
-        if not self._ordered:
-            return self._damage[0][1] if self._damage[0][0] < 0 and not frame.key_frame else _UNORDERED
+        if not self._ordered and any(at >= 0 for at, _ in self._damage):
+            return _UNORDERED
         if frame.key_frame and all(at != number for at, _ in self._damage):
             self._damage = [(at, why) for at, why in self._damage if at > number]
         return next((why for at, why in self._damage if at <= number), None)
