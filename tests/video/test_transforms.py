@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from schemas.errors import VtokError
-from vtok.video.packed import PackedResize
+from vtok.video.gather import GatherResize
 from vtok.video.transforms import preprocess, resize_crop_uint8, target_size
 
 
@@ -57,21 +57,24 @@ def test_agrees_with_torch(height: int, width: int, resolution: int) -> None:
         (240, 320, 128),
     ],
 )
-def test_packed_pixels_give_the_same_bits(height: int, width: int, resolution: int) -> None:
+def test_gathered_pixels_give_the_same_bits(height: int, width: int, resolution: int) -> None:
     wanted = resize_crop_uint8(_video(3, height, width), resolution)
-    resize = PackedResize(height, width, resolution)
+    resize = GatherResize(height, width, resolution, packed=True)
+    planar = GatherResize(height, width, resolution, packed=False)
     for extra in (0, 5):  # pixels at the end of each row that are not part of the frame
         for frame_hwc, result in zip(_video(3, height, width), wanted, strict=True):
             buffer = np.full((height, width + extra, 4), 255, np.uint8)
             buffer[:, :width, :3] = frame_hwc
-            assert np.array_equal(resize(buffer.view(np.uint32)[:, :width, 0]), result)
+            assert np.array_equal(resize([buffer.view(np.uint32)[:, :width, 0]]), result)
+            planes = [np.pad(frame_hwc[..., channel], ((0, 0), (0, extra)))[:, :width] for channel in range(3)]
+            assert np.array_equal(planar(planes), result)
+    upright = resize_crop_uint8(np.ascontiguousarray(np.rot90(frame_hwc))[None], resolution)[0]
     turned = np.rot90(buffer.view(np.uint32)[:, :width, 0])  # no rows of neighbouring pixels
-    upright = np.ascontiguousarray(np.rot90(frame_hwc))
-    assert np.array_equal(
-        PackedResize(width, height, resolution)(turned), resize_crop_uint8(upright[None], resolution)[0]
-    )
+    assert np.array_equal(GatherResize(width, height, resolution, packed=True)([turned]), upright)
+    turned_planes = [np.rot90(plane) for plane in planes]
+    assert np.array_equal(GatherResize(width, height, resolution, packed=False)(turned_planes), upright)
     with pytest.raises(ValueError, match="promised"):
-        resize(np.zeros((height + 1, width), np.uint32))
+        resize([np.zeros((height + 1, width), np.uint32)])
 
 
 def test_stored_frames_are_only_rounded_by_a_second_pass() -> None:

@@ -19,11 +19,15 @@ from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
 import ffmpeg
+from av.video.stream import VideoStream
 
+from vtok.video.container import open_video, single_threaded
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import INPUT_OPTIONS, ffmpeg_binary, video_url
 from vtok.video.frames_pyav import Indexed
 from vtok.video.geometry import Geometry
+from vtok.video.pixels import Conversion, piped_views, plan
+from vtok.video.probe import first_frame
 from vtok.video.reading import HEADLESS, LOST
 from vtok.video.timeline import Timeline
 
@@ -64,11 +68,11 @@ def read_frames(
     """
     if geometry.rotation in (90, 270):
         height, width = width, height
-    rows, columns = geometry.scaled_size(height, width)
+    conversion = plan(geometry, _stored_format(path, stream_index), height, width).unpadded()
     cuda = hwaccel == "cuda" and cuda_problem() is None
     there = bisect.bisect_left(wanted, len(timeline.pts)) if timeline.pts else len(wanted)
     for start, segment in _segments(wanted[:there], timeline):
-        run = _Run(path, stream_index, segment, geometry, (rows, columns), timeline, start)
+        run = _Run(path, stream_index, segment, geometry, conversion, timeline, start)
         begun = False
         if cuda:
             try:
@@ -84,6 +88,16 @@ def read_frames(
         raise VideoError(
             "missing_frames", f"the video ends after {len(timeline.pts)} frames, {wanted[-1] + 1} are needed"
         )
+
+
+def _stored_format(path: str | Path, stream_index: int) -> str:
+    """FFmpeg's name of the pixel format of the first frame."""
+    with open_video(path) as container:
+        stream = container.streams[stream_index]
+        if not isinstance(stream, VideoStream):
+            raise VideoError("changed", f"stream {stream_index} is no video")
+        single_threaded(stream)
+        return str(first_frame(container, stream).format.name)
 
 
 @functools.lru_cache(maxsize=1)
@@ -145,12 +159,12 @@ class _Run:
         stream_index: int,
         wanted: Sequence[int],
         geometry: Geometry,
-        size: tuple[int, int],
+        conversion: Conversion,
         timeline: Timeline,
         start: _Start,
     ) -> None:
         self.path, self.stream_index, self.wanted = path, stream_index, wanted
-        self.geometry, self.size, self.timeline, self.start = geometry, size, timeline, start
+        self.geometry, self.conversion, self.timeline, self.start = geometry, conversion, timeline, start
         self.pts = timeline.pts
         if self.pts:
             self.selected, self.expression = _select_stamps(wanted, timeline.pts)
@@ -170,12 +184,13 @@ class _Run:
         frames = frames.filter("metadata", mode="print", direct=1, file=f"pipe:{stamps}")
         if cuda:
             frames = frames.filter("format", _PLANAR)
-        frames = frames.filter("scale", self.size[1], self.size[0], flags="bilinear")
+        made = self.conversion
+        frames = frames.filter("scale", made.width, made.height, flags=made.filter_flags)
         # -frames:v ends the program after the last wanted frame.
         output = frames.output(
             "pipe:",
             format="rawvideo",
-            pix_fmt=self.geometry.pixel_format,
+            pix_fmt=made.layout,
             fps_mode="passthrough",
             **{"frames:v": len(self.selected)},
         )
@@ -188,8 +203,6 @@ class _Run:
         Raises:
             VideoError: nothing after the last frame yielded can be had.
         """
-        rows, columns = self.size
-        stride = columns * (4 if self.geometry.resizes_here else 3)
         reading, writing = os.pipe()
         try:
             with os.fdopen(reading, "rb") as stamps:
@@ -202,21 +215,20 @@ class _Run:
                     )
                 os.close(writing)
                 writing = -1
-                yield from self._read(process, stamps, rows, columns, stride)
+                yield from self._read(process, stamps)
         finally:
             if writing >= 0:
                 os.close(writing)
 
-    def _read(
-        self, process: subprocess.Popen[bytes], stamps: IO[bytes], rows: int, columns: int, stride: int
-    ) -> Iterator[Indexed]:
+    def _read(self, process: subprocess.Popen[bytes], stamps: IO[bytes]) -> Iterator[Indexed]:
+        size = self.conversion.height * self.conversion.row_bytes
         messages = _Messages(process.stderr)
         assert process.stdout is not None
         keep, place = set(self.wanted), 0  # place: in `selected`
         try:
             while place < len(self.selected):
-                data = process.stdout.read(rows * stride)
-                if len(data) < rows * stride:
+                data = process.stdout.read(size)
+                if len(data) < size:
                     break
                 came = self._place(stamps, place)
                 for index in self.selected[place:came]:
@@ -226,7 +238,7 @@ class _Run:
                 if index in keep and self._is_headless(index):
                     yield index, VideoError("corrupt", HEADLESS)
                 elif index in keep:
-                    yield index, self.geometry.finish(self.geometry.view(data, rows, columns, stride))
+                    yield index, self.geometry.finish(piped_views(self.conversion, data))
             if place == len(self.selected):
                 return
             code, said = process.wait(), messages.text()

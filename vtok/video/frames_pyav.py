@@ -12,14 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from vtok.video.container import open_video, single_threaded
 from vtok.video.errors import VideoError
 from vtok.video.geometry import Geometry
 from vtok.video.pictures import Landing
+from vtok.video.pixels import Converter
 from vtok.video.reading import LOST, LostCountError, Reading
 from vtok.video.timeline import Timeline
 
@@ -64,7 +63,7 @@ class _Pass:
 
     def __init__(self, path: str | Path, stream_index: int, geometry: Geometry, landings: Sequence[Landing]) -> None:
         self.path, self.stream_index, self.geometry, self.landings = path, stream_index, geometry, landings
-        self.reformatter = VideoReformatter()
+        self.converter = Converter(geometry)
 
     def run(self, wanted: Sequence[int]) -> Iterator[Indexed]:
         """Yields as `read_frames` does.
@@ -93,7 +92,7 @@ class _Pass:
                     if frame is None or problem is not None:
                         yield number, VideoError("corrupt", problem or LOST)
                     else:
-                        yield number, self._convert(frame)
+                        yield number, self.geometry.finish(self.converter(frame))
                     following = next(waiting, None)
                     if following is None:
                         return
@@ -111,18 +110,3 @@ class _Pass:
             return None
         before = bisect.bisect_right(self.landings, target, key=lambda landing: landing.rank) - 1
         return self.landings[before] if before >= 0 and self.landings[before].rank - at >= _MIN_JUMP else None
-
-    def _convert(self, frame: VideoFrame) -> np.ndarray:
-        height, width = self.geometry.scaled_size(frame.height, frame.width)
-        # libswscale takes matrix and range from the frame; without a matrix it uses BT.601, like the ffmpeg program.
-        rgb = self.reformatter.reformat(
-            frame,
-            width,
-            height,
-            self.geometry.pixel_format,
-            interpolation=Interpolation.BILINEAR,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,
-        )
-        plane = rgb.planes[0]
-        return self.geometry.finish(self.geometry.view(memoryview(plane), height, width, plane.line_size))

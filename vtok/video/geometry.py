@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8, UInt32
+from jaxtyping import UInt8
 
 from vtok.video.errors import VideoError
-from vtok.video.packed import PackedResize
+from vtok.video.gather import GatherResize
 from vtok.video.transforms import resize_crop_uint8, target_size
 
 Policy = Literal["reference", "fast"]
@@ -32,30 +34,12 @@ class Geometry:
     ) -> None:
         self.rotation, self.resolution, self.policy = rotation, resolution, policy
         self.max_pixels, self.bbox = max_pixels, bbox
-        self._resizes: dict[tuple[int, int], PackedResize] = {}
+        self._resizes: dict[tuple[int, int, bool], GatherResize] = {}
 
     @property
     def resizes_here(self) -> bool:
         """Whether `finish` resizes, and not libswscale."""
         return self.resolution is not None and (self.policy == "reference" or self.bbox is not None)
-
-    @property
-    def pixel_format(self) -> Literal["rgb0", "rgb24"]:
-        """FFmpeg's name of the format that decoders convert frames to; both hold the same colours."""
-        return "rgb0" if self.resizes_here else "rgb24"
-
-    def view(self, data: bytes | memoryview | np.ndarray, height: int, width: int, stride: int) -> np.ndarray:
-        """The pixels in a decoder's buffer, without a copy, as `finish` takes them.
-
-        Args:
-            data: the buffer.
-            height, width: pixels.
-            stride: bytes from one row to the next; with four-byte pixels a multiple of four.
-        """
-        if self.resizes_here:
-            return np.frombuffer(data, np.uint32).reshape(-1, stride // 4)[:height, :width]
-        rows = np.frombuffer(data, np.uint8).reshape(-1, stride)[:height, : width * 3]
-        return rows.reshape(height, width, 3)
 
     def scaled_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width to which libswscale converts a frame of this size, both before the rotation.
@@ -72,38 +56,56 @@ class Geometry:
             return scaled_height, scaled_width
         return target_size(height, width, self.resolution)
 
-    def finish(self, frame: UInt8[np.ndarray, "h w 3"] | UInt32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "r q 3"]:
-        """From the converted frame to the clip's pixels; where it only crops, the result is a view of `frame`.
+    def last_column(self, height: int, width: int) -> int:
+        """How many columns of a frame, from its left, matter at most.
+
+        The centre crop is the same whichever way the frame is turned.
+        """
+        if self.resolution is None or self.bbox is not None:
+            return width
+        short = min(height, width)
+        return min(width, math.ceil((width + short) / 2 + 2 * max(1.0, short / self.resolution)) + 1)
+
+    def finish(self, frame: Sequence[np.ndarray]) -> UInt8[np.ndarray, "r q 3"]:
+        """From the converted frame to the clip's pixels; where it only crops packed pixels, the result is a view.
 
         Args:
-            frame: RGB in three bytes, or in the first three of four (`view`).
+            frame: one array, uint8 (h, w, 3) RGB, or uint32 (h, w) with RGB in the first three bytes; or three of uint8
+                (h, w): red, green and blue.
 
         Raises:
             VideoError: corrupt, if the box lies outside of the frame.
         """
-        if self.rotation:
-            frame = np.rot90(frame, self.rotation // 90)
-        if self.bbox is not None:
-            left, top, right, bottom = self.bbox
-            if not (0 <= left < right <= frame.shape[1] and 0 <= top < bottom <= frame.shape[0]):
-                raise VideoError("corrupt", f"the box {self.bbox} is not inside of the frame")
-            frame = frame[top:bottom, left:right]
-        if self.resolution is None:
-            return frame
+        parts = [self._cut(part) for part in frame]
         if self.resizes_here:
-            return self._resize(frame)
-        size = self.resolution
-        top, left = (frame.shape[0] - size) // 2, (frame.shape[1] - size) // 2
-        return frame[top : top + size, left : left + size]
+            return self._resize(parts)
+        if self.resolution is not None:
+            size = self.resolution
+            top, left = (parts[0].shape[0] - size) // 2, (parts[0].shape[1] - size) // 2
+            parts = [part[top : top + size, left : left + size] for part in parts]
+        return parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)
 
-    def _resize(self, frame: np.ndarray) -> np.ndarray:
+    def _cut(self, part: np.ndarray) -> np.ndarray:
+        """Upright, and the box of it."""
+        if self.rotation:
+            part = np.rot90(part, self.rotation // 90)
+        if self.bbox is None:
+            return part
+        left, top, right, bottom = self.bbox
+        if not (0 <= left < right <= part.shape[1] and 0 <= top < bottom <= part.shape[0]):
+            raise VideoError("corrupt", f"the box {self.bbox} is not inside of the frame")
+        return part[top:bottom, left:right]
+
+    def _resize(self, parts: list[np.ndarray]) -> np.ndarray:
         assert self.resolution is not None
-        if frame.dtype != np.uint32:
-            return resize_crop_uint8(frame[None], self.resolution)[0]
-        height, width = frame.shape
-        if (height, width) not in self._resizes:
-            self._resizes = {(height, width): PackedResize(height, width, self.resolution)}
-        return self._resizes[height, width](frame)
+        if parts[0].ndim == 3:
+            return resize_crop_uint8(parts[0][None], self.resolution)[0]
+        height, width = parts[0].shape
+        packed = len(parts) == 1
+        key = (height, width, packed)
+        if key not in self._resizes:
+            self._resizes = {key: GatherResize(height, width, self.resolution, packed=packed)}
+        return self._resizes[key](parts)
 
 
 def scale_box(

@@ -71,7 +71,7 @@ def probe(path: str | Path) -> StreamFacts:
         stream = choose_stream(container)
         single_threaded(stream)
         codec = stream.codec.canonical_name
-        frame = _first_frame(container, stream)
+        frame = first_frame(container, stream)
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         frames, duration = _indexed_frames(container, stream), _header_duration(container, stream)
         timeline = None
@@ -115,7 +115,12 @@ def _uneven(timeline: Timeline, fps: float) -> Sequence[float]:
     return () if even else array("d", seconds)
 
 
-def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
+def first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
+    """The first frame that can be decoded.
+
+    Raises:
+        VideoError: corrupt, no_frames or unreadable.
+    """
     errors = []
     try:
         for packet in container.demux(stream):

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Interpolation
 from jaxtyping import UInt8
 
 from vtok.video.errors import VideoError
 from vtok.video.geometry import Geometry
+from vtok.video.pixels import Converter
 from vtok.video.probe import StreamFacts
 
 Indexed = tuple[int, np.ndarray | VideoError]
@@ -68,24 +68,22 @@ def read_sequence(sequence: FrameSequence, wanted: Sequence[int], geometry: Geom
     Raises:
         VideoError: missing_frames, past the end.
     """
+    converter = Converter(geometry)
     for index in wanted:
         if index >= sequence.facts.frames:
             raise VideoError("missing_frames", f"there are {sequence.facts.frames} frames, {wanted[-1] + 1} are needed")
         try:
-            yield index, _shape(sequence.read(index), geometry)
+            yield index, _shape(sequence.read(index), geometry, converter)
         except VideoError as error:
             yield index, error
 
 
-def _shape(frame_hwc: UInt8[np.ndarray, "h w 3"], geometry: Geometry) -> UInt8[np.ndarray, "r q 3"]:
-    height, width = geometry.scaled_size(*frame_hwc.shape[:2])
-    if (height, width) != frame_hwc.shape[:2]:  # the policy `fast`
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_hwc), format="rgb24")
-        scaled = frame.reformat(
-            width, height, "rgb24", interpolation=Interpolation.BILINEAR, dst_color_range=ColorRange.JPEG
-        )
-        frame_hwc = scaled.to_ndarray()
-    return geometry.finish(frame_hwc)
+def _shape(frame_hwc: UInt8[np.ndarray, "h w 3"], geometry: Geometry, converter: Converter) -> np.ndarray:
+    size = frame_hwc.shape[0], frame_hwc.shape[1]
+    if geometry.scaled_size(*size) == size:
+        return geometry.finish([frame_hwc])
+    # The policy `fast`.
+    return geometry.finish(converter(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_hwc), format="rgb24")))
 
 
 def hash_bytes(*blocks: bytes | memoryview) -> str:
