@@ -19,8 +19,12 @@ from schemas.config.base import canonical, fingerprint
 
 PLAN_NAME = "_plan.json"
 CARD_NAME = "_vtok.json"
-INDEX_NAME = "_index.parquet"
-REJECTS_NAME = "_rejects.parquet"
+INDEX_NAME = "_index.table"
+REJECTS_NAME = "_rejects.table"
+"""Tables beside the parts are Parquet files, too. They are not called so: what reads a folder, or `*.parquet` in it,
+would take them for rows (DuckDB, polars, daft and Hugging Face datasets look at all names alike)."""
+OLD_NAMES = ("_index.parquet", "_rejects.parquet", "_clips.parquet")
+"""What these tables, and the manifest beside shards, were called once; a folder that has such names is refused."""
 MADE_WITH = "made_with"
 """Key of a plan's config: the decoding revision and the versions of the programs that decode and encode clips."""
 
@@ -30,7 +34,7 @@ Kind = Literal["clips", "shards", "tokenizer", "tokens", "prior", "samples", "me
 
 
 SIDECARS: dict[Kind, tuple[str, ...]] = {
-    "shards": ("_clips.parquet",),
+    "shards": ("_clips.table",),
     "tokenizer": ("tokenizer.safetensors", "tokenizer.yaml"),
     "prior": ("prior.safetensors", "prior.yaml", "tokenizer.json"),
     "samples": ("grid.gif",),

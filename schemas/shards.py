@@ -18,8 +18,11 @@ INDEX = pa.schema(
 )
 """One row a part; the same for clips, shards and token stores. The card holds the sha256 of this file."""
 
-FOOTER_MEMBER = "__vtok__/footer.json"
-"""Last member of every shard: unit, plan, rows and rejects. WebDataset readers skip names of the form `__x__/`."""
+FOOTER_MEMBER = "__vtok__/"
+"""Last entry of every shard: a folder, so no reader takes it for a part of a sample. Its pax header, of the name
+FOOTER_HEADER, has the shard's description (plan, split, rows, rejects, sources) as the comment."""
 
-MANIFEST_NAME = "_clips.parquet"
-"""Beside the shards: the manifest of the clips that were written, completed with the sources' sha256."""
+FOOTER_HEADER = "__vtok__/PaxHeaders/footer"
+
+MANIFEST_NAME = "_clips.table"
+"""Beside the shards: the manifest of the clips that were written, with their sources' sha256. Parquet, too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 from schemas.card import CARD_NAME, INDEX_NAME, PLAN_NAME, REJECTS_NAME, Plan, with_checksum
 from schemas.clips import reject_row
 from schemas.errors import ConfigError, IntegrityError, UsageError, VtokError
+from tests.shards.making import make_shards
 from vtok import artefacts
 from vtok.artefacts import Part
+from vtok.cli import main
 from vtok.files import TEMP_MARK
 from vtok.parquet import write_part
 from vtok.video.errors import VideoError
@@ -243,6 +246,42 @@ def test_a_version_from_the_future(sealed: Path) -> None:
     with pytest.raises(UsageError, match="schema version 99 of tokens; this vtok reads 1 and 2") as caught:
         artefacts.load(sealed, "tokens")
     assert "vtok version" in caught.value.hint
+
+
+@pytest.mark.parametrize("lost", [(), (CARD_NAME,), (CARD_NAME, "_index.parquet")])
+def test_tables_under_their_old_names_are_refused_and_nothing_is_touched(sealed: Path, lost: tuple[str, ...]) -> None:
+    """Sealed, unsealed, and killed before the index: no command takes such a folder for one that needs its seal."""
+    (sealed / INDEX_NAME).rename(sealed / "_index.parquet")
+    (sealed / REJECTS_NAME).rename(sealed / "_rejects.parquet")
+    for name in lost:
+        (sealed / name).unlink()
+    before = {p.name: p.read_bytes() for p in sealed.iterdir()}
+    for use in (lambda: artefacts.load(sealed, "tokens"), lambda: artefacts.begin(sealed, plan_of())):
+        with pytest.raises(UsageError, match="an older vtok made this folder") as caught:
+            use()
+        assert "_rejects.parquet" in caught.value.what and "_rejects.parquet to _rejects.table" in caught.value.hint
+    for command in ("tokens check", "tokens repair", "tokens stats", "status", "data rejects ls"):
+        assert main([*command.split(), str(sealed)]) == 2, command
+    assert main(["check", str(sealed)]) == 1
+    assert {p.name: p.read_bytes() for p in sealed.iterdir()} == before
+
+
+def test_an_old_folder_is_kept_by_renaming_its_tables(sealed: Path) -> None:
+    card = artefacts.load(sealed, "tokens")
+    (sealed / INDEX_NAME).rename(sealed / "_index.parquet")
+    with pytest.raises(UsageError, match="an older vtok") as caught:
+        artefacts.load(sealed)
+    (pair,) = re.findall(r"(_index\S+) to (\S+)", caught.value.hint)
+    (sealed / pair[0]).rename(sealed / pair[1])
+    assert artefacts.load(sealed, "tokens") == card
+
+
+def test_shards_of_version_1_are_refused(tmp_path: Path) -> None:
+    folder = make_shards(tmp_path / "shards", {"train": [2]})
+    card = json.loads((folder / CARD_NAME).read_text())
+    (folder / CARD_NAME).write_text(json.dumps(with_checksum({**card, "schema_version": 1})))
+    with pytest.raises(UsageError, match="schema version 1 of shards; this vtok reads 2"):
+        artefacts.load(folder)
 
 
 def test_a_lost_card_is_rebuilt_the_same(sealed: Path) -> None:

@@ -221,7 +221,7 @@ def test_commands_on_a_damaged_run(
     for path in _files(run, logs=True):
         path.write_bytes(path.read_bytes()[:-7][::-1])
     assert main([name, str(run)]) == 0
-    for folder in ("prior/prior.yaml", "samples/part-00000.parquet", "metrics/clips.parquet", "shards/_clips.parquet"):
+    for folder in ("prior/prior.yaml", "samples/part-00000.parquet", "metrics/clips.parquet", "shards/_clips.table"):
         path = run / folder
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     capsys.readouterr()

@@ -151,7 +151,7 @@ def _shards(settings: Recipe) -> None:
         size, digest = write_shard(folder / name, samples, footer, point="")
         parts.append(Part(name, split, len(mine), size, digest, rejects))
         kept += mine
-    write_table(folder / "_clips.parquet", pa.Table.from_pylist(kept, schema=CLIPS))
+    write_table(folder / "_clips.table", pa.Table.from_pylist(kept, schema=CLIPS))
     splits = {part.split: part.rows for part in parts}
     counts = {"clips": len(kept), "planned": len(_rows()), "shards": 2}
     artefacts.seal(folder, plan, parts, counts=counts, facts={"splits": splits, "classes": CLASSES})

@@ -17,6 +17,7 @@ from schemas.card import (
     CARD_NAME,
     INDEX_NAME,
     MADE_WITH,
+    OLD_NAMES,
     PLAN_NAME,
     REJECTS_NAME,
     Card,
@@ -29,7 +30,7 @@ from schemas.clips import REJECTS
 from schemas.config.base import fingerprint
 from schemas.errors import IntegrityError, UsageError
 from schemas.shards import INDEX
-from schemas.version import CODE_VERSION, SCHEMA_VERSIONS
+from schemas.version import CODE_VERSION, OLDEST, SCHEMA_VERSIONS
 from vtok import console
 from vtok.files import crash_point, missing_part, read_table, sha256_of, sweep_temporaries, write_json, write_table
 from vtok.sealed import seal_files
@@ -96,11 +97,12 @@ def begin(folder: Path, plan: Plan) -> Card | None:
         versions of the decoding programs made stays as it is, and that is said.
 
     Raises:
-        UsageError: the folder holds an artefact of another plan, or one that other versions have begun; nothing is
-            touched.
+        UsageError: the folder holds an artefact of another plan, one that other versions have begun, or an older vtok's;
+            nothing is touched.
     """
     plan_path = folder / PLAN_NAME
     if plan_path.exists():
+        refuse_old_names(folder)
         there = load_plan(folder)
         if only_made_otherwise(there, plan):
             return _made_otherwise(folder, there, plan)
@@ -150,6 +152,22 @@ def _made_otherwise(folder: Path, there: Plan, plan: Plan) -> Card:
         hint="go on with those versions (IMAGEIO_FFMPEG_EXE can name another ffmpeg program), choose another `out`, or "
         "delete this folder to make it anew",
     )
+
+
+def refuse_old_names(folder: Path) -> None:
+    """Stops at an artefact of a vtok that called its tables otherwise: nothing here would know its seal.
+
+    Raises:
+        UsageError: there are such tables.
+    """
+    found = [name for name in OLD_NAMES if (folder / name).exists()]
+    if found:
+        renamed = ", ".join(f"{name} to {Path(name).stem}.table" for name in found)
+        raise UsageError(
+            f"an older vtok made this folder: its tables are called {', '.join(found)}",
+            at=str(folder),
+            hint=f"make it anew in another folder; clips, tokens and samples can be kept if you rename {renamed}",
+        )
 
 
 def replan(folder: Path, there: Plan, plan: Plan, kept: set[str]) -> None:
@@ -296,13 +314,15 @@ def load(folder: Path, kind: Kind | None = None) -> Card:
     """The card of a finished artefact, after checking that it fits its index.
 
     Raises:
-        UsageError: no such folder, not a vtok artefact, another kind, or not finished yet.
+        UsageError: no such folder, not a vtok artefact, another kind, another version's, or not finished yet.
         IntegrityError: the card is damaged, or the index is not the one that it seals.
     """
     path = folder / CARD_NAME
     wanted = kind or "vtok artefact"
+    index = folder / INDEX_NAME
     if not path.exists():
         if (folder / PLAN_NAME).exists():
+            refuse_old_names(folder)
             there = load_plan(folder)
             again = f"run `{MADE_BY.get(there.kind, 'the command')}` again with the same recipe: it resumes"
             raise UsageError(
@@ -317,14 +337,16 @@ def load(folder: Path, kind: Kind | None = None) -> Card:
         raise UsageError(
             f"this is a {card.kind} folder, not {kind}", at=str(folder), hint=f"{MADE_BY[kind]} makes {kind}"
         )
-    known = SCHEMA_VERSIONS[card.kind]
-    if not known - 1 <= card.schema_version <= known:
+    if card.kind in PART_WISE and not index.exists():
+        refuse_old_names(folder)
+    oldest, known = OLDEST[card.kind], SCHEMA_VERSIONS[card.kind]
+    if not oldest <= card.schema_version <= known:
+        reads = f"{oldest} and {known}" if oldest < known else str(known)
         raise UsageError(
-            f"schema version {card.schema_version} of {card.kind}; this vtok reads {known - 1} and {known}",
+            f"schema version {card.schema_version} of {card.kind}; this vtok reads {reads}",
             at=str(path),
             hint="use the vtok version that made it, or make it again",
         )
-    index = folder / INDEX_NAME
     if card.kind in PART_WISE and not index.exists():
         raise IntegrityError(
             "the index is missing",

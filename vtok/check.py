@@ -100,8 +100,9 @@ def check(folder: Path, advance: Advance = lambda clips: None) -> Checked:
 def _unfinished(folder: Path) -> Checked:
     """A folder that is being made: only the plan can be wrong."""
     try:
+        artefacts.refuse_old_names(folder)
         plan = artefacts.load_plan(folder)
-    except IntegrityError as error:
+    except VtokError as error:
         return Checked(folder, "", "", [Problem(PLAN_NAME, error.what, error.hint or "")], [])
     have = sum((folder / unit).exists() for unit in plan.units)
     note = f"not finished ({have} of {len(plan.units)} parts): `{artefacts.MADE_BY[plan.kind]}` goes on"

@@ -49,6 +49,7 @@ def describe(folder: Path) -> dict[str, Any]:
             "fingerprint": card.fingerprint,
         }
     if (folder / PLAN_NAME).exists():
+        artefacts.refuse_old_names(folder)
         plan = artefacts.load_plan(folder)
         have = sum((folder / unit).exists() for unit in plan.units)
         return {

@@ -68,6 +68,7 @@ def _of_artefact(folder: Path) -> list[Reject]:
     if (folder / CARD_NAME).exists():
         artefacts.load(folder)  # the seal must hold
         return _sealed(folder) if (folder / REJECTS_NAME).exists() else []
+    artefacts.refuse_old_names(folder)
     found = []
     for name in artefacts.load_plan(folder).units:
         if (folder / name).exists():

@@ -81,7 +81,7 @@ def test_data_check(capfd: pytest.CaptureFixture[str], finished: Path, tmp_path:
 
 def test_data_check_names_equal_files(capfd: pytest.CaptureFixture[str], finished: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(finished / "shards", tmp_path / "shards"))
-    rows = read_table(folder / "_clips.parquet").to_pylist()
+    rows = read_table(folder / "_clips.table").to_pylist()
     rows = [{**row, "source_sha256": "0" * 64} if row["source"].startswith("class0/t") else row for row in rows]
     write_manifest(folder, rows)
     text = said(capfd, "data", "check", folder, "--fast")

@@ -57,7 +57,7 @@ def sharded(run: Recipe) -> list[dict[str, Any]]:
     """Rows of the completed manifest."""
     ingest(run)
     shard(run)
-    return read_table(run.folder("shards") / "_clips.parquet", schema=CLIPS).to_pylist()
+    return read_table(run.folder("shards") / "_clips.table", schema=CLIPS).to_pylist()
 
 
 def test_every_clip_says_what_it_has_from_its_companions(root: Path, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_rejects_of_a_run_are_those_of_its_stages(made: Recipe) -> None:
 def test_rejects_of_an_unfinished_job_are_known(made: Recipe, copy_of: Copy) -> None:
     settings = copy_of("clips", "shards")
     expected = find_rejects(settings.folder("shards"))
-    for name in ("_vtok.json", "_index.parquet", "_rejects.parquet"):
+    for name in ("_vtok.json", "_index.table", "_rejects.table"):
         (settings.folder("shards") / name).unlink()
         (settings.folder("clips") / name).unlink()
     assert find_rejects(settings.folder("shards")) == expected

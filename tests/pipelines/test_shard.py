@@ -110,7 +110,7 @@ def test_a_flipped_bit_in_an_unsealed_shard_is_found(made: Recipe, copy_of: Copy
     settings = copy_of("clips", "shards")
     folder = settings.folder("shards")
     before = digests(folder)
-    for name in ("_vtok.json", "_index.parquet", "_rejects.parquet"):
+    for name in ("_vtok.json", "_index.table", "_rejects.table"):
         (folder / name).unlink()
     assert len(list(folder.glob("*.tar"))) <= 7
     for number, name in enumerate(sorted(p.name for p in folder.glob("*.tar"))):

@@ -118,10 +118,10 @@ def test_a_killed_driver_and_a_rerun_give_the_same_bytes(
     settings = copy_in_bucket(remote, s3, "killed", "clips")
     file = write_recipe(tmp_path / "r.yaml", Path(made.data.root), as_path(settings.out))
     mark = tmp_path / "mark"
-    first = vtok("data", "shard", file, VTOK_CRASH_AT="shards:_index.parquet:before_rename", VTOK_CRASH_MARK=str(mark))
+    first = vtok("data", "shard", file, VTOK_CRASH_AT="shards:_index.table:before_rename", VTOK_CRASH_MARK=str(mark))
     assert first.returncode == -signal.SIGKILL and mark.exists(), first.stderr
     half, whole = s3.digests(settings.folder("shards")), digests(made.folder("shards"))
-    assert half.items() < whole.items() and "_index.parquet" not in half and "train-00001.tar" in half
+    assert half.items() < whole.items() and "_index.table" not in half and "train-00001.tar" in half
     shard(settings)
     assert s3.digests(settings.folder("shards")) == whole
 

@@ -196,7 +196,7 @@ def test_other_settings_cost_no_part(run: Recipe) -> None:
             assert "choose another `out`, or delete this folder" in error.hint
         tokenize(run)
         assert PoolHere.made == remaining, "the store goes on with its own settings"
-        for name in ("_vtok.json", "_index.parquet", "test-00000.parquet"):
+        for name in ("_vtok.json", "_index.table", "test-00000.parquet"):
             (folder / name).unlink()
 
 

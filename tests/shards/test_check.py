@@ -59,9 +59,9 @@ def write_again(folder: Path, name: str, change: Callable[[dict[str, Any]], dict
     size, digest = write_shard(path, samples, footer, point="")
     rows = artefacts.load_index(folder).to_pylist()
     rows = [{**row, "bytes": size, "sha256": digest} if row["path"] == name else row for row in rows]
-    write_table(folder / "_index.parquet", pa.Table.from_pylist(rows, schema=INDEX))
+    write_table(folder / "_index.table", pa.Table.from_pylist(rows, schema=INDEX))
     total = sum(row["bytes"] for row in rows)
-    digest = sha256_of(folder / "_index.parquet")
+    digest = sha256_of(folder / "_index.table")
     edit_card(folder, lambda card: card.update(index_sha256=digest, counts={**card["counts"], "bytes": total}))
 
 
@@ -91,10 +91,10 @@ def test_sound(finished: Path) -> None:
         ("shards/train-00000.tar", "unlink", "missing"),
         ("clips/part-00000.parquet", "flip", "its sha256 differs"),
         ("clips/part-00000.parquet", "unlink", "missing"),
-        ("shards/_index.parquet", "flip", "the index is not the one that the card seals"),
-        ("shards/_index.parquet", "unlink", "the index is missing"),
-        ("shards/_rejects.parquet", "unlink", "no such file"),
-        ("shards/_clips.parquet", "cut", "its sha256 differs from the card"),
+        ("shards/_index.table", "flip", "the index is not the one that the card seals"),
+        ("shards/_index.table", "unlink", "the index is missing"),
+        ("shards/_rejects.table", "unlink", "no such file"),
+        ("shards/_clips.table", "cut", "its sha256 differs from the card"),
         ("shards/_vtok.json", "cut", "the card is damaged"),
         ("shards/_plan.json", "cut", "the plan cannot be read"),
     ],
@@ -115,10 +115,10 @@ def test_damaged_files(run: Path, part: str, damage: str, what: str, fast: bool)
 
 
 def test_the_parts_are_named_even_without_an_index(run: Path) -> None:
-    (run / "shards/_index.parquet").unlink()
+    (run / "shards/_index.table").unlink()
     flip(run / "shards/train-00000.tar", 0.3)
     found = problems(check(run / "shards"))
-    assert [at for at, _ in found] == ["_index.parquet", "train-00000.tar"]
+    assert [at for at, _ in found] == ["_index.table", "train-00000.tar"]
 
 
 def test_a_sample_of_the_wrong_shape_and_one_that_cannot_be_read(run: Path) -> None:
@@ -154,7 +154,7 @@ def test_metadata_of_another_clip(run: Path) -> None:
     write_again(folder, "test-00000.tar", change)
     assert problems(check(folder)) == [
         ("test-00000.tar: class0/test0_0", "its metadata are another clip's"),
-        ("test-00000.tar: class0/test1_0", "its metadata differ from _clips.parquet"),
+        ("test-00000.tar: class0/test1_0", "its metadata differ from _clips.table"),
     ]
 
 
@@ -166,7 +166,7 @@ def test_a_sample_that_the_manifest_does_not_know(run: Path) -> None:
         return {**sample, "__key__": "class0/new", "json": json.dumps(meta).encode()}
 
     write_again(run / "shards", "test-00000.tar", change)
-    assert problems(check(run / "shards")) == [("test-00000.tar: class0/new", "it is not in _clips.parquet")]
+    assert problems(check(run / "shards")) == [("test-00000.tar: class0/new", "it is not in _clips.table")]
 
 
 def test_a_clip_id_that_occurs_twice(run: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_manifest_that_does_not_agree_with_the_parts(run: Path) -> None:
     rows[0]["source_sha256"] = "1" * 64
     write_manifest(folder, rows)
     ((at, what),) = problems(check(folder))
-    assert at.endswith(rows[0]["clip_id"]) and what == "its metadata differ from _clips.parquet"
+    assert at.endswith(rows[0]["clip_id"]) and what == "its metadata differ from _clips.table"
     write_manifest(folder, rows[1:])
     found = problems(check(folder, fast=True))
     assert found == [(MANIFEST_NAME, "16 clips where the index has 17")]
@@ -209,10 +209,10 @@ def test_rejects_that_are_not_those_of_the_parts(run: Path) -> None:
         folder = run / name
         rows = artefacts.load_rejects(folder).to_pylist()
         changed = rows[1:] if fast else [{**rows[0], "reason": "timeout"}, *rows[1:]]
-        write_table(folder / "_rejects.parquet", pa.Table.from_pylist(changed, schema=REJECTS))
+        write_table(folder / "_rejects.table", pa.Table.from_pylist(changed, schema=REJECTS))
         ((at, _),) = problems(check(folder, fast=fast))
-        assert at == "_rejects.parquet"
-        write_table(folder / "_rejects.parquet", pa.Table.from_pylist(rows, schema=REJECTS))
+        assert at == "_rejects.table"
+        write_table(folder / "_rejects.table", pa.Table.from_pylist(rows, schema=REJECTS))
 
 
 def test_other_clips_beside_the_shards(run: Path) -> None:

@@ -25,7 +25,7 @@ from vtok.shards.reader import Clip, ShardReader
 from vtok.shards.verified import ShardFile, Verify, cache_folder
 
 NAME = "train-00001.tar"
-SILENT = {"header", "json", "jpeg", "padding", "footer header", "footer", "end"}
+SILENT = {"header", "json", "jpeg", "padding", "footer header", "footer", "last header", "end"}
 """Places where a flipped bit goes unnoticed by whoever does not verify."""
 
 
@@ -56,7 +56,7 @@ def _places(path: Path) -> dict[str, int]:
     """The offset of a byte of each kind; all are in or behind the second sample."""
     with tarfile.open(path) as tar:
         members = {member.name: member for member in tar}
-    meta, frame, footer = (members[n] for n in (f"{clip_name(4)}.json", f"{clip_name(4)}.001.jpg", FOOTER_MEMBER))
+    meta, frame, footer = (members[n] for n in (f"{clip_name(4)}.json", f"{clip_name(4)}.001.jpg", FOOTER_MEMBER[:-1]))
     data = path.read_bytes()
     return {
         "header": frame.offset + 105,  # its mode
@@ -67,7 +67,8 @@ def _places(path: Path) -> dict[str, int]:
         "jpeg": frame.offset_data + frame.size - 20,
         "padding": frame.offset_data + frame.size + 1,
         "footer header": footer.offset + 105,
-        "footer": footer.offset_data + 5,
+        "footer": footer.offset + 512 + 25,
+        "last header": footer.offset_data - 512 + 105,
         "end": len(data) - 1,
     }
 
@@ -98,7 +99,8 @@ def _assert_caught(folder: Path, verify: Verify, workers: int = 0) -> None:
 
 @pytest.mark.parametrize("verify", ["node", "always"])
 @pytest.mark.parametrize(
-    "place", ["header", "name", "size", "magic", "json", "jpeg", "padding", "footer header", "footer", "end"]
+    "place",
+    ["header", "name", "size", "magic", "json", "jpeg", "padding", "footer header", "footer", "last header", "end"],
 )
 def test_a_flipped_bit_never_reaches_a_batch(place: str, verify: Verify, folder: Path) -> None:
     _flip(folder / NAME, _places(folder / NAME)[place])

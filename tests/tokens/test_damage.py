@@ -89,7 +89,7 @@ def _outcome(folder: Path, wanted: Any, verify: bool) -> str:
     return "identical" if found == wanted else "wrong"
 
 
-KINDS = {"part", "flat", "_index.parquet", "_vtok.json", "_plan.json", "_rejects.parquet"}
+KINDS = {"part", "flat", "_index.table", "_vtok.json", "_plan.json", "_rejects.table"}
 
 
 @pytest.mark.parametrize("step", [11, pytest.param(1, marks=[pytest.mark.soak, pytest.mark.timeout(3000)])])

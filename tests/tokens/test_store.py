@@ -156,7 +156,7 @@ def test_flipped_bits_never_change_a_row(folder: Path, step: int) -> None:
 
 
 def test_flipped_bits_of_the_index_are_seen(folder: Path) -> None:
-    index = folder / "_index.parquet"
+    index = folder / "_index.table"
     good = index.read_bytes()
     for offset in range(0, len(good), 67):
         bad = bytearray(good)
@@ -196,8 +196,8 @@ def test_a_store_without_hashes_of_its_footers_is_read_whole(folder: Path) -> No
     """As those are that were written before there were any."""
     wanted = TokenStore(folder).usage()
     index = artefacts.load_index(folder).drop_columns("footer_sha256")
-    write_table(folder / "_index.parquet", index)
-    plan, card, digest = artefacts.load_plan(folder), artefacts.read_card(folder), sha256_of(folder / "_index.parquet")
+    write_table(folder / "_index.table", index)
+    plan, card, digest = artefacts.load_plan(folder), artefacts.read_card(folder), sha256_of(folder / "_index.table")
     artefacts.seal_card(folder, plan, index_sha256=digest, counts=card.counts, facts=card.facts)
     assert set(artefacts.load_index(folder)["footer_sha256"].to_pylist()) == {None}
     assert np.array_equal(TokenStore(folder).usage(), wanted)

@@ -64,7 +64,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> int:
     """What an artefact holds, and why anything was rejected."""
-    from schemas.card import REJECTS_NAME
+    from schemas.card import INDEX_NAME, REJECTS_NAME
     from schemas.clips import REASONS
     from schemas.paths import as_path
     from vtok.artefacts import load_index, load_rejects
@@ -81,7 +81,7 @@ def info(
         console.say(f"  {key:18} {console.size(value) if key == 'bytes' else f'{value:,}'}")
     for key, value in found.get("facts", {}).items():
         console.say(f"  {key:18} {json.dumps(value, ensure_ascii=False)}")
-    if found["state"] == "complete" and (path / "_index.parquet").exists():
+    if found["state"] == "complete" and (path / INDEX_NAME).exists():
         console.say("parts")
         for row in load_index(path).to_pylist():
             console.say(

@@ -21,6 +21,7 @@ from vtok.video.encode import encode_h264
 from vtok.video.media.audio import wav_bytes, wav_samples
 
 RAW = "npy.zst"
+_RAW_LEVEL = 1
 
 
 def encode_clip(frames_thwc: UInt8[np.ndarray, "t h w 3"], config: ShardsConfig, fps: float) -> dict[str, bytes]:
@@ -34,8 +35,7 @@ def encode_clip(frames_thwc: UInt8[np.ndarray, "t h w 3"], config: ShardsConfig,
     if config.encoding == "jpeg":
         return {f"{i:03d}.jpg": _jpeg(frame, config.jpeg_quality) for i, frame in enumerate(frames_thwc)}
     if config.encoding == "raw":
-        data = _npy(frames_thwc)
-        return {RAW: len(data).to_bytes(8, "little") + pa.compress(data, codec="zstd", asbytes=True)}
+        return {RAW: pa.Codec("zstd", compression_level=_RAW_LEVEL).compress(_npy(frames_thwc), asbytes=True)}
     return {"mp4": encode_h264(frames_thwc, fps, config.h264_crf)}
 
 
@@ -72,9 +72,8 @@ def decode_clip(sample: Mapping[str, Any]) -> UInt8[np.ndarray, "t h w 3"]:
         ValueError: the sample holds no frames.
     """
     if RAW in sample:
-        data = bytes(sample[RAW])
-        size = int.from_bytes(data[:8], "little")
-        return np.load(io.BytesIO(pa.decompress(data[8:], size, codec="zstd", asbytes=True)), allow_pickle=False)
+        with pa.input_stream(pa.BufferReader(sample[RAW]), compression="zstd") as stream:
+            return np.load(io.BytesIO(stream.read()), allow_pickle=False)
     if "mp4" in sample:
         with av.open(io.BytesIO(bytes(sample["mp4"])), "r") as container:
             return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

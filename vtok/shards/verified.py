@@ -36,6 +36,7 @@ from jaxtyping import Int64
 
 from schemas.config.base import fingerprint
 from schemas.errors import IntegrityError, UsageError, VtokError
+from schemas.shards import FOOTER_HEADER, FOOTER_MEMBER
 from vtok.files import missing_part, write_bytes
 from vtok.shards.ranges import open_ranges
 from vtok.user_cache import user_cache
@@ -50,6 +51,7 @@ _BLOCK = 512
 _BUFFER = 1 << 17
 _SAMPLE = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # WebDataset's rule: the extension starts at the name's first dot
 _META = re.compile(r"__[^/]*__($|/)")  # WebDataset skips such names
+_FOOTER = (FOOTER_HEADER, FOOTER_MEMBER)
 _HINT = "delete it and _vtok.json, then run the command that made it again; only this part is made anew"
 
 
@@ -194,13 +196,15 @@ def _header(block: bytes) -> tuple[str, int]:
     """Name and size of a member (POSIX ustar, https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html).
 
     Raises:
-        ValueError: this is not the header of a regular file.
+        ValueError: this is the header of no regular file, and none of the footer's.
     """
-    if len(block) < _BLOCK or block[257:262] != b"ustar" or block[156:157] not in (b"0", b"\0"):
-        raise ValueError("a header that is none of a regular file")
+    if len(block) < _BLOCK or block[257:262] != b"ustar":
+        raise ValueError("a header that is none of a tar's")
     name, prefix = (
         field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape") for field in (block[:100], block[345:500])
     )
+    if block[156:157] not in (b"0", b"\0") and name not in _FOOTER:
+        raise ValueError("a header that is none of a regular file")
     return f"{prefix}/{name}" if prefix else name, int(block[124:136].split(b"\0", 1)[0], 8)
 
 

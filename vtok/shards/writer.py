@@ -1,4 +1,9 @@
-"""Writes shards whose bytes depend on their content alone, and reads the footer that says what is in them."""
+"""Writes shards whose bytes depend on their content alone, and reads the footer that says what is in them.
+
+The footer must be where no reader looks for samples: some count every file in the tar, whatever its name. So it is the
+comment in a pax header (POSIX: "ignored by pax") of the last entry, which is a folder and no file.
+https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html
+"""
 
 from __future__ import annotations
 
@@ -11,11 +16,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from schemas.errors import IntegrityError
-from schemas.shards import FOOTER_MEMBER
+from schemas.shards import FOOTER_HEADER, FOOTER_MEMBER
 from vtok.files import atomic_file
 
 _BLOCK = 1 << 20
 _TAIL = 64 << 10  # bytes of the end that usually hold the footer; a multiple of tar's block
+_COMMENT = b" comment="
 
 
 class _HashingStream:
@@ -55,12 +61,12 @@ def write_shard(
             for clip, members in samples:
                 for extension, data in members.items():
                     _add(tar, f"{clip}.{extension}", data)
-            _add(tar, FOOTER_MEMBER, _seal(sink.digest.copy(), footer))
+            _add_footer(tar, _seal(sink.digest.copy(), footer))
     return sink.size, sink.digest.hexdigest()
 
 
 def _seal(before: Any, footer: dict[str, Any]) -> bytes:
-    """The footer as JSON. `samples_sha256` covers all bytes before its own member: what the shard holds, whatever plan
+    """The footer as JSON. `samples_sha256` covers all bytes before its own header: what the shard holds, whatever plan
     it belongs to. `sha256` covers them and the footer without these two keys."""
     samples = before.hexdigest()
     before.update(_json(footer))
@@ -78,16 +84,16 @@ def verify_shard(path: Path) -> dict[str, Any]:
         IntegrityError: the shard is truncated or damaged.
     """
     left, footer = _find_footer(path)
-    digest, member = hashlib.sha256(), io.BytesIO()
+    digest, end = hashlib.sha256(), io.BytesIO()
     with path.open("rb") as stream:
         while left:
             block = stream.read(min(left, _BLOCK))
             digest.update(block)
             left -= len(block)
         tail = stream.read()
-    with tarfile.open(fileobj=member, mode="w:", format=tarfile.USTAR_FORMAT) as tar:
-        _add(tar, FOOTER_MEMBER, _seal(digest, _described(footer)))
-    if tail.rstrip(b"\0") != member.getvalue().rstrip(b"\0"):
+    with tarfile.open(fileobj=end, mode="w:", format=tarfile.USTAR_FORMAT) as tar:
+        _add_footer(tar, _seal(digest, _described(footer)))
+    if tail.rstrip(b"\0") != end.getvalue().rstrip(b"\0"):
         raise IntegrityError("the shard's bytes are not those that were written", at=str(path), hint=_HINT)
     return _described(footer)
 
@@ -101,19 +107,25 @@ def samples_digest(path: Path) -> str:
     """sha256 of a shard's samples, from its footer; equal for equal clips, whatever plan the shard belongs to.
 
     Raises:
-        IntegrityError: the shard is truncated or damaged, or of a vtok that did not note it.
+        IntegrityError: the shard is truncated or damaged.
     """
-    footer = _find_footer(path)[1]
-    if "samples_sha256" not in footer:
-        raise IntegrityError("the shard does not say what it holds: an older vtok made it", at=str(path), hint=_HINT)
-    return str(footer["samples_sha256"])
+    return str(_find_footer(path)[1]["samples_sha256"])
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+def _add(tar: tarfile.TarFile, name: str, data: bytes, kind: bytes = tarfile.REGTYPE, mode: int = 0o644) -> None:
     """Adds a member without clock, owner or host."""
     info = tarfile.TarInfo(name)
-    info.size, info.mtime, info.mode = len(data), 0, 0o644
+    info.size, info.mtime, info.mode, info.type = len(data), 0, mode, kind
     tar.addfile(info, io.BytesIO(data))
+
+
+def _add_footer(tar: tarfile.TarFile, text: bytes) -> None:
+    """Adds the last entry and, before it, its pax header."""
+    rest = len(_COMMENT) + len(text) + 1
+    length = rest + len(str(rest))
+    length = rest + len(str(length))  # the record's length counts its own digits
+    _add(tar, FOOTER_HEADER, b"%d%s%s\n" % (length, _COMMENT, text), tarfile.XHDTYPE)
+    _add(tar, FOOTER_MEMBER, b"", tarfile.DIRTYPE, 0o755)
 
 
 def read_footer(path: Path) -> dict[str, Any]:
@@ -126,15 +138,15 @@ def read_footer(path: Path) -> dict[str, Any]:
 
 
 def _find_footer(path: Path) -> tuple[int, dict[str, Any]]:
-    """Where the footer's member begins, and what it says.
+    """Where the footer's pax header begins, and what it says.
 
-    It is the last member, so its header is the last block that carries its name: what follows is JSON, without zeros.
+    It is the last one that carries its name: what follows is JSON, without zeros, and one more block.
     """
     try:
         size = path.stat().st_size
         if not size or size % tarfile.RECORDSIZE:  # tars end on a whole record
             raise IntegrityError("the shard is cut off", at=str(path), hint=_HINT)
-        name = FOOTER_MEMBER.encode() + b"\0"
+        name = FOOTER_HEADER.encode() + b"\0"
         with path.open("rb") as stream:
             for length in _tails(size):
                 stream.seek(size - length)
@@ -148,7 +160,10 @@ def _find_footer(path: Path) -> tuple[int, dict[str, Any]]:
                 raise IntegrityError("the shard has no footer: it is cut off", at=str(path), hint=_HINT)
         header = tarfile.TarInfo.frombuf(tail[start : start + tarfile.BLOCKSIZE], "ascii", "strict")
         body = start + tarfile.BLOCKSIZE
-        footer = dict(json.loads(tail[body : body + header.size]))
+        text = tail[body : body + header.size].partition(_COMMENT)[2]
+        footer = dict(json.loads(text))
+        if "samples_sha256" not in footer:
+            raise ValueError("its footer does not say what it holds")
         return size - length + start, footer
     except (tarfile.TarError, OSError, ValueError) as error:
         raise IntegrityError(f"the shard cannot be read: {error}", at=str(path), hint=_HINT) from error

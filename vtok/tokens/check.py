@@ -75,6 +75,7 @@ class _Check:
         self.facts: dict[str, Any] = {}  # tokenizer, codebook_size, ... that all parts must share
 
     def run(self, advance: Callable[[int], None]) -> Findings:
+        artefacts.refuse_old_names(self.folder)
         self.plan = self._plan()
         self.card = self._card()
         index = self._index()

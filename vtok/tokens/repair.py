@@ -55,6 +55,7 @@ def repair(folder: Path) -> Repair:
     if not folder.is_dir():
         raise UsageError("no such folder", at=str(folder), hint="give the folder of a token store")
     with exclusive(folder):
+        artefacts.refuse_old_names(folder)
         plan, rebuilt = _plan(folder)
         sweep_temporaries(folder)
         known = _known_digests(folder)
