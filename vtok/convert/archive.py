@@ -78,7 +78,7 @@ class ZipArchive:
             return self._zip.read(info)
         except KeyError:
             raise DamagedCheckpoint(f"{name} is missing") from None
-        except (zipfile.BadZipFile, EOFError) as error:
+        except (zipfile.BadZipFile, EOFError, OSError) as error:  # OSError: it is said to lie before the file begins
             raise DamagedCheckpoint(f"{name} is damaged: {error}") from None
 
     def read(self, storage: Storage) -> bytes:
@@ -139,15 +139,15 @@ def open_archive(path: Path) -> Iterator[Archive]:
         NotACheckpoint: the file is something else, cut short or damaged.
         RefusedPickle: its pickle asks for a name that is not allowed.
     """
-    with path.open("rb") as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
         start, size = file.read(4), os.fstat(file.fileno()).st_size
         file.seek(0)
         try:
             if start[:2] == b"PK":
-                with zipfile.ZipFile(file) as archive:
-                    yield ZipArchive(archive, size)
+                opened: Archive = ZipArchive(stack.enter_context(zipfile.ZipFile(file)), size)
             elif start[:1] == b"\x80":
-                yield StreamArchive(file, size)
+                opened = StreamArchive(file, size)
             else:
                 raise NotACheckpoint(_what_else(path, start))
         except zipfile.BadZipFile:
@@ -156,6 +156,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
             raise
         except Exception as error:  # a damaged pickle raises anything
             raise DamagedCheckpoint(f"the pickle is damaged: {type(error).__name__}") from None
+        yield opened
 
 
 def _what_else(path: Path, start: bytes) -> str:
