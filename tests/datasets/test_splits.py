@@ -248,7 +248,7 @@ def test_what_is_unusual_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for name in ("train/cat/1.mp4", "test/2.mp4"):
         _file(tmp_path / "three" / name)
     listed(tmp_path / "three", "folder")
-    assert "1 video of 2 lie in no class folder" in capsys.readouterr().err
+    assert "1 video of 2 in no class folder" in capsys.readouterr().err
 
 
 def test_words() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import io
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -195,3 +197,154 @@ def test_links_that_leave_the_root_and_folders_without_tars(tmp_path: Path) -> N
         listed(root / "nowhere", "tars")
     (root / "a.tar").symlink_to(write_tar(tmp_path / "outside.tar", [("1.mp4", b".")]))
     assert rejects(listed(root, "tars")) == {"a.tar": "unsafe_path"}
+
+
+def _numbered(root: Path, *classes: str) -> dict[str, SourceVideo]:
+    members = [m for i, name in enumerate(classes) for m in ((f"{i}.mp4", b"."), (f"{i}.cls", name.encode()))]
+    write_tar(root / "0.tar", members)
+    return {name.partition("#")[2]: video for name, video in _by_name(listed(root, "tars")).items()}
+
+
+def test_classes_by_number_stay_and_those_below_0_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = _numbered(tmp_path, "0", "1", "2", "10", "-1", "11", " 007 ", "3.0", "")
+    assert [(video.label, video.class_name) for video in found.values()] == [
+        (0, "0"),
+        (1, "1"),
+        (2, "2"),
+        (10, "10"),
+        (None, None),
+        (11, "11"),
+        (7, "7"),
+        (3, "3"),
+        (None, None),
+    ]
+    assert "1 video with a class below 0" in capsys.readouterr().err
+
+
+def test_a_class_that_is_no_number_among_numbers_is_a_reject(tmp_path: Path) -> None:
+    found = _numbered(tmp_path, "5", "6", "cat", "99999999999")
+    assert [(video.label, video.reject and video.reject[0]) for video in found.values()] == [
+        (5, None),
+        (6, None),
+        (None, "corrupt"),
+        (None, "corrupt"),
+    ]
+    assert [video.label for video in _numbered(tmp_path, "dog", "cat", "2001").values()] == [2, 1, 0]
+
+
+def test_a_key_that_is_there_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As tar -r and WebDataset's writers leave it: every video keeps the texts beside it."""
+    write_tar(
+        tmp_path / "a.tar",
+        [
+            ("1.mp4", b"."),
+            ("1.txt", b"first"),
+            ("1.cls", b"4"),
+            ("2.mp4", b"."),
+            ("1.mp4", b"."),
+            ("1.txt", b"second"),
+            ("1.txt", b"third"),
+            ("1.mp4", b"."),
+        ],
+    )
+    videos = list(listed(tmp_path, "tars").values())
+    assert [(video.caption, video.label) for video in videos if "#1.mp4" in video.source] == [
+        ("first", 4),
+        ("second", None),
+        ("third", None),
+    ]
+    assert [video.caption for video in videos if "#2.mp4" in video.source] == [None]
+    assert "1 key more than once in a tar" in capsys.readouterr().err
+    write_tar(tmp_path / "a.tar", [("1.mp4", b"."), ("1.mp4", b"."), ("2.mp4", b"."), ("1.txt", b"whose?")])
+    videos = list(listed(tmp_path, "tars").values())
+    assert [video.reject and video.reject[0] for video in videos] == ["corrupt", "corrupt", None]
+
+
+def test_texts_of_a_sample_need_not_lie_beside_its_video(tmp_path: Path) -> None:
+    names = ["1.mp4", "2.mp4", "1.txt", "2.txt", "3.txt"]
+    write_tar(tmp_path / "a.tar", [(name, name.encode()) for name in names])
+    assert [video.caption for video in listed(tmp_path, "tars").values()] == ["1.txt", "2.txt"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "caption"),
+    [
+        ({"json": b'{"caption": null, "text": "from text"}'}, "from text"),
+        ({"json": b'{"caption": ["one", "two"]}'}, "one"),
+        ({"json": b'{"caption": null}'}, None),
+        ({"json": b'\xef\xbb\xbf{"caption": "marked"}'}, "marked"),
+        ({"txt": b"\xef\xbb\xbfmarked"}, "marked"),
+        ({"txt": "wide \u00fc".encode("utf-16")}, "wide \u00fc"),
+    ],
+)
+def test_captions_that_are_null_lists_or_marked(texts: dict[str, bytes], caption: str | None, tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [("1.mp4", b"."), *((f"1.{kind}", text) for kind, text in texts.items())])
+    (video,) = listed(tmp_path, "tars").values()
+    assert video.caption == caption and video.reject is None
+
+
+def test_texts_of_videos_with_a_dot_in_their_names(tmp_path: Path) -> None:
+    names = ["clip.01.mp4", "clip.01.txt", "clip.02.mp4", "clip.02.txt"]
+    write_tar(tmp_path / "a.tar", [(name, name.encode()) for name in names])
+    assert [video.caption for video in listed(tmp_path, "tars").values()] == ["clip.01.txt", "clip.02.txt"]
+
+
+def test_hard_links_are_the_video_that_they_mean(data: dict[str, bytes], tmp_path: Path) -> None:
+    """tar writes the second name of a file as a link to the first."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").write_bytes(data["mp4"])
+    (tmp_path / "in" / "b.mp4").hardlink_to(tmp_path / "in" / "a.mp4")
+    (tmp_path / "in" / "c.mp4").hardlink_to(tmp_path / "in" / "a.mp4")
+    (tmp_path / "in" / "b.txt").write_text("of b")
+    (tmp_path / "root").mkdir()
+    names = ["a.mp4", "b.mp4", "b.txt", "c.mp4"]
+    subprocess.run(["tar", "-cf", tmp_path / "root" / "train.tar", "-C", tmp_path / "in", *names], check=True)
+    made = make(tmp_path / "root", "tars")
+    assert made.rejects == [] and len(made.clips) == 3
+    for (clip,) in made.clips.values():
+        assert numbers(clip.frames_thwc) == [0, 1, 2, 3] and clip.row["source_bytes"] == len(data["mp4"])
+    assert [clip.row["caption"] for (clip,) in made.clips.values()] == [None, "of b", None]
+    assert len({clip.row["source_sha256"] for (clip,) in made.clips.values()}) == 1
+
+
+def test_a_sparse_member_is_read_with_its_holes(data: dict[str, bytes], tmp_path: Path) -> None:
+    """tar -S leaves out what was never written: here the space between the two halves of an MP4's free box."""
+    (tmp_path / "in").mkdir()
+    hole = 1 << 20
+    with (tmp_path / "in" / "a.mp4").open("wb") as stream:
+        stream.write(data["mp4"] + (8 + hole).to_bytes(4, "big") + b"free")
+        stream.truncate(len(data["mp4"]) + 8 + hole)
+    (tmp_path / "root").mkdir()
+    for form in ("gnu", "posix"):
+        to = tmp_path / "root" / f"{form}.tar"
+        subprocess.run(["tar", f"--format={form}", "-S", "-cf", to, "-C", tmp_path / "in", "a.mp4"], check=True)
+        assert to.stat().st_size < hole
+    made = make(tmp_path / "root", "tars", test_fraction=0.0)
+    assert made.rejects == [] and len(made.clips) == 2
+    for (clip,) in made.clips.values():
+        assert numbers(clip.frames_thwc) == [0, 1, 2, 3]
+        assert clip.row["source_bytes"] == len(data["mp4"]) + 8 + hole
+
+
+def test_a_compressed_tar_says_so(data: dict[str, bytes], tmp_path: Path) -> None:
+    plain = write_tar(tmp_path / "in" / "a.tar", [("1.mp4", data["mp4"])]).read_bytes()
+    root = tmp_path / "root"
+    write_tar(root / "good.tar", [("1.mp4", data["mp4"])])
+    (root / "zipped.tar").write_bytes(gzip.compress(plain))
+    (root / "b.tar.gz").write_bytes(gzip.compress(plain))
+    (root / "lfs.tar").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    found = listed(root, "tars")
+    details = {name: video.reject[1] for name, video in found.items() if video.reject}
+    assert set(rejects(found).values()) == {"unreadable"}
+    assert "compressed by gzip" in details["zipped.tar"] and "gunzip" in details["zipped.tar"]
+    assert "unpack it to a .tar" in details["b.tar.gz"]
+    assert "git lfs pull" in details["lfs.tar"]
+
+
+def test_what_is_no_video_in_a_tar_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["1.mp4", "1.wav", "2.wav", "3.npy", "4.txt"]
+    write_tar(tmp_path / "a.tar", [(name, b".") for name in names])
+    assert len(listed(tmp_path, "tars")) == 1
+    said = capsys.readouterr().err
+    assert "3 members of tars that are no videos: 2 .wav, 1 .npy" in said
+    assert "1 key with texts but no video: a.tar#4" in said

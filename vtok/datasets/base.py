@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from schemas.errors import UsageError
@@ -125,6 +126,16 @@ def _walk(folder: str, below: str, endings: tuple[str, ...]) -> Iterator[tuple[s
 def utf8(name: str) -> str:
     """A name with the bytes that are not UTF-8 spelt out, because manifests are UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form: macOS writes \u00e9 as two characters, lists mostly have it as one."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def without_ending(name: str) -> str:
+    """A name without a video's extension, if it has one: a dot may be a part of it."""
+    return name.removesuffix(PurePosixPath(name).suffix) if name.lower().endswith(EXTENSIONS) else name
 
 
 def reject_of(path: Path, root: Path) -> tuple[str, str] | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from schemas.errors import UsageError
+from vtok.datasets.base import composed, without_ending
 from vtok.datasets.lists import TEXT_HINT, read_csv, reason
 
 _FORMS = "name<TAB>caption (.tsv, .txt), or `source` and `caption` (.csv with a header, .jsonl)"
@@ -29,25 +29,28 @@ class Captions:
         self._texts: dict[str, list[str]] = {}
         for name, text in _pairs(path):
             self._texts.setdefault(composed(file_of(name)), []).append(text)
+        converted = {without_ending(name): name for name in self._texts}
+        self._by_stem = {stem: name for stem, name in converted.items() if stem not in self._texts}
 
     def of(self, source: str) -> list[str]:
-        """A video's captions: by its path below the root, by its file name, or by that without extension."""
-        name = self._name(source)
+        """A video's captions: by its path below the root, by its file name, or by one of these without extension.
+
+        The list may have another extension: videos are often converted after it was written.
+        """
+        name = self.name_of(source)
         return [] if name is None else self._texts[name]
 
-    def _name(self, source: str) -> str | None:
+    def name_of(self, source: str) -> str | None:
+        """The name by which the list means a video, or None."""
         path = PurePosixPath(composed(source))
-        return next((name for name in (str(path), path.name, path.stem) if name in self._texts), None)
+        exact = next((name for name in (str(path), path.name, path.stem) if name in self._texts), None)
+        stems = (self._by_stem.get(str(path.with_suffix(""))), self._by_stem.get(path.stem))
+        return exact or next((name for name in stems if name is not None), None)
 
-    def without(self, sources: Iterable[str]) -> list[str]:
-        """The names for which there is none of these videos."""
-        used = {self._name(source) for source in sources}
-        return [name for name in self._texts if name not in used]
-
-
-def composed(name: str) -> str:
-    """A name in Unicode's composed form: macOS writes \u00e9 as two characters, and lists mostly as one."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
+    @property
+    def names(self) -> Iterable[str]:
+        """The names in the list, each once."""
+        return self._texts.keys()
 
 
 def captions_of(facts: dict[str, Any]) -> list[str]:

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
-from vtok import console
 from vtok.datasets.base import SourceVideo, find_videos, reject_of
 from vtok.datasets.captions import Captions
+from vtok.datasets.lists import note_converted
 from vtok.datasets.splits import Place, note_unlabelled, place
 
 _BUCKETS = 10_000
@@ -25,7 +25,8 @@ def list_folder(root: Path, config: DataConfig) -> list[SourceVideo]:
     - Without such folders a video goes to `test` if the hash of its path below the root falls into the first
       `test_fraction` of all hashes: adding or removing other videos does not move it. So that no split is empty, the
       video with the smallest hash goes to `test` if none would, and the one with the largest to `train`.
-    - `data.captions` names a file of captions; of several captions of a video, the first counts.
+    - `data.captions` names a file of captions; of several captions of a video, the first counts. A video that it names
+      and that is not there is a reject, `missing`.
 
     Raises:
         UsageError: no such folder, no video in it, a tree that can be read in two ways, or captions that cannot be read
@@ -40,8 +41,8 @@ def list_folder(root: Path, config: DataConfig) -> list[SourceVideo]:
     labelled = bool(names) and None not in classes
     note_unlabelled(classes)
     labels = {name: label for label, name in enumerate(names)}
-    captions = _captions(root, config.captions, [source for _, source in found])
-    return [
+    captions, lone = _captions(root, config.captions, [source for _, source in found])
+    videos = [
         SourceVideo(
             path,
             source,
@@ -54,6 +55,7 @@ def list_folder(root: Path, config: DataConfig) -> list[SourceVideo]:
         for path, source in found
         for name in (places[source].class_name,)
     ]
+    return videos + lone
 
 
 def place_sound(
@@ -83,21 +85,27 @@ def splits_of(places: Mapping[str, Place], test_fraction: float) -> dict[str, st
     return {source: spot.split or "train" for source, spot in places.items()}
 
 
-def _captions(root: Path, name: str | None, sources: list[str]) -> dict[str, str]:
-    """The first caption of each video that has any."""
+def _captions(root: Path, name: str | None, sources: list[str]) -> tuple[dict[str, str], list[SourceVideo]]:
+    """The first caption of each video that has any, and rejects for the videos that are only in the list."""
     if name is None:
-        return {}
+        return {}, []
     captions = Captions(root / name)
     found = {source: texts[0] for source in sources if (texts := captions.of(source))}
-    if found and (lone := captions.without(sources)):
-        console.note(f"note: {console.count(len(lone), 'names')} of the captions are no video's: {console.some(lone)}")
     if not found:
         raise UsageError(
             "none of these captions belongs to a video",
             at=str(root / name),
             hint="captions name videos by their path below data.root, or by file name with or without extension",
         )
-    return found
+    used = {source: name for source in sources if (name := captions.name_of(source)) is not None}
+    note_converted((PurePosixPath(name).name, source) for source, name in used.items())
+    named = set(used.values())
+    lone = [
+        SourceVideo(root / name, name, reject=("missing", "the captions name it, and it is not there"))
+        for name in captions.names
+        if name not in named
+    ]
+    return found, lone
 
 
 def hashed_splits(sources: list[str], test_fraction: float) -> dict[str, str]:

@@ -162,7 +162,8 @@ def list_frame_lists(root: Path, config: DataConfig) -> list[SourceVideo]:
     """The runs of images that the lists name.
 
     Raises:
-        UsageError: no list in the folder, a line that names no image, or an image in two lists.
+        UsageError: no list in the folder, a line that names no image, an image in two lists, or none of the images is
+            there.
     """
     lists = _lists(root)
     if not lists:
@@ -188,6 +189,12 @@ def list_frame_lists(root: Path, config: DataConfig) -> list[SourceVideo]:
         seen |= dict.fromkeys(images, path.name)
         for first, last in _runs(images):
             videos.append(guard.video(first, last, images[first], split))
+    if videos and all(video.reject is not None and video.reject[0] == "missing" for video in videos):
+        raise UsageError(
+            f"none of the {len(videos)} videos that the lists name is there",
+            at=str(root),
+            hint="the lists name images by paths that are absolute or relative to the list",
+        )
     return videos
 
 
@@ -248,6 +255,7 @@ class _Guard:
         self._root, self._real_root = root, Path(os.path.realpath(root))
         self._reals: dict[Path, Path] = {}
         self._leaving: dict[Path, frozenset[str]] = {}
+        self._there: dict[Path, frozenset[str]] = {}
 
     def real(self, image: Path) -> Path:
         """An image's one path, where links to folders are followed; the image itself may be a link."""
@@ -263,15 +271,20 @@ class _Guard:
             return SourceVideo(folder, f"{listed}..{last.name}", split, reject=outside, medium="frames")
         name = folder.relative_to(self._real_root).as_posix()
         reject: tuple[str, str] | None = None
-        if not self._links_out(folder).isdisjoint(expand_run(item)):
+        images = expand_run(item)
+        if not self._links_out(folder).isdisjoint(images):
             reject = "unsafe_path", "an image is a link that leaves the root"
+        elif self._there[folder].isdisjoint(images):
+            reject = "missing", "none of its images is there"
         return SourceVideo(self._root / name, source_name(name, item), split, reject=reject, medium="frames", item=item)
 
     def _links_out(self, folder: Path) -> frozenset[str]:
         """The files of a folder that are links to somewhere outside of the root."""
         if folder not in self._leaving:
-            self._leaving[folder] = frozenset()
+            self._leaving[folder] = self._there[folder] = frozenset()
             if folder.is_dir():
-                with os.scandir(folder) as entries:
-                    self._leaving[folder] = frozenset(e.name for e in entries if _leaves(e, self._real_root))
+                with os.scandir(folder) as scanned:
+                    entries = list(scanned)
+                self._leaving[folder] = frozenset(e.name for e in entries if _leaves(e, self._real_root))
+                self._there[folder] = frozenset(e.name for e in entries)
         return self._leaving[folder]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
 from vtok.datasets.base import SourceVideo, reject_of, source_name
-from vtok.datasets.lists import Found, choose, find_lists, in_order, index_videos, read_csv, unlisted
+from vtok.datasets.lists import Found, choose, find_lists, in_order, index_videos, look_up, read_csv, unlisted
 from vtok.datasets.splits import WORDS, split_word, splits_in
 
 LISTS = ("*.csv", "annotations/*.csv")
@@ -90,9 +90,9 @@ def _place(same: list[Segment], root: Path, index: dict[str, list[Found]], label
     row = same[0]
     class_name = row.label
     item, span = None, None
-    if found := index.get(row.name):
+    if found := look_up(index, row.name):
         path, source = choose(found, row.split, class_name)
-    elif found := index.get(row.video):
+    elif found := look_up(index, row.video):
         path, source = choose(found, row.split, class_name)
         item, span = f"{row.start}-{row.end}", (float(row.start), float(row.end))
     else:

@@ -9,8 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from schemas.errors import UsageError
-from vtok.datasets.base import SourceVideo, find_videos, natural, reject_of
+from vtok import console
+from vtok.datasets.base import SourceVideo, composed, find_videos, natural, reject_of, without_ending
 from vtok.datasets.splits import split_word
+from vtok.video.extensions import EXTENSIONS
 
 Found = tuple[Path, str]
 
@@ -82,7 +84,7 @@ def read_json(path: Path) -> Any:
         UsageError: it cannot be read, or is no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"the list cannot be read: {reason(error)}", at=str(path), hint=TEXT_HINT) from None
 
@@ -95,8 +97,31 @@ def index_videos(root: Path) -> dict[str, list[Found]]:
     """
     index: dict[str, list[Found]] = {}
     for path, source in find_videos(root, required=False):
-        index.setdefault(PurePosixPath(source).stem, []).append((path, source))
+        index.setdefault(composed(PurePosixPath(source).stem), []).append((path, source))
     return index
+
+
+def look_up(index: dict[str, list[Found]], name: str) -> list[Found] | None:
+    """The files that a list means by a name, with or without extension: those of just this name, else of its stem."""
+    found = index.get(composed(without_ending(name))) or index.get(composed(name))
+    exact = [file for file in found or [] if composed(PurePosixPath(file[1]).name) == composed(name)]
+    return exact or found
+
+
+def note_converted(named: Iterable[tuple[str, str]]) -> None:
+    """Says which files have another extension than in the list.
+
+    Args:
+        named: (the file's name in the list, its source) of the files that are there.
+    """
+    other = [
+        f"{name} is {PurePosixPath(source).name}"
+        for name, source in named
+        if name.lower().endswith(EXTENSIONS) and PurePosixPath(name).suffix != PurePosixPath(source).suffix
+    ]
+    if other:
+        count = console.count(len(other), "videos")
+        console.note(f"note: {count} with another extension than in the list, found by the stem: {other[0]}")
 
 
 def choose(found: Sequence[Found], *folders: str | None) -> Found:
@@ -111,7 +136,7 @@ def choose(found: Sequence[Found], *folders: str | None) -> Found:
 
 
 def _plain(name: str) -> str:
-    return split_word(name) or name.replace("_", " ")
+    return split_word(name) or composed(name).replace("_", " ")
 
 
 def unlisted(index: dict[str, list[Found]], used: Iterable[Path], root: Path) -> list[SourceVideo]:

@@ -13,8 +13,18 @@ from typing import Any
 
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
-from vtok.datasets.base import SourceVideo, reject_of
-from vtok.datasets.lists import Found, choose, find_lists, in_order, index_videos, read_json, unlisted
+from vtok.datasets.base import SourceVideo, reject_of, without_ending
+from vtok.datasets.lists import (
+    Found,
+    choose,
+    find_lists,
+    in_order,
+    index_videos,
+    look_up,
+    note_converted,
+    read_json,
+    unlisted,
+)
 from vtok.datasets.splits import split_word, splits_in
 
 LISTS = ("*.json", "*/*.json", "*/*/*.json")
@@ -34,6 +44,7 @@ def list_mugen(root: Path, config: DataConfig) -> list[SourceVideo]:
         raise UsageError("no rendered videos in this folder", at=str(root), hint=_RENDER)
     tables = find_lists(root, config.annotations, LISTS, "MUGEN's train.json or test.json", names_split)
     videos: dict[str, SourceVideo] = {}
+    named: list[tuple[str, str]] = []
     for table in tables:
         said = splits_in(table.stem)
         if len(said) != 1:
@@ -44,11 +55,13 @@ def list_mugen(root: Path, config: DataConfig) -> list[SourceVideo]:
             )
         (split,) = said
         for number, entry in enumerate(_entries(table)):
-            video = _place(entry, split, root, index, config.caption_type, f"{table}: data[{number}]")
+            video, name = _place(entry, split, root, index, config.caption_type, f"{table}: data[{number}]")
+            named.append((name, video.source))
             before = videos.setdefault(video.source, video)
             if before.split != split:
                 reject = ("not_in_split", f"the lists contradict each other: {before.split}, {split}")
                 videos[video.source] = before._replace(reject=reject)
+    note_converted(named)
     rest = unlisted(index, (video.path for video in videos.values()), root)
     return in_order([*videos.values(), *rest], root, _RENDER)
 
@@ -71,10 +84,11 @@ def _entries(path: Path) -> list[Any]:
 
 def _place(
     entry: Any, split: str, root: Path, index: dict[str, list[Found]], caption_type: str, at: str
-) -> SourceVideo:
+) -> tuple[SourceVideo, str]:
+    """The video of an entry, and its file's name in the list."""
     try:
         files = [entry["video"][key] for key in ("video_file", "json_file") if entry["video"].get(key)]
-        names = [PurePosixPath(str(file)).stem for file in files]
+        names = [PurePosixPath(str(file)).name.removesuffix(".json") for file in files]
         texts = {str(note["type"]): str(note["text"]) for note in reversed(entry.get("annotations") or [])}
         expected = names[0]
     except (KeyError, TypeError, AttributeError, IndexError):
@@ -84,9 +98,11 @@ def _place(
             hint="name the right lists with data.annotations",
         ) from None
     caption = texts.get(caption_type) or next((text for text in reversed(texts.values()) if text), None)
-    found = next((index[name] for name in names if name in index), None)
+    found = next((same for name in names if (same := look_up(index, name))), None)
     if found is None:
-        path, source = root / split / f"{expected}.mp4", f"{split}/{expected}.mp4"
-        return SourceVideo(path, source, split, caption=caption, reject=("missing", "the game is not rendered"))
+        source = f"{split}/{without_ending(expected)}.mp4"
+        path = root / source
+        gone = ("missing", "the game is not rendered")
+        return SourceVideo(path, source, split, caption=caption, reject=gone), without_ending(expected)
     path, source = choose(found, split)
-    return SourceVideo(path, source, split, caption=caption, reject=reject_of(path, root))
+    return SourceVideo(path, source, split, caption=caption, reject=reject_of(path, root)), expected

@@ -191,5 +191,5 @@ def note_unlabelled(classes: Sequence[str | None]) -> None:
     """Says that nobody has a class because some have none."""
     if (lacking := sum(name is None for name in classes)) not in (0, len(classes)):
         console.note(
-            f"note: {console.count(lacking, 'videos')} of {len(classes):,} lie in no class folder: no video has a label"
+            f"note: {console.count(lacking, 'videos')} of {len(classes):,} in no class folder: no video has a label"
         )

@@ -18,7 +18,7 @@ from schemas.config.data import DataConfig
 from schemas.errors import UsageError
 from vtok.datasets.base import SourceVideo, reject_of, source_name
 from vtok.datasets.folder import place_sound, splits_of
-from vtok.datasets.lists import Found, choose, find_lists, in_order, index_videos, read_csv, unlisted
+from vtok.datasets.lists import Found, choose, find_lists, in_order, index_videos, look_up, read_csv, unlisted
 from vtok.datasets.splits import split_word
 
 LISTS = ("taichi-metadata.csv",)
@@ -128,14 +128,15 @@ def _tables(root: Path, pattern: str | None, names: list[str]) -> list[Path]:
 
 
 def _place(part: Part, root: Path, index: dict[str, list[Found]], folders: dict[str, list[Found]]) -> SourceVideo:
-    if found := index.get(part.name):
+    if found := look_up(index, part.name):
         path, source = choose(found, part.split)
         return SourceVideo(path, source, part.split, reject=reject_of(path, root))
     if found := folders.get(part.name):
         path, source = choose(found, part.split)
         return SourceVideo(path, source, part.split, reject=reject_of(path, root), medium="frames", fps=part.fps)
-    path, source = choose(index.get(part.video) or [(root / f"{part.video}.mp4", f"{part.video}.mp4")])
-    there = part.video in index
+    found = look_up(index, part.video)
+    there = found is not None
+    path, source = choose(found or [(root / f"{part.video}.mp4", f"{part.video}.mp4")])
     item = f"{part.start}-{part.end}"
     return SourceVideo(
         path,

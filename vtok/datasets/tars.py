@@ -104,7 +104,7 @@ def _labelled(videos: Iterable[SourceVideo]) -> list[SourceVideo]:
         labels = {name: label for label, name in enumerate(names)}
         return [v._replace(label=labels.get(v.class_name or ""), class_name=v.class_name or None) for v in listed]
     if below := sum(name.startswith("-") and int(float(name)) < 0 for name in numbers):
-        console.note(f"note: {console.count(below, 'videos')} have a class below 0, so no label")
+        console.note(f"note: {console.count(below, 'videos')} with a class below 0, so without label")
     return [_numbered(video) for video in listed]
 
 
@@ -166,13 +166,13 @@ def _joined(same: list[_Sample]) -> tuple[list[_Sample], bool]:
 def _say(odd: _Odd) -> None:
     if odd.others:
         kinds = ", ".join(f"{number:,} {kind or 'without ending'}" for kind, number in odd.others.most_common(5))
-        console.note(f"note: {console.count(odd.others.total(), 'members')} of tars are no videos: {kinds}")
+        console.note(f"note: {console.count(odd.others.total(), 'members')} of tars that are no videos: {kinds}")
     if odd.twice:
-        what = "occur more than once in a tar, and are a sample each time"
+        what = "more than once in a tar, a sample each time"
         console.note(f"note: {console.count(len(odd.twice), 'keys')} {what}: {console.some(odd.twice)}")
     if odd.alone:
         count = console.count(len(odd.alone), "keys")
-        console.note(f"note: {count} have texts but no video: {console.some(odd.alone)}")
+        console.note(f"note: {count} with texts but no video: {console.some(odd.alone)}")
 
 
 def _key(member: str) -> tuple[str, str]:

@@ -23,7 +23,7 @@ def text_descriptions(root: Path, split: str) -> list[list[str]] | None:
     if not path.is_file():
         return None
     try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the captions cannot be read: {reason(error)}", at=str(path), hint=TEXT_HINT) from None
     return [[text.strip() for text in line.split("\t") if text.strip()] for line in lines]

@@ -7,13 +7,13 @@ name (`.mp4`), anywhere below the root.
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
 from vtok.datasets.base import SourceVideo, reject_of
 from vtok.datasets.captions import Captions, file_of
-from vtok.datasets.lists import choose, find_lists, in_order, index_videos, unlisted
+from vtok.datasets.lists import choose, find_lists, in_order, index_videos, look_up, note_converted, unlisted
 from vtok.datasets.splits import split_word
 
 LISTS = ("tgif-v1.0.tsv", "*/tgif-v1.0.tsv", "tgif*.tsv", "*/tgif*.tsv")
@@ -31,11 +31,13 @@ def list_tgif(root: Path, config: DataConfig) -> list[SourceVideo]:
     table = find_lists(root, config.annotations, LISTS, "tgif-v1.0.tsv")[0]
     captions = Captions(table)
     videos: dict[str, SourceVideo] = {}
+    converted: list[tuple[str, str]] = []
     lists = _lists(table.parent / "splits")
     for split in SPLITS:
         for name in _addresses(lists.get(split, table.parent / "splits" / f"{split}.txt")):
-            if found := index.get(PurePosixPath(name).stem):
+            if found := look_up(index, name):
                 path, source = choose(found, split)
+                converted.append((name, source))
                 reject = reject_of(path, root)
             else:
                 path, source, reject = root / name, name, ("missing", f"{split}: no {name}")
@@ -45,6 +47,7 @@ def list_tgif(root: Path, config: DataConfig) -> list[SourceVideo]:
             if before.split != split:
                 reject = ("not_in_split", f"the lists contradict each other: {before.split}, {split}")
                 videos[source] = before._replace(reject=reject)
+    note_converted(converted)
     rest = unlisted(index, (video.path for video in videos.values()), root)
     return in_order([*videos.values(), *rest], root, "are the GIFs below data.root?")
 
