@@ -67,6 +67,20 @@ def test_links_that_leave_the_root(tmp_path: Path) -> None:
     assert rejects == {"a.mp4": None, "inside.mp4": None, "out.mp4": "unsafe_path", "up.mp4": "unsafe_path"}
 
 
+def test_links_that_lead_nowhere_say_so(tmp_path: Path) -> None:
+    root = _tree(tmp_path, "a.mp4")
+    (root / "self.mp4").symlink_to("self.mp4")
+    (root / "one.mp4").symlink_to("two.mp4")
+    (root / "two.mp4").symlink_to("one.mp4")
+    (root / "gone.mp4").symlink_to("nowhere.mp4")
+    loop = ("unreadable", "a link that leads back to itself")
+    assert {v.source: v.reject for v in _list(root)} == {
+        "a.mp4": None,
+        "gone.mp4": ("unreadable", "a link to a file that is not there"),
+        **dict.fromkeys(("one.mp4", "self.mp4", "two.mp4"), loop),
+    }
+
+
 def test_hashed_splits_do_not_move(tmp_path: Path) -> None:
     root = _tree(tmp_path, *(f"v{i}.mp4" for i in range(400)))
     before = {v.source: v.split for v in _list(root, test_fraction=0.25)}

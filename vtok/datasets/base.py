@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import unicodedata
@@ -141,6 +142,14 @@ def without_ending(name: str) -> str:
 def reject_of(path: Path, root: Path) -> tuple[str, str] | None:
     """(reason, detail) if a file must not be used, whatever is in it."""
     if path.is_symlink():
+        try:
+            path.stat()
+        except FileNotFoundError:
+            if path.resolve().is_relative_to(root.resolve()):
+                return "unreadable", "a link to a file that is not there"
+        except OSError as error:
+            loop = error.errno == errno.ELOOP
+            return "unreadable", "a link that leads back to itself" if loop else f"a link: {error.strerror}"
         if path.is_dir():
             return "unsafe_path", "a link to a folder is not followed: set data.root to it, or copy the files"
         if not path.resolve().is_relative_to(root.resolve()):

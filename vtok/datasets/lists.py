@@ -140,14 +140,18 @@ def _plain(name: str) -> str:
 
 
 def unlisted(index: dict[str, list[Found]], used: Iterable[Path], root: Path) -> list[SourceVideo]:
-    """Rejects for the files that no list names."""
+    """Rejects for the files that no list names, or that are not the one of their name that is used."""
     known = {str(path) for path in used}  # a text has its hash ready, a `Path` takes itself apart
-    return [
-        SourceVideo(path, source, reject=reject_of(path, root) or ("not_in_split", "no list names this file"))
-        for found in index.values()
-        for path, source in found
-        if str(path) not in known
-    ]
+    rejects = []
+    for found in index.values():
+        twin = any(str(path) in known for path, _ in found)
+        why = ("not_in_split", "a file of the same name is the one that is used" if twin else "no list names this file")
+        rejects += [
+            SourceVideo(path, source, reject=reject_of(path, root) or why)
+            for path, source in found
+            if str(path) not in known
+        ]
+    return rejects
 
 
 def in_order(videos: Iterable[SourceVideo], root: Path, hint: str) -> list[SourceVideo]:

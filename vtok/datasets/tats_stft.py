@@ -43,7 +43,7 @@ def list_tats_stft(root: Path, config: DataConfig) -> list[SourceVideo]:
                 source = f"video/{split}/{name}.mp4"
                 path, reject = root / source, ("missing", f"{listed} has no video")
             found.append(SourceVideo(path, source, split, reject=reject, companions=companions))
-    rest = unlisted({"": videos}, (video.path for video in found), root)
+    rest = unlisted({source: [(path, source)] for path, source in videos}, (video.path for video in found), root)
     return in_order([*found, *rest], root, "the videos are video/{train,test}/*.mp4 below data.root")
 
 

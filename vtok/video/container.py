@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import INPUT_OPTIONS, video_url
+from vtok.video.signatures import what_it_is
 
 
 @contextmanager
@@ -36,7 +37,8 @@ def open_video(path: str | Path) -> Iterator[InputContainer]:
     except MemoryError:
         raise
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError("unreadable", describe(error)) from None
+        told = what_it_is(path)
+        raise VideoError("unreadable", f"no video: {told}" if told else describe(error)) from None
     with container:
         yield container
 

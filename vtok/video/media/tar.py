@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 from vtok.video.errors import VideoError
 from vtok.video.extensions import EXTENSIONS
 from vtok.video.media.sequence import Opened
-from vtok.video.media.signatures import what_it_is
+from vtok.video.signatures import what_it_is
 
 TEXTS = (".txt", ".json", ".cls")
 _BLOCK = 1 << 20
