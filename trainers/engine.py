@@ -23,6 +23,7 @@ from torch import nn
 from schemas.config.train import OptimConfig, TrainConfig
 from schemas.errors import VtokError
 from trainers.blocks import checkpoint_blocks, compile_blocks
+from trainers.only_data import only_data
 from trainers.op_lock import wait_for_compilation
 from trainers.optim import clip_gradients, make_optimizer, set_lr
 from trainers.precision import LossScale, check_precision, use_precision
@@ -127,14 +128,15 @@ class PlainEngine:
         torch.save({**state, **_extras(self.scale, self.average)}, folder / "plain.pt")
 
     def load(self, folder: Path, layout: Layout | None = None) -> None:
-        if layout is not None and layout["engine"] != "plain":
-            from trainers import reshard
+        with only_data(folder):
+            if layout is not None and layout["engine"] != "plain":
+                from trainers import reshard
 
-            whole = reshard.read(folder, layout, self.module, reshard.order_of(self.module, self.optimizer))
-            reshard.fill_whole(self.module, self.optimizer, whole)
-            _load_extras(whole.extras, self.scale, self.average)
-            return
-        state = torch.load(folder / "plain.pt", weights_only=True, map_location="cpu")
+                whole = reshard.read(folder, layout, self.module, reshard.order_of(self.module, self.optimizer))
+                reshard.fill_whole(self.module, self.optimizer, whole)
+                _load_extras(whole.extras, self.scale, self.average)
+                return
+            state = torch.load(folder / "plain.pt", weights_only=True, map_location="cpu")
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         _load_extras(state, self.scale, self.average)

@@ -8,6 +8,7 @@ stage 0 wrote is whole as it stands. The whole state is then put into the parts 
 from __future__ import annotations
 
 import argparse
+import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,7 @@ def same(a: Layout, b: Layout) -> bool:
 
 
 def read(folder: Path, layout: Layout, module: nn.Module, order: list[str]) -> WholeState:
-    """The whole state of an engine's checkpoint. Called on every rank.
+    """The whole state of an engine's checkpoint. Called on every rank, within `trainers.only_data`.
 
     Args:
         folder: what the engine's `save` wrote.
@@ -72,7 +73,7 @@ def read(folder: Path, layout: Layout, module: nn.Module, order: list[str]) -> W
     extras = read_extras(folder)
     if layout["zero_stage"] == 0:
         path = folder / "state" / "mp_rank_00_model_states.pt"
-        state = torch.load(path, weights_only=False, map_location="cpu")  # the run's own file, its sha256 was checked
+        state = torch.load(path, weights_only=True, map_location="cpu")
         return _from_whole({"optimizer": state["optimizer"], **extras}, {**state["module"], **buffers}, module, order)
     target = folder.parent.parent / f"{TEMP_MARK}universal-{folder.name}"
     if rank() == 0:
@@ -128,6 +129,8 @@ def _convert(source: Path, target: Path) -> None:
 
         with console.quiet_stdout():
             ds_to_universal.main(options)
+    except pickle.UnpicklingError:  # `only_data` says what of it
+        raise
     except Exception as error:
         raise IntegrityError(
             "the checkpoint cannot be converted for this engine, ZeRO stage and number of processes: "
@@ -155,12 +158,12 @@ def _from_universal(folder: Path, buffers: dict[str, Tensor], module: nn.Module)
 
 def _stage_3_step(path: Path) -> float:
     """Adam's counter, which the conversion of stage 3 leaves among the states of the parts."""
-    state = torch.load(path, weights_only=False, map_location="cpu")["optimizer_state_dict"]["state"]
+    state = torch.load(path, weights_only=True, map_location="cpu")["optimizer_state_dict"]["state"]
     return max(float(entry["step"]) for entry in state.values())
 
 
 def _tensor(path: Path) -> Tensor:
-    found = torch.load(path, weights_only=False, map_location="cpu")
+    found = torch.load(path, weights_only=True, map_location="cpu")
     tensor = found["param"] if isinstance(found, dict) else found
     return tensor if isinstance(tensor, Tensor) else torch.tensor(float(tensor))
 

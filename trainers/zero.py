@@ -18,6 +18,7 @@ from schemas.config.train import OptimConfig
 from schemas.errors import VtokError
 from trainers import reshard
 from trainers.engine import Layout, check_parts
+from trainers.only_data import only_data
 from trainers.optim import clip_gradients, set_lr
 from trainers.precision import LossScale
 from trainers.ranks import rank, world_size
@@ -100,25 +101,31 @@ class DeepSpeedEngine:
         if self.average is not None:
             extras["average"] = self.average.state_dict()
         if rank() == 0:
+            for script in folder.glob("zero_to_*.py"):  # DeepSpeed's: a checkpoint holds no code
+                script.unlink()
             torch.save(dict(self.module.named_buffers()), folder / reshard.BUFFERS)
             if extras:
                 torch.save(extras, folder / reshard.EXTRAS)
 
     def load(self, folder: Path, layout: Layout | None = None) -> None:
-        if layout is None or reshard.same(layout, self.layout):
-            self._load_as_saved(folder)
-            extras = reshard.read_extras(folder)
-        else:
-            state = reshard.read(folder, layout, self.module, self._order)
-            if self._stage == 0:
-                reshard.fill_whole(self.module, self._client, state)
-            else:
-                reshard.fill_sharded(self.module, self._optimizer, self._stage, state)
-            extras = state.extras
+        with only_data(folder):
+            extras = self._load(folder, layout)
         if self.scale.dynamic and "scale" in extras:
             self.scale.load_state_dict(extras["scale"])
         if self.average is not None and "average" in extras:
             self.average.load_state_dict(extras["average"])
+
+    def _load(self, folder: Path, layout: Layout | None) -> dict[str, Any]:
+        """Loads what DeepSpeed keeps, and returns what else there is."""
+        if layout is None or reshard.same(layout, self.layout):
+            self._load_as_saved(folder)
+            return reshard.read_extras(folder)
+        state = reshard.read(folder, layout, self.module, self._order)
+        if self._stage == 0:
+            reshard.fill_whole(self.module, self._client, state)
+        else:
+            reshard.fill_sharded(self.module, self._optimizer, self._stage, state)
+        return state.extras
 
     def _load_as_saved(self, folder: Path) -> None:
         path, _ = self._engine.load_checkpoint(str(folder), tag="state")

@@ -12,6 +12,8 @@ import torch
 import yaml
 
 from schemas.config import load_recipe
+from schemas.errors import IntegrityError
+from tests.trainers import planting
 from tests.trainers.making import assert_same_steps, losses, prepare
 from tests.trainers.tiny_task import launch, train
 from trainers.tokenizer import train_tokenizer
@@ -158,3 +160,55 @@ def test_zero_goes_on_as_one_and_as_two_again(one: Path, two: tuple[Path, str], 
     assert again[0].stdout.count("resumed at step 39") == len(path)
     for stage in path:
         assert_same(tmp_path / f"again-{stage}", one)
+
+
+@pytest.mark.parametrize("stage", ["plain", *STAGES])
+def test_a_program_in_a_checkpoint_is_refused_by_name(
+    one: Path, two: tuple[Path, str], tmp_path: Path, stage: int | str
+) -> None:
+    """In each file in turn; the whole state is put together from all of them."""
+    source = half_done(one if stage == "plain" else two[0] / f"zero-{stage}", tmp_path / "source")
+    for folder, marker in planting.planted(source, tmp_path):
+        with pytest.raises(IntegrityError, match=planting.ASKED) as caught:
+            train(folder, **RUN)
+        assert caught.value.at.startswith(str(folder)) and caught.value.hint
+        assert not marker.exists()
+        assert planting.runs(Path(caught.value.at), marker), "the test must plant what would run"
+
+
+def test_deepspeed_itself_runs_no_program_in_a_checkpoint(two: tuple[Path, str], tmp_path: Path) -> None:
+    """Two ranks load their own files of the layout that wrote them, and then what nobody has touched."""
+    runs, markers = [], []
+    for stage in STAGES:
+        source = half_done(two[0] / f"zero-{stage}", tmp_path / f"zero-{stage}")
+        for folder, marker in planting.planted(source, tmp_path):
+            runs.append({"folder": str(folder), "engine": "deepspeed", "zero_stage": stage, **RUN})
+            markers.append(marker)
+    refused = len(runs)
+    runs += [
+        {"folder": str(tmp_path / f"zero-{stage}"), "engine": "deepspeed", "zero_stage": stage, **RUN}
+        for stage in STAGES
+    ]
+    done = launch(runs, tmp_path / "runs.json")
+    for process in done:
+        assert process.stderr.count(f"it asks for {planting.ASKED}; only weights") == refused, process.stderr
+    assert not any(marker.exists() for marker in markers)
+    for stage in STAGES:
+        ours, theirs = tmp_path / f"zero-{stage}", two[0] / f"zero-{stage}"
+        assert losses(ours) == losses(theirs)
+        a, b = (torch.load(path / "weights.pt", weights_only=True) for path in (ours, theirs))
+        assert all(torch.equal(a[key], b[key]) for key in a), "what is sound goes on bit by bit"
+
+
+def test_what_is_no_file_of_weights_is_refused(one: Path, tmp_path: Path) -> None:
+    folder = half_done(one, tmp_path / "prior")
+    checkpoint = next((folder / "checkpoints").iterdir())
+    planting.bare(checkpoint / "prior" / "plain.pt", tmp_path / "ran")
+    planting.seal(checkpoint)
+    with pytest.raises(IntegrityError, match="it is no file of weights"):
+        train(folder, **RUN)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_checkpoint_holds_code(two: tuple[Path, str]) -> None:
+    assert not list(two[0].rglob("*.py"))
