@@ -14,7 +14,9 @@ from tests.video.making import numbers, write_video
 from vtok.video import decode, frames_ffmpeg, frames_pyav, reading
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import decode_clips
+from vtok.video.pictures import NOTHING_SHOWN
 from vtok.video.probe import probe
+from vtok.video.selecting import select
 from vtok.video.timeline import Timeline, read_timeline
 
 FRAMES, SIDE, LENGTH = 1500, 96, 16
@@ -107,16 +109,19 @@ def test_frames_between_key_frames_are_had_by_strides(video: Path) -> None:
         (_, clip), *_ = decode_clips(video, probe(video), [span], resolution=SIDE, decoder="ffmpeg")
         assert numbers(clip) == list(range(900, 900 + stride * LENGTH, stride))
     pts = [0, 33, 67, 100, 133, 167, 200]
-    assert frames_ffmpeg._select_stamps([0, 3, 6], pts) == ([0, 3, 6], "between(pts,0,200)*not(mod(pts-(0),100))")
-    assert frames_ffmpeg._select_stamps([0, 2, 4], pts) == ([0, 1, 2, 3, 4], "between(pts,0,133)")
-    assert frames_ffmpeg._select_stamps([1, 2, 5], pts)[0] == [1, 2, 5]
+    assert select([0, 3, 6], pts, "pts") == ([0, 3, 6], "between(pts,0,200)*not(mod(pts-(0),100))")
+    assert select([0, 2, 4], pts, "pts") == ([0, 1, 2, 3, 4], "between(pts,0,133)")
+    assert select([1, 2, 5], pts, "pts").passing == [1, 2, 5]
 
 
 def test_sections_begin_at_key_frames() -> None:
-    timeline = Timeline(list(range(0, 60000, 100)), list(range(0, 600, 60)), 600, [], [], 0.01)
-    sections = list(frames_ffmpeg._segments([0, 1, 130, 400, 401, 599], timeline))
+    shown = NOTHING_SHOWN._replace(rising=True, indexed=True)
+    timeline = Timeline(list(range(0, 60000, 100)), list(range(0, 600, 60)), 600, [], [], 0.01, shown=shown)
+    source = frames_ffmpeg._source(timeline)
+    assert source is not None
+    sections = list(frames_ffmpeg._segments([0, 1, 130, 400, 401, 599], timeline, source))
     assert [(start.rank, list(wanted)) for start, wanted in sections] == [(0, [0, 1, 130]), (360, [400, 401, 599])]
-    assert next(frames_ffmpeg._segments([400], timeline))[0] == (360, 360.0)
+    assert next(frames_ffmpeg._segments([400], timeline, source))[0] == (360, 360.0)
 
 
 def test_the_limit_of_the_config_is_the_one_of_the_code() -> None:

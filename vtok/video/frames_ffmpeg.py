@@ -1,8 +1,11 @@
 """Decodes chosen frames of a video with the ffmpeg program, through a pipe: the second opinion beside PyAV.
 
-It gives the same frames, and every one is identified by the time stamp that ffmpeg says it has. It is stricter with
-damaged files: the first error ends the video (`-xerror`; without it ffmpeg ends with exit code 0 on files that it could
-not decode). Long stretches without a wanted frame are skipped: ffmpeg starts anew at a key frame behind them.
+It gives the same frames, and every one is identified by the time stamp that ffmpeg says it has: the container's, or,
+where those do not tell the frames apart, the number of its packet, which ffmpeg is made to put there. Frames of raw
+streams, whose time stamps ffmpeg makes itself, are counted. The first error ends a run (`-xerror`; without it ffmpeg
+ends with exit code 0 on files that it could not decode, and conceals what is missing): then PyAV decodes the stream and
+says which frames are sound, and only these are taken from a second run that goes on behind errors. Long stretches
+without a wanted frame are skipped in containers with an index: ffmpeg starts anew at a key frame behind them.
 """
 
 from __future__ import annotations
@@ -13,29 +16,31 @@ import functools
 import os
 import resource
 import subprocess
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
 import ffmpeg
+import numpy as np
 from av.video.stream import VideoStream
 
 from vtok.video.container import open_video, single_threaded
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import INPUT_OPTIONS, ffmpeg_binary, video_url
-from vtok.video.frames_pyav import Indexed
+from vtok.video.ffmpeg_process import Messages, end, first_line
+from vtok.video.frames_pyav import Indexed, read_found
 from vtok.video.geometry import Geometry
+from vtok.video.pictures import EXPLODE
 from vtok.video.pixels import Conversion, piped_views, plan
 from vtok.video.probe import first_frame
-from vtok.video.reading import HEADLESS, LOST
+from vtok.video.reading import LOST
+from vtok.video.selecting import Selection, select
 from vtok.video.timeline import Timeline
 
 Hwaccel = Literal["none", "cuda"]
 
-_MAX_TERMS = 64  # of the select expression, which is evaluated for every frame
+_NUMBERS = "setts=pts=N:dts=NOPTS"  # bitstream filter: a packet's number for its time stamp
 _MIN_JUMP = 150  # frames that a new start must save: the program needs 15 to 60 ms to start
-_TAIL = 4096  # bytes of ffmpeg's messages that are kept
 _CPU_SIGNAL = "received signal 24"  # SIGXCPU, which ffmpeg catches
 # What NVDEC's NV12 and P010 hold, in the layout that the CPU decoders give: libswscale treats each in its own way.
 _PLANAR = "yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p|yuvj444p|yuv420p10le|yuv422p10le|yuv444p10le|yuv420p12le|gray"
@@ -69,25 +74,173 @@ def read_frames(
     if geometry.rotation in (90, 270):
         height, width = width, height
     conversion = plan(geometry, _stored_format(path, stream_index), height, width).unpadded()
-    cuda = hwaccel == "cuda" and cuda_problem() is None
-    there = bisect.bisect_left(wanted, len(timeline.pts)) if timeline.pts else len(wanted)
-    for start, segment in _segments(wanted[:there], timeline):
-        run = _Run(path, stream_index, segment, geometry, conversion, timeline, start)
+    job = _Job(path, stream_index, geometry, conversion, timeline)
+    there = wanted[: bisect.bisect_left(wanted, timeline.frames)]
+    source, done = _source(timeline), 0
+    if source is not None:
+        try:
+            for item in _trust(job, source, there, cuda=hwaccel == "cuda" and cuda_problem() is None):
+                yield item
+                done += 1
+        except _DoubtError:
+            source = None
+    if source is None:
+        yield from _guided(job, there[done:])
+    if len(there) < len(wanted):
+        raise VideoError(
+            "missing_frames", f"the video ends after {timeline.frames} frames, {wanted[-1] + 1} are needed"
+        )
+
+
+class _DoubtError(Exception):
+    """The program says that something is damaged, or left a frame out."""
+
+
+class _Source(NamedTuple):
+    """The frames that the program gives, in their order.
+
+    Attributes:
+        ranks: their indices among the frames that are shown.
+        marks: what each is known by: its time stamp, the number of its packet, or its position.
+        variable: the `select` filter's name for the mark.
+        numbered: whether the program is told to give packets their numbers for time stamps.
+    """
+
+    ranks: Sequence[int]
+    marks: Sequence[int]
+    variable: Literal["pts", "n"]
+    numbered: bool = False
+
+
+class _Job(NamedTuple):
+    """What all runs of the program share."""
+
+    path: str | Path
+    stream_index: int
+    geometry: Geometry
+    conversion: Conversion
+    timeline: Timeline
+
+
+def _source(timeline: Timeline, came: Sequence[int] | None = None) -> _Source | None:
+    """How to tell the program's frames; None where only those can be told of which it is known whether they come.
+
+    Args:
+        timeline: of the video.
+        came: indices of the frames that the program is known to give; None: it is not known.
+    """
+    shown = timeline.shown
+    ranks = [rank for rank in range(timeline.frames) if rank not in shown.repeats] if came is None else came
+    if came is None and (timeline.headless or shown.leading):
+        return None
+    if timeline.pts and shown.rising:
+        return _Source(ranks, [timeline.pts[rank] for rank in ranks], "pts")
+    if shown.places and not shown.timeless and numbers_packets():
+        return _Source(ranks, [shown.places[rank] for rank in ranks], "pts", numbered=True)
+    return None if came is None else _Source(ranks, range(len(ranks)), "n")
+
+
+@functools.lru_cache(maxsize=1)
+def numbers_packets() -> bool:
+    """Whether the program can change the time stamps of what it reads (from version 7.1 on).
+
+    Raises:
+        VtokError: there is no ffmpeg program.
+    """
+    command = [ffmpeg_binary(), "-nostdin", "-hide_banner", "-loglevel", "quiet", "-f", "lavfi", "-bsf:v", _NUMBERS]
+    nothing = ["-i", "nullsrc=size=16x16", "-frames:v", "1", "-f", "null", "-"]
+    return subprocess.run([*command, *nothing], capture_output=True, check=False).returncode == 0
+
+
+def _trust(job: _Job, source: _Source, wanted: Sequence[int], *, cuda: bool) -> Iterator[Indexed]:
+    """The wanted frames of a sound file.
+
+    Raises:
+        _DoubtError: it is not.
+    """
+    for start, segment in _segments(wanted, job.timeline, source):
+        positions = _positions(source, segment)
+        run = _Run(job, source, sorted(set(positions)), start)
         begun = False
         if cuda:
             try:
-                for item in run.frames(cuda=True):
+                for item in _expanded(run.frames(cuda=True), positions, segment):
                     begun = True
                     yield item
                 continue
-            except VideoError:
+            except (VideoError, _DoubtError):
                 if begun:
                     raise
-        yield from run.frames(cuda=False)
-    if there < len(wanted):
-        raise VideoError(
-            "missing_frames", f"the video ends after {len(timeline.pts)} frames, {wanted[-1] + 1} are needed"
-        )
+        yield from _expanded(run.frames(cuda=False), positions, segment)
+
+
+def _positions(source: _Source, wanted: Sequence[int]) -> list[int]:
+    """Where the frames lie among those that come; a frame that repeats the one before lies where that one does."""
+    found = [bisect.bisect_right(source.ranks, index) - 1 for index in wanted]
+    if found and found[0] < 0:
+        raise _DoubtError
+    return found
+
+
+def _expanded(
+    frames: Iterator[tuple[int, np.ndarray]], positions: Sequence[int], wanted: Sequence[int]
+) -> Iterator[Indexed]:
+    """Every wanted frame, by its index.
+
+    Raises:
+        _DoubtError: one does not come.
+    """
+    came, frame = next(frames, (-1, None))
+    for index, position in zip(wanted, positions, strict=True):
+        if came < position:
+            came, frame = next(frames, (-1, None))
+        if came != position or frame is None:
+            raise _DoubtError
+        yield index, frame
+
+
+def _guided(job: _Job, wanted: Sequence[int]) -> Iterator[Indexed]:
+    """The wanted frames of a file that is damaged, or whose frames the program's count alone does not tell.
+
+    PyAV decodes the stream first and says which frames come, and which are sound. Only these are taken.
+    """
+    if not wanted:
+        return
+    came: list[int] = []
+    problems: dict[int, str] = {}
+    at, failure = 0, VideoError("missing_frames", "")
+    try:
+        for found in read_found(job.path, job.stream_index):
+            at = found.number + 1
+            if found.frame is not None and not found.repeat:
+                came.append(found.number)
+            if found.problem is not None:
+                problems[found.number] = found.problem
+            if at > wanted[-1]:
+                break
+        else:
+            failure = VideoError("missing_frames", f"the video ends after {at} frames, {wanted[-1] + 1} are needed")
+    except VideoError as error:
+        failure = error
+    sound = [index for index in wanted if index < at and index not in problems]
+    source = _source(job.timeline, came)
+    assert source is not None
+    positions = _positions(source, sound)
+    run = _Run(job, source, sorted(set(positions)), _Start(0, None), strict=False)
+    places, frames = dict(zip(sound, positions, strict=True)), run.frames(cuda=False)
+    position, frame = -1, None
+    for index in wanted:
+        if index >= at:
+            raise failure
+        if index in problems:
+            yield index, VideoError("corrupt", problems[index])
+            continue
+        while position < places[index]:
+            position, frame = next(frames, (len(source.ranks), None))
+        if position == places[index] and frame is not None:
+            yield index, frame
+        else:
+            yield index, VideoError("corrupt", run.said or LOST)
 
 
 def _stored_format(path: str | Path, stream_index: int) -> str:
@@ -113,7 +266,7 @@ def cuda_problem() -> str | None:
         done = subprocess.run([*command, *nothing], capture_output=True, check=False)
     if done.returncode == 0:
         return None
-    return _first_line(done.stderr.decode("utf-8", "replace")) or f"exit code {done.returncode}"
+    return first_line(done.stderr.decode("utf-8", "replace")) or f"exit code {done.returncode}"
 
 
 @contextlib.contextmanager
@@ -135,41 +288,41 @@ class _Start(NamedTuple):
     seconds: float | None
 
 
-def _segments(wanted: Sequence[int], timeline: Timeline) -> Iterator[tuple[_Start, Sequence[int]]]:
-    """Cuts the wanted frames where it pays to start anew."""
+def _segments(wanted: Sequence[int], timeline: Timeline, source: _Source) -> Iterator[tuple[_Start, Sequence[int]]]:
+    """Cuts the wanted frames where it pays to start anew, at a key frame, in containers that lead there."""
     begin, start = 0, _Start(0, None)
+    keys = timeline.keys if timeline.shown.indexed and not source.numbered and source.variable == "pts" else []
     for position, index in enumerate(wanted):
         at = wanted[position - 1] + 1 if position else 0
-        before = bisect.bisect_right(timeline.keys, index) - 1
-        if before >= 0 and timeline.keys[before] - at >= _MIN_JUMP:
+        before = bisect.bisect_right(keys, index) - 1
+        if before >= 0 and keys[before] - at >= _MIN_JUMP and timeline.pts[keys[before]] >= 0:
             if begin < position:
                 yield start, wanted[begin:position]
-            key = timeline.keys[before]
+            key = keys[before]
             begin, start = position, _Start(key, timeline.pts[key] * timeline.tick)
     if begin < len(wanted):
         yield start, wanted[begin:]
 
 
 class _Run:
-    """One run of the program."""
+    """One run of the program.
+
+    Args:
+        job: what to decode.
+        source: what the program gives.
+        wanted: ascending positions in `source`.
+        start: where to begin.
+        strict: whether the first error ends the run; else the program goes on behind it.
+    """
 
     def __init__(
-        self,
-        path: str | Path,
-        stream_index: int,
-        wanted: Sequence[int],
-        geometry: Geometry,
-        conversion: Conversion,
-        timeline: Timeline,
-        start: _Start,
+        self, job: _Job, source: _Source, wanted: Sequence[int], start: _Start, *, strict: bool = True
     ) -> None:
-        self.path, self.stream_index, self.wanted = path, stream_index, wanted
-        self.geometry, self.conversion, self.timeline, self.start = geometry, conversion, timeline, start
-        self.pts = timeline.pts
-        if self.pts:
-            self.selected, self.expression = _select_stamps(wanted, timeline.pts)
-        else:
-            self.selected, self.expression = _select_counts(wanted)
+        self.path, self.stream_index, self.geometry, self.conversion = job[:4]
+        self.source, self.wanted, self.start, self.strict = source, wanted, start, strict
+        self.lenient = job.timeline.shown.lenient
+        self.said = ""  # why the program ended early
+        self.selection = select(wanted, source.marks, source.variable) if wanted else Selection([], "0")
 
     def _command(self, stamps: int, *, cuda: bool) -> list[str]:
         source = {"threads": 1, "noautorotate": None, "copyts": None, **INPUT_OPTIONS}
@@ -178,8 +331,12 @@ class _Run:
         if self.start.seconds is not None:
             # To the key frame; which frames are taken is for the filter to say.
             source |= {"seek_timestamp": 1, "noaccurate_seek": None, "ss": f"{self.start.seconds:.6f}"}
+        if self.lenient:
+            source |= EXPLODE
+        if self.source.numbered:
+            source["bsf:v"] = _NUMBERS
         frames = ffmpeg.input(video_url(self.path), **source)[str(self.stream_index)]
-        frames = frames.filter("select", self.expression)
+        frames = frames.filter("select", self.selection.expression)
         frames = frames.filter("metadata", mode="add", key="frame", value="1")
         frames = frames.filter("metadata", mode="print", direct=1, file=f"pipe:{stamps}")
         if cuda:
@@ -192,17 +349,21 @@ class _Run:
             format="rawvideo",
             pix_fmt=made.layout,
             fps_mode="passthrough",
-            **{"frames:v": len(self.selected)},
+            **{"frames:v": len(self.selection.passing)},
         )
-        options = ["-nostdin", "-xerror", "-hide_banner", "-loglevel", "error", "-filter_threads", "1"]
+        options = ["-nostdin", "-hide_banner", "-loglevel", "error", "-filter_threads", "1"]
+        if self.strict:
+            options.append("-xerror")
         return list(output.global_args(*options).compile(cmd=ffmpeg_binary()))
 
-    def frames(self, *, cuda: bool) -> Iterator[Indexed]:
-        """The wanted frames.
+    def frames(self, *, cuda: bool) -> Iterator[tuple[int, np.ndarray]]:
+        """The wanted frames that come, with their positions.
 
         Raises:
-            VideoError: nothing after the last frame yielded can be had.
+            VideoError: the program ran out of time or memory.
         """
+        if not self.wanted:
+            return
         reading, writing = os.pipe()
         try:
             with os.fdopen(reading, "rb") as stamps:
@@ -220,142 +381,41 @@ class _Run:
             if writing >= 0:
                 os.close(writing)
 
-    def _read(self, process: subprocess.Popen[bytes], stamps: IO[bytes]) -> Iterator[Indexed]:
+    def _read(self, process: subprocess.Popen[bytes], stamps: IO[bytes]) -> Iterator[tuple[int, np.ndarray]]:
         size = self.conversion.height * self.conversion.row_bytes
-        messages = _Messages(process.stderr)
+        messages = Messages(process.stderr)
         assert process.stdout is not None
-        keep, place = set(self.wanted), 0  # place: in `selected`
+        keep, last = set(self.wanted), self.wanted[-1]
+        places = {self.source.marks[position]: position for position in self.selection.passing}
         try:
-            while place < len(self.selected):
+            for count in range(len(self.selection.passing)):
                 data = process.stdout.read(size)
                 if len(data) < size:
                     break
-                came = self._place(stamps, place)
-                for index in self.selected[place:came]:
-                    if index in keep:
-                        yield index, VideoError("corrupt", LOST)
-                index, place = self.selected[came], came + 1
-                if index in keep and self._is_headless(index):
-                    yield index, VideoError("corrupt", HEADLESS)
-                elif index in keep:
-                    yield index, self.geometry.finish(piped_views(self.conversion, data))
-            if place == len(self.selected):
-                return
+                position = self.selection.passing[count] if self.source.variable == "n" else self._place(stamps, places)
+                if position in keep:
+                    yield position, self.geometry.finish(piped_views(self.conversion, data))
+                if position == last:
+                    return
             code, said = process.wait(), messages.text()
         finally:
-            _end(process)
+            end(process)
             messages.join()
-        missing = self.selected[place]
         if _CPU_SIGNAL in said or code == -24:
             raise VideoError("timeout", "ffmpeg used up its CPU time")
         if "annot allocate memory" in said:
             raise VideoError("memory", "ffmpeg ran out of memory")
-        if code != 0:
-            why = _first_line(said.replace(video_url(self.path), "the file").replace(str(self.path), "the file"))
-            raise VideoError("corrupt", f"before frame {missing}: {why or f'exit code {code}'}")
-        raise VideoError("missing_frames", f"the video ends before frame {missing}, {self.wanted[-1] + 1} are needed")
+        why = first_line(said.replace(video_url(self.path), "the file").replace(str(self.path), "the file"))
+        self.said = (why or f"exit code {code}") if code else ""
 
-    def _is_headless(self, index: int) -> bool:
-        keys = self.timeline.keys
-        return self.timeline.headless and (not keys or index < keys[0])
-
-    def _place(self, stamps: IO[bytes], place: int) -> int:
-        """Where in `selected` the frame belongs that has just come, by its time stamp.
+    def _place(self, stamps: IO[bytes], places: dict[int, int]) -> int:
+        """The position of the frame that has just come, by its time stamp; -1 for one that was not asked for.
 
         Raises:
-            VideoError: corrupt, if no frame that may still come has that time stamp.
+            VideoError: corrupt, if the program does not say which frame it is.
         """
-        if not self.pts:
-            return place
         while not (line := stamps.readline()).startswith(b"frame:"):
             if not line:
                 raise VideoError("corrupt", "ffmpeg does not say which frame it has decoded")
         found = line.partition(b"pts:")[2].split()[0]
-        while place < len(self.selected) and str(self.pts[self.selected[place]]).encode() != found:
-            place += 1
-        if place == len(self.selected):
-            raise VideoError("corrupt", "frames cannot be told apart by their time stamps")
-        return place
-
-
-def _runs(wanted: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """(first, last, step) of runs of equal steps."""
-    start = 0
-    while start < len(wanted):
-        step = wanted[start + 1] - wanted[start] if start + 1 < len(wanted) else 1
-        end = start
-        while end + 1 < len(wanted) and wanted[end + 1] - wanted[end] == step:
-            end += 1
-        yield wanted[start], wanted[end], step
-        start = end + 1
-
-
-def _select_counts(wanted: Sequence[int]) -> tuple[Sequence[int], str]:
-    """The frames to let through, and the expression that does it: runs of equal steps, or else one whole stretch."""
-    terms = [
-        f"between(n,{first},{last})" + (f"*not(mod(n-{first},{step}))" if step > 1 else "")
-        for first, last, step in _runs(wanted)
-    ]
-    if len(terms) > _MAX_TERMS:
-        return range(wanted[0], wanted[-1] + 1), f"between(n,{wanted[0]},{wanted[-1]})"
-    return wanted, "+".join(terms)
-
-
-def _select_stamps(wanted: Sequence[int], pts: Sequence[int]) -> tuple[Sequence[int], str]:
-    """The same by time stamps, which hold wherever ffmpeg starts to read."""
-    selected: list[int] = []
-    terms: list[str] = []
-    for first, last, step in _runs(wanted):
-        term, gap = f"between(pts,{pts[first]},{pts[last]})", pts[min(first + step, last)] - pts[first]
-        run = list(range(first, last + 1, step))
-        if step > 1:
-            if gap and [i for i in range(first, last + 1) if (pts[i] - pts[first]) % gap == 0] == run:
-                term += f"*not(mod(pts-({pts[first]}),{gap}))"
-            else:  # unevenly spaced: all of them come, and those not wanted are dropped
-                run = list(range(first, last + 1))
-        selected += run
-        terms.append(term)
-    if len(terms) > _MAX_TERMS:
-        return range(wanted[0], wanted[-1] + 1), f"between(pts,{pts[wanted[0]]},{pts[wanted[-1]]})"
-    return selected, "+".join(terms)
-
-
-class _Messages:
-    """Empties ffmpeg's stderr in a thread, so that it never blocks; keeps the end of it."""
-
-    def __init__(self, stream: IO[bytes] | None) -> None:
-        self._stream, self._kept = stream, b""
-        self._thread = threading.Thread(target=self._drain, daemon=True)
-        self._thread.start()
-
-    def _drain(self) -> None:
-        if self._stream is not None:
-            with self._stream as stream:
-                while block := stream.read(_TAIL):
-                    self._kept = (self._kept + block)[-_TAIL:]
-
-    def join(self) -> None:
-        self._thread.join(timeout=5)
-
-    def text(self) -> str:
-        self.join()
-        return self._kept.decode("utf-8", "replace")
-
-
-def _first_line(said: str) -> str:
-    """ffmpeg's first message without the addresses of its objects, which differ from run to run."""
-    lines = [line for line in said.splitlines() if line.strip()]
-    if not lines:
-        return ""
-    text = lines[0]
-    while text.startswith("[") and "]" in text:
-        text = text.partition("]")[2].strip()
-    return text[:200]
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.kill()
-    if process.stdout is not None:
-        process.stdout.close()
-    process.wait()
+        return places.get(int(found), -1) if found.lstrip(b"-").isdigit() else -1

@@ -12,14 +12,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from vtok.video.container import open_video, single_threaded
 from vtok.video.errors import VideoError
 from vtok.video.geometry import Geometry
-from vtok.video.pictures import Landing
+from vtok.video.pictures import EXPLODE, Landing, is_lenient
 from vtok.video.pixels import Converter
-from vtok.video.reading import LOST, LostCountError, Reading
+from vtok.video.reading import LOST, Found, LostCountError, Reading
 from vtok.video.timeline import Timeline
 
 _MIN_JUMP = 8  # frames that a jump must save; a seek and refilling the decoder cost about as much as a few frames
@@ -58,6 +59,26 @@ def read_frames(
     yield from _Pass(path, stream_index, geometry, []).run(wanted[done:])
 
 
+def read_found(path: str | Path, stream_index: int) -> Iterator[Found]:
+    """All frames from the first on, as the decoder gives them, and what is wrong with them.
+
+    Raises:
+        VideoError: nothing after the last frame yielded can be had.
+    """
+    with open_video(path) as container:
+        yield from Reading(path, container, _video_stream(container, stream_index)).frames()
+
+
+def _video_stream(container: InputContainer, stream_index: int) -> VideoStream:
+    stream = container.streams[stream_index]
+    if not isinstance(stream, VideoStream):
+        raise VideoError("changed", f"stream {stream_index} is no video")
+    single_threaded(stream)
+    if is_lenient(stream):
+        stream.codec_context.options = EXPLODE
+    return stream
+
+
 class _Pass:
     """One pass over the file."""
 
@@ -76,16 +97,13 @@ class _Pass:
             return
         at, jumped = 0, False
         with open_video(self.path) as container:
-            stream = container.streams[self.stream_index]
-            if not isinstance(stream, VideoStream):
-                raise VideoError("changed", f"stream {self.stream_index} is no video")
-            single_threaded(stream)
+            stream = _video_stream(container, self.stream_index)
             waiting = iter(wanted)
             target = next(waiting)
             while True:
                 landing = self._jump(at, target)
                 jumped = jumped or landing is not None
-                for number, frame, problem in Reading(self.path, container, stream, landing).frames():
+                for number, frame, problem, _ in Reading(self.path, container, stream, landing).frames():
                     at = number + 1
                     if number != target:
                         continue

@@ -6,8 +6,8 @@ Most packets are one picture each, shown when their time stamp says. Not all:
 - H.264 may have one field a packet: two of them are one picture;
 - MPEG-4 has pictures that are not coded: the one before is shown again;
 - AVI, ASF, MPEG program streams and raw streams do not store a time stamp with every picture (nor does Matroska below
-  zero), and FFmpeg's guesses are wrong where pictures are shown in another order than they are stored in. There the order is read from the bitstream
-  (MPEG-1, MPEG-2, MPEG-4, H.264); codecs without such pictures are shown as they are stored.
+  zero), and FFmpeg's guesses are wrong where pictures are shown in another order than they are stored in. There the
+  order is read from the bitstream (MPEG-1, MPEG-2, MPEG-4, H.264); other codecs' pictures are shown as they are stored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ from vtok.video.mpeg import Mpeg4, Mpeg12
 
 _NO_TIMESTAMPS = 0x0080  # AVFMT_NOTIMESTAMPS
 _GUESSING = {"avi", "asf", "mpeg"}  # formats that store fewer time stamps than pictures, or none
+_SEEKABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 _REORDERED = {"hevc", "vvc", "vc1", "wmv3", "rv30", "rv40", "cavs"}  # whose order is not read from the bitstream here
+_LENIENT = {"mjpeg", "mjpegb"}
+EXPLODE = {"err_detect": "explode"}
+"""Option of FFmpeg's decoders: fail on errors."""
 _VP8_SHOWN = 0x10
 _INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "avi"}  # formats whose stamps cannot start again
 
@@ -141,6 +145,11 @@ def has_guessed_stamps(container: InputContainer) -> bool:
     return container.format.name in _GUESSING or bool(container.format.flags & _NO_TIMESTAMPS)
 
 
+def is_lenient(stream: VideoStream) -> bool:
+    """Whether the stream's decoder must be told to fail on errors, because it does not mark what it shows instead."""
+    return stream.codec.canonical_name in _LENIENT
+
+
 class Landing(NamedTuple):
     """A key frame that decoding can jump to, and how to tell its packet.
 
@@ -166,14 +175,24 @@ class Shown(NamedTuple):
         places: the number of every picture's packet among the packets of the stream; empty: nobody knows the order.
         landings: key frames that can be told from all others, by rank.
         repeats: ranks of the pictures that repeat the one before.
+        rising: whether time stamps alone tell every picture, in order.
+        leading: whether pictures are shown before the first one that is stored.
+        timeless: whether the format has no time stamps at all, so that programs make their own.
+        indexed: whether the container has an index, so that seeking leads to the key frame that is meant.
+        lenient: whether the decoder shows damaged pictures as sound ones unless it is told not to (`EXPLODE`).
     """
 
     places: list[int]
     landings: list[Landing]
     repeats: frozenset[int]
+    rising: bool
+    leading: bool
+    timeless: bool
+    indexed: bool
+    lenient: bool
 
 
-NOTHING_SHOWN = Shown([], [], frozenset())
+NOTHING_SHOWN = Shown([], [], frozenset(), rising=False, leading=False, timeless=True, indexed=False, lenient=False)
 
 
 class Listing:
@@ -186,8 +205,11 @@ class Listing:
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._pictures = Pictures(container, stream)
+        self._timeless = bool(container.format.flags & _NO_TIMESTAMPS)
+        self._indexed = container.format.name in _SEEKABLE
+        self._lenient = is_lenient(stream)
         self._packets = 0
-        self._found: list[tuple[tuple[int, ...] | None, int, bool]] = []  # order, packet, repeat
+        self._found: list[tuple[tuple[int, ...] | None, int, int | None, bool]] = []  # order, packet, pts, repeat
         self._keys: dict[int, tuple[int, int | None]] = {}
 
     def put(self, packet: av.Packet) -> bool:
@@ -197,23 +219,24 @@ class Listing:
         picture = self._pictures.read(packet)
         if not isinstance(picture, Picture):
             return False
-        self._found.append((picture.order, number, picture.repeat))
+        self._found.append((picture.order, number, packet.pts, picture.repeat))
         if packet.is_keyframe and packet.pts is not None:
             self._keys[number] = packet.pts, packet.dts
         return True
 
     def shown(self) -> Shown:
         """All that has been put."""
-        if any(order is None for order, _, _ in self._found):
-            return NOTHING_SHOWN
-        self._found.sort()
-        landings = [
-            Landing(rank, *self._keys[number])
-            for rank, (_, number, _) in enumerate(self._found)
-            if number in self._keys
-        ]
+        if any(order is None for order, _, _, _ in self._found):
+            return NOTHING_SHOWN._replace(timeless=self._timeless, lenient=self._lenient)
+        self._found.sort(key=lambda found: found[:2])
+        places = [number for _, number, _, _ in self._found]
+        stamps = [pts for _, _, pts, _ in self._found if pts is not None]
+        rising = len(stamps) == len(places) and all(map(int.__lt__, stamps, stamps[1:]))
+        ranks = {number: rank for rank, number in enumerate(places)}
+        landings = sorted(Landing(ranks[number], *stamps) for number, stamps in self._keys.items())
         times = Counter(self._keys.values())
         if any(count > 1 for count in times.values()) or landings != sorted(landings, key=lambda key: key.time):
             landings = []  # a clock that starts again: seeking by time leads anywhere
-        repeats = frozenset(rank for rank, (_, _, repeat) in enumerate(self._found) if repeat)
-        return Shown([number for _, number, _ in self._found], landings, repeats)
+        repeats = frozenset(rank for rank, (_, _, _, repeat) in enumerate(self._found) if repeat)
+        leading = bool(places) and places[0] != 0 and ranks.get(0, 0) > 0
+        return Shown(places, landings, repeats, rising, leading, self._timeless, self._indexed, self._lenient)

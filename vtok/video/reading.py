@@ -42,11 +42,13 @@ class Found(NamedTuple):
         number: its index in the order of display.
         frame: what the decoder gave; None if nothing.
         problem: why it cannot be sound; None: it is.
+        repeat: whether `frame` is the one before once more, because this one is not coded.
     """
 
     number: int
     frame: VideoFrame | None
     problem: str | None
+    repeat: bool = False
 
 
 class Reading:
@@ -189,7 +191,8 @@ class Reading:
         """A picture that the decoder gives no frame for: the one before once more, or lost."""
         repeat = self._repeats.pop(number)
         if repeat and self._last is not None:
-            return self._next(self._last, next((why for at, why in self._damage if at <= number), None))
+            problem = next((why for at, why in self._damage if at <= number), None)
+            return self._next(self._last, problem)._replace(repeat=True)
         self._lost.add(number)
         self._damage.append((number, LOST))
         return self._next(None, next(why for at, why in self._damage if at <= number))
