@@ -339,6 +339,8 @@ class _Run:
         frames = frames.filter("select", self.selection.expression)
         frames = frames.filter("metadata", mode="add", key="frame", value="1")
         frames = frames.filter("metadata", mode="print", direct=1, file=f"pipe:{stamps}")
+        if self.source.numbered:  # as they come, for the output
+            frames = frames.filter("setpts", "N")
         if cuda:
             frames = frames.filter("format", _PLANAR)
         made = self.conversion
