@@ -271,3 +271,53 @@ def test_lists_with_mistakes(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="UTF-8"):
         list_frame_lists(tmp_path, DataConfig(root=str(tmp_path)))
+
+
+# Several kinds of images in a folder
+
+
+def test_two_kinds_of_frames_in_a_folder_are_two_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "data"
+    video(root / "one", 4, "rgb_{:03d}.png", first=0)
+    video(root / "one", 4, "depth_{:03d}.png", first=0, value=100)
+    video(root / "two", 4, "{:d}.png", value=200)
+    made = frames(root, tmp_path, test_fraction=0.0)
+    assert made.rejects == {}
+    assert {name: greys(made, name) for name in made.clips} == {
+        "one#rgb_*.png": [0, 1, 2, 3],
+        "one#depth_*.png": [100, 101, 102, 103],
+        "two": [201, 202, 203, 204],
+    }
+    assert "one#depth_*.png" in capsys.readouterr().err
+
+
+def test_a_thumbnail_rejects_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "data"
+    for name in ("one", "two"):
+        video(root / name, 4, "{:04d}.jpg", value=100)
+        save(root / name / "thumbnail.jpg", 0, size=8)
+    made = frames(root, tmp_path, test_fraction=0.0)
+    assert made.rejects == {}
+    assert greys(made, "one") == greys(made, "two") == [101, 102, 103, 104]
+    assert "no frames: one/thumbnail.jpg, two/thumbnail.jpg" in capsys.readouterr().err
+
+
+def test_decimals_sort_as_numbers(tmp_path: Path) -> None:
+    root = tmp_path / "data/one"
+    for value, name in enumerate(("0.5", "1.25", "2.0", "10.125"), start=1):
+        save(root / f"frame_{name}.png", value)
+    assert greys(frames(root.parent, tmp_path, test_fraction=0.0), "one") == [1, 2, 3, 4]
+
+
+def test_a_kind_of_frames_that_is_gone_after_ingest(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for kind in ("rgb", "depth"):
+        video(root / "one", 4, kind + "_{:03d}.png", first=0)
+
+    def damage() -> None:
+        for path in (root / "one").glob("depth_*"):
+            path.unlink()
+
+    made = make(root, tmp_path / "out", damage=damage, layout="frames", resolution=SIZE, num_frames=4)
+    assert set(made.rejects) == {"one#depth_*.png", "one#rgb_*.png"}
+    assert {reason for _, reason in made.rejects.values()} == {"changed"}

@@ -116,7 +116,7 @@ class Timeline(NamedTuple):
         One after which the clock starts again ends a little early: what is sampled at its end is not yet the next one.
         """
         starts = [self.times[stretch.first] * self.tick for stretch in self.stretches]
-        nexts = [*(start - BEFORE_CUT for start in starts[1:]), float("inf")]
+        nexts = [*(start - BEFORE_CUT for start in starts[1:]), float("inf")][: len(starts)]
         return [
             Segment(stretch.first, stretch.end, start, min(stretch.stop * self.tick, following))
             for stretch, start, following in zip(self.stretches, starts, nexts, strict=True)

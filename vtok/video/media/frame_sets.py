@@ -80,12 +80,14 @@ def _groups(frames: Iterable[_Frame]) -> dict[str, list[_Frame]]:
 
 
 def _one_video(groups: Iterable[list[_Frame]]) -> bool:
-    """No number occurs twice, and no single image (cover_500.jpg) stands beside most of the frames."""
-    listed = list(groups)
+    """No number occurs twice, and no single image of another name (cover_500.jpg) stands beside most of the frames."""
+    listed = sorted(groups, key=len)
     total = sum(len(group) for group in listed)
-    sizes = [len(group) for group in listed]
-    apart = len({frame.number for group in listed for frame in group}) == total
-    return apart and not (2 * max(sizes) > total and min(sizes) == 1 and total > len(listed) + 1)
+    if len({frame.number for group in listed for frame in group}) < total:
+        return False
+    befores = {frame.before for frame in listed[-1]}
+    alone = any(len(group) == 1 and group[0].before not in befores for group in listed[:-1])
+    return not (alone and len(listed[-1]) > max(1, total // 2))
 
 
 def _in_order(frames: Iterable[_Frame]) -> list[str]:
