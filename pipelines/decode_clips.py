@@ -78,6 +78,7 @@ class ClipDecoder:
                 cpu_seconds=self.config.cpu_seconds_per_video,
                 audio_rate=self.config.audio_rate,
                 companions=companions,
+                pixel_aspect=self.data.pixel_aspect,
             )
             for index, result in self.clock.each("decode", decoded):
                 if not isinstance(result, VideoError):

@@ -22,7 +22,7 @@ from schemas.config.base import fingerprint
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
 from schemas.paths import as_path, local_only
-from vtok import artefacts
+from vtok import artefacts, console
 from vtok.artefacts import Part
 from vtok.datasets import LAYOUTS
 from vtok.datasets.base import SourceVideo
@@ -75,6 +75,7 @@ def ingest_job(recipe: Recipe) -> Job:
         if table.num_rows == 0:
             artefacts.discard(folder, plan)  # so that the next try may plan clips in another way
             raise _nothing_left(recipe, [reject for part in parts for reject in part.rejects])
+        _say_tilted(table)
         classes = _classes(table)
         files = table.column("source").unique()
         splits = table.column("split").value_counts().to_pylist()
@@ -133,6 +134,18 @@ def _classes(table: pa.Table) -> list[str]:
         return []
     names = {label: name or str(label) for label, name in pairs}
     return [names.get(label, "") for label in range(max(names) + 1)]
+
+
+def _say_tilted(table: pa.Table) -> None:
+    """Names videos whose display matrix asks for another angle than a right one: they are turned by the nearest."""
+    rows = table.select(["source", "tilt", "rotation"]).filter(table["tilt"].is_valid()).to_pylist()
+    tilted = {row["source"]: row for row in rows}
+    if tilted:
+        name, row = next(iter(tilted.items()))
+        console.note(
+            f"{console.count(len(tilted), 'videos')} to be turned by other angles than right ones: the nearest counts, "
+            f"e.g. for {name} {row['rotation']} for {row['rotation'] + row['tilt']:g} degrees"
+        )
 
 
 def _nothing_left(recipe: Recipe, rejects: list[dict[str, Any]]) -> UsageError:

@@ -63,6 +63,7 @@ def shard_job(recipe: Recipe) -> Job:
     config = {
         "shards": recipe.shards.plain(),
         "resolution": recipe.data.resolution,
+        "pixel_aspect": recipe.data.pixel_aspect,
         "num_frames": recipe.data.num_frames,
         "seed": recipe.seed,
         MADE_WITH: made_with(decoder=recipe.shards.decoder, encoding=recipe.shards.encoding),

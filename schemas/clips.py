@@ -26,6 +26,9 @@ CLIPS = pa.schema(
         pa.field("frames_exact", pa.bool_(), nullable=False),  # counted from packets, not believed from the header
         pa.field("duration", pa.float64(), nullable=False),  # seconds
         pa.field("rotation", pa.int32(), nullable=False),  # degrees counter-clockwise that a viewer turns the frames by
+        pa.field("mirrored", pa.bool_()),  # flipped left to right before they are turned; null: not, or an older vtok
+        pa.field("tilt", pa.float64()),  # degrees that the file asks for beyond the right angle, not done; null: none
+        pa.field("pixel_aspect", pa.float64()),  # width by height of a pixel, after rotation; null: an older vtok's
         pa.field("has_audio", pa.bool_(), nullable=False),
         pa.field("start_frame", pa.int64()),  # by stride: first source frame; null when sampled by rate
         pa.field("frame_stride", pa.int32()),

@@ -118,6 +118,12 @@ class DataConfig(Config):
         "whose layout gives a box keep that.",
     )
 
+    pixel_aspect: Literal["ignore", "apply"] = Field(
+        "ignore",
+        description="Pixels that are not square, as of DV and DVD: `ignore`, taken as if they were, as the originals "
+        "do, or `apply`, resized to what a viewer is shown. The manifest's `pixel_aspect` has the figure.",
+    )
+
     @property
     def looks_at_frames(self) -> bool:
         """Whether planning needs more than the headers: a pass over the frames of every video."""

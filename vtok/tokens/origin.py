@@ -143,7 +143,7 @@ class Origin:
         if settings is None or self.videos is None:
             yield from (Original(row, None, GONE if settings is None else UNKNOWN) for row in rows)
             return
-        config, resolution, encoded = settings
+        config, data, encoded = settings
         manifest = self._manifest({row["clip_id"] for row in rows})
         child = DecodeChild(max_memory_mb=config.max_memory_mb)
         try:
@@ -161,7 +161,8 @@ class Origin:
                     decoded = child.decode(
                         str(local),
                         clips,
-                        resolution=resolution,
+                        resolution=data["resolution"],
+                        pixel_aspect=data.get("pixel_aspect", "ignore"),
                         policy=config.policy,
                         decoder=config.decoder,
                         max_pixels=config.max_pixels,
@@ -190,17 +191,17 @@ class Origin:
         finally:
             child.close()
 
-    def _settings(self) -> tuple[ShardsConfig, int, bool] | None:
-        """How the clips were decoded, their resolution, and whether they went through a shard."""
+    def _settings(self) -> tuple[ShardsConfig, dict[str, Any], bool] | None:
+        """How the clips were decoded and shaped, and whether they went through a shard."""
         if self.store.card.config.get("source") == "clips":
             if self._clips_card is None:
                 return None
             decoding = self.store.card.config["decoding"]
-            return ShardsConfig.model_validate(decoding), self._clips_card.config["resolution"], False
+            return ShardsConfig.model_validate(decoding), self._clips_card.config, False
         if self._shards_card is None:
             return None
         config = self._shards_card.config
-        return ShardsConfig.model_validate(config["shards"]), config["resolution"], True
+        return ShardsConfig.model_validate(config["shards"]), config, True
 
     def _manifest(self, clips: set[str]) -> dict[str, dict[str, Any]]:
         """The manifest's rows of these clips."""

@@ -84,7 +84,7 @@ def analyse(opened: Opened, facts: StreamFacts, *, bars: bool) -> Analysis:
         if len(stamps) >= len(seconds):
             seconds = np.array(stamps[: len(seconds)], dtype=np.float64)
     score, motion, black = np.array(look.rows, dtype=np.float64).reshape(-1, 3).T
-    return Analysis(seconds, score, motion, black, look.picture(facts.rotation))
+    return Analysis(seconds, score, motion, black, look.picture(facts.rotation, mirrored=bool(facts.mirrored)))
 
 
 def _frames(opened: Opened, facts: StreamFacts) -> Iterator[VideoFrame]:
@@ -147,9 +147,11 @@ class _Look:
     def _grey(self, frame: VideoFrame) -> UInt8[np.ndarray, "h w"]:
         return self._reformatter.reformat(frame, format="gray", dst_color_range=ColorRange.JPEG, threads=1).to_ndarray()
 
-    def picture(self, rotation: int) -> Box | None:
+    def picture(self, rotation: int, *, mirrored: bool) -> Box | None:
         """The upright picture between the bars; None where there are none, or nothing else."""
         rows, columns = self._lines
+        if mirrored:
+            columns = columns[::-1]
         for _ in range(rotation // 90):  # a quarter turn counter-clockwise: the last column becomes the first row
             rows, columns = columns[::-1], rows
         vertical, horizontal = _extent(rows), _extent(columns)

@@ -25,7 +25,7 @@ from vtok.video.clips import ClipSpan
 from vtok.video.decode import MAX_FRAMES
 from vtok.video.errors import VideoError
 from vtok.video.frames_ffmpeg import Hwaccel
-from vtok.video.geometry import Policy
+from vtok.video.geometry import PixelAspect, Policy
 from vtok.video.probe import FOR_PLANNING, StreamFacts
 
 _PIXELS_PER_SECOND, _BYTES_PER_SECOND = 1e7, 5e7
@@ -124,19 +124,21 @@ class DecodeChild:
         hwaccel: Hwaccel = "none",
         audio_rate: int | None = None,
         companions: Mapping[str, tuple[str, str]] | None = None,
+        pixel_aspect: PixelAspect = "ignore",
     ) -> DecodeRun:
         """Decodes the clips of one video and hashes the file in the same pass.
 
         Args:
             path: the file or folder.
             rows: manifest rows of its clips.
-            resolution, policy, decoder, max_pixels, max_frames, hwaccel: see `vtok.video.decode.decode_clips`.
+            resolution, policy, decoder, max_pixels, max_frames, hwaccel, pixel_aspect: see
+                `vtok.video.decode.decode_clips`.
             cpu_seconds: CPU time that it may take, besides a generous allowance for its pixels and bytes.
             audio_rate: samples per second of the clips' sound; None: leave the sound out.
             companions: name to (path, item) of arrays with a row a frame (see `vtok.video.media.companions`).
         """
         options: dict[str, Any] = {"resolution": resolution, "policy": policy, "max_pixels": max_pixels}
-        options |= {"decoder": decoder, "max_frames": max_frames, "hwaccel": hwaccel}
+        options |= {"decoder": decoder, "max_frames": max_frames, "hwaccel": hwaccel, "pixel_aspect": pixel_aspect}
         options["companions"] = dict(companions or {})
         return DecodeRun(self, path, rows, options, cpu_seconds, audio_rate)
 
@@ -236,7 +238,11 @@ class DecodeRun:
             "bytes": first["source_bytes"],
             "companion_bytes": first.get("companion_bytes"),
             "spans": [[row[name] for name in ClipSpan._fields] for row in self._rows],
-            "facts": {name: first[name] for name in StreamFacts._fields if name not in FOR_PLANNING},
+            "facts": {
+                name: first.get(name) if name in StreamFacts._field_defaults else first[name]
+                for name in StreamFacts._fields
+                if name not in FOR_PLANNING
+            },
             "bbox": first.get("bbox"),
             "audio_rate": self._audio_rate,
             **_address({**first, "source_fps": first["fps"]}),

@@ -174,7 +174,7 @@ def _decode(request: dict[str, Any], opened: Opened) -> Iterator[tuple[int, Deco
         for i, sound in zip(order, read_sound(opened.path, facts.stream, times, request["audio_rate"]), strict=True):
             sounds[i] = sound
     chosen = clip_indices(opened.path, facts, spans) if companions else [[] for _ in spans]
-    options |= {key: request[key] for key in ("decoder", "max_frames", "hwaccel")}
+    options |= {key: request[key] for key in ("decoder", "max_frames", "hwaccel", "pixel_aspect")}
     for index, clip in decode_clips(opened.path, facts, spans, **options):
         heard = sounds[index]
         yield index, _clip(clip, {} if heard is None else {"audio": heard}, chosen[index], companions)

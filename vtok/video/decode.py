@@ -6,7 +6,7 @@ ever repeated or skipped to fill a gap: a clip that cannot be had whole is an er
 so flipped bits that still decode to something pass unnoticed; the sources' sha256 is what tells such files apart.
 
 Deviation from the originals (VideoGPT, TATS, MeBT): they resample by floor(i * fps / rate), which drifts on variable
-frame rates. Pixels that are not square are taken as if they were, as the originals do.
+frame rates. Pixels that are not square are taken as if they were, as the originals do, unless one asks otherwise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from schemas.errors import UsageError
 from vtok.video import frames_ffmpeg, frames_pyav
 from vtok.video.clips import ClipSpan
 from vtok.video.errors import VideoError
-from vtok.video.geometry import Box, Geometry, Policy
+from vtok.video.geometry import Box, Geometry, PixelAspect, Policy
 from vtok.video.media.sequence import FrameSequence, read_sequence
 from vtok.video.probe import StreamFacts, probe
 from vtok.video.timeline import Timeline, read_timeline
@@ -51,6 +51,7 @@ def decode_clips(
     max_frames: int = MAX_FRAMES,
     bbox: Box | None = None,
     hwaccel: frames_ffmpeg.Hwaccel = "none",
+    pixel_aspect: PixelAspect = "ignore",
 ) -> Iterator[Clip]:
     """Decodes clips of one video, in the order in which they end; memory holds the frames of unfinished clips only.
 
@@ -63,14 +64,23 @@ def decode_clips(
         decoder: `pyav` (FFmpeg's libraries) or `ffmpeg` (the program); both give the same frames.
         max_pixels: larger frames are refused.
         max_frames: clips that need a frame with this index or a higher one are refused.
-        bbox: left, top, right, bottom of the part to use, pixels of the upright frame; None: all of it.
+        bbox: left, top, right, bottom of the part to use, stored pixels of the upright frame; None: all of it.
         hwaccel: with the decoder `ffmpeg`: `cuda` decodes with NVDEC where it can be had.
+        pixel_aspect: whether pixels that are not square are taken as if they were, or resized to what is shown.
 
     Yields:
         `(index into spans, uint8 (t, r, r, 3))`, or `(index, VideoError)` for a clip that cannot be had whole; every
         span once.
     """
-    geometry = Geometry(facts.rotation, resolution, policy, max_pixels, bbox)
+    geometry = Geometry(
+        facts.rotation,
+        resolution,
+        policy,
+        max_pixels,
+        bbox,
+        mirrored=bool(facts.mirrored),
+        pixel_aspect=(facts.pixel_aspect or 1.0) if pixel_aspect == "apply" else 1.0,
+    )
     order = sorted(range(len(spans)), key=lambda i: (spans[i].start_time, i))
     try:
         geometry.scaled_size(facts.height, facts.width)
@@ -241,7 +251,7 @@ def read_video(
     if start < 0 or frame_stride < 1 or (num_frames is not None and num_frames < 1):
         raise UsageError("start must be >= 0, frame_stride and num_frames >= 1", at="read_video")
     facts = probe(path)
-    geometry = Geometry(facts.rotation, resolution, "reference", MAX_PIXELS)
+    geometry = Geometry(facts.rotation, resolution, "reference", MAX_PIXELS, mirrored=bool(facts.mirrored))
     # Without a count, frames are read until there are no more: the header's number may be wrong.
     stop = start + num_frames * frame_stride if num_frames is not None else 1 << 62
     frames = []

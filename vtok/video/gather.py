@@ -24,14 +24,15 @@ class GatherResize:
     Args:
         height, width: of the frames, pixels.
         resolution: height and width of the result, pixels.
+        pixel_aspect: width by height that a pixel is shown with.
         packed: whether frames come as one uint32 array, else as three of uint8.
     """
 
-    def __init__(self, height: int, width: int, resolution: int, *, packed: bool) -> None:
+    def __init__(self, height: int, width: int, resolution: int, pixel_aspect: float = 1.0, *, packed: bool) -> None:
         self._shape, self._size = (height, width), resolution
         self._depth = _PACKED if packed else 1
         self._kind = np.dtype(np.uint32 if packed else np.uint8)
-        self._rows, self._columns = axes(height, width, resolution)
+        self._rows, self._columns = axes(height, width, resolution, pixel_aspect)
         # The last row and column have no neighbour behind them: their weight is 0, so what is read there is of no
         # account.
         down = np.where(self._rows.after > self._rows.before, self._rows.weight, np.float32(0))

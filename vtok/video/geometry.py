@@ -1,4 +1,4 @@
-"""How a decoded frame becomes the pixels of a clip: turned upright, cut to the box, resized, cropped."""
+"""How a decoded frame becomes the pixels of a clip: flipped and turned upright, cut to the box, resized, cropped."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from vtok.video.gather import GatherResize
 from vtok.video.transforms import resize_crop_uint8, target_size
 
 Policy = Literal["reference", "fast"]
+PixelAspect = Literal["ignore", "apply"]
 Box = tuple[int, int, int, int]
 
 
@@ -25,15 +26,26 @@ class Geometry:
         resolution: height and width of the result, pixels; None: leave the size as it is.
         policy: `reference` resizes as the originals do; `fast` lets libswscale resize (it antialiases a little).
         max_pixels: frames larger than this are refused.
-        bbox: left, top, right, bottom in pixels of the upright frame; None: all of it. A box makes `fast` act as
-            `reference`, because libswscale would resize before the cut.
+        bbox: left, top, right, bottom in stored pixels of the upright frame; None: all of it. A box makes `fast` act
+            as `reference`, because libswscale would resize before the cut.
+        mirrored: whether frames are flipped left to right before they are turned.
+        pixel_aspect: width by height that a pixel of the upright frame is shown with; needs a resolution.
     """
 
     def __init__(
-        self, rotation: int, resolution: int | None, policy: Policy, max_pixels: int, bbox: Box | None = None
+        self,
+        rotation: int,
+        resolution: int | None,
+        policy: Policy,
+        max_pixels: int,
+        bbox: Box | None = None,
+        *,
+        mirrored: bool = False,
+        pixel_aspect: float = 1.0,
     ) -> None:
         self.rotation, self.resolution, self.policy = rotation, resolution, policy
         self.max_pixels, self.bbox = max_pixels, bbox
+        self.mirrored, self.pixel_aspect = mirrored, pixel_aspect
         self._resizes: dict[tuple[int, int, bool], GatherResize] = {}
 
     @property
@@ -52,9 +64,9 @@ class Geometry:
         if self.policy == "reference" or self.resolution is None or self.bbox is not None:
             return height, width
         if self.rotation in (90, 270):
-            scaled_width, scaled_height = target_size(width, height, self.resolution)
+            scaled_width, scaled_height = target_size(width, height, self.resolution, self.pixel_aspect)
             return scaled_height, scaled_width
-        return target_size(height, width, self.resolution)
+        return target_size(height, width, self.resolution, self.pixel_aspect)
 
     def last_column(self, height: int, width: int) -> int:
         """How many columns of a frame, from its left, matter at most.
@@ -63,8 +75,11 @@ class Geometry:
         """
         if self.resolution is None or self.bbox is not None:
             return width
-        short = min(height, width)
-        return min(width, math.ceil((width + short) / 2 + 2 * max(1.0, short / self.resolution)) + 1)
+        if self.rotation in (90, 270):
+            used = min(width, height * self.pixel_aspect)
+        else:
+            used = min(height / self.pixel_aspect, width)
+        return min(width, math.ceil((width + used) / 2 + 2 * max(1.0, used / self.resolution)) + 1)
 
     def finish(self, frame: Sequence[np.ndarray]) -> UInt8[np.ndarray, "r q 3"]:
         """From the converted frame to the clip's pixels; where it only crops packed pixels, the result is a view.
@@ -87,6 +102,8 @@ class Geometry:
 
     def _cut(self, part: np.ndarray) -> np.ndarray:
         """Upright, and the box of it."""
+        if self.mirrored:
+            part = part[:, ::-1]
         if self.rotation:
             part = np.rot90(part, self.rotation // 90)
         if self.bbox is None:
@@ -99,12 +116,12 @@ class Geometry:
     def _resize(self, parts: list[np.ndarray]) -> np.ndarray:
         assert self.resolution is not None
         if parts[0].ndim == 3:
-            return resize_crop_uint8(parts[0][None], self.resolution)[0]
+            return resize_crop_uint8(parts[0][None], self.resolution, self.pixel_aspect)[0]
         height, width = parts[0].shape
         packed = len(parts) == 1
         key = (height, width, packed)
         if key not in self._resizes:
-            self._resizes = {key: GatherResize(height, width, self.resolution, packed=packed)}
+            self._resizes = {key: GatherResize(height, width, self.resolution, self.pixel_aspect, packed=packed)}
         return self._resizes[key](parts)
 
 

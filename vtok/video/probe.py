@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from vtok.video.container import choose_stream, describe, open_video, single_threaded
 from vtok.video.errors import VideoError
+from vtok.video.orientation import orientation
 from vtok.video.timeline import Segment, Timeline, read_timeline
 
 _EVEN = 2e-3  # seconds that the frames of an even video may be off their places; Matroska and FLV round to 1e-3
@@ -41,6 +42,9 @@ class StreamFacts(NamedTuple):
         has_audio: whether the file has an audio stream too.
         segments: the stretches between cuts in time, over which no clip may reach; empty: the video is one.
         times: when every frame is displayed, seconds from the first; empty where they lie evenly, or nobody knows.
+        mirrored: whether frames are flipped left to right before they are turned.
+        tilt: degrees counter-clockwise that the file asks for beyond the right angle, which is not done; None: none.
+        pixel_aspect: a pixel's width by its height, in upright frames.
     """
 
     stream: int
@@ -55,6 +59,9 @@ class StreamFacts(NamedTuple):
     has_audio: bool
     segments: Sequence[Segment] = ()
     times: Sequence[float] = ()
+    mirrored: bool | None = False
+    tilt: float | None = None
+    pixel_aspect: float | None = 1.0
 
 
 FOR_PLANNING = ("segments", "times")
@@ -83,8 +90,11 @@ def probe(path: str | Path) -> StreamFacts:
         fps = _rate(rate, frames, timeline.segments if timeline else [])
         if fps <= 0:
             raise VideoError("unreadable", "the stream has no frame rate")
-        rotation = round(frame.rotation / 90) * 90 % 360
-        height, width = (frame.width, frame.height) if rotation in (90, 270) else (frame.height, frame.width)
+        seen = orientation(frame)
+        aspect = float(stream.sample_aspect_ratio or 0) or 1.0
+        height, width = frame.height, frame.width
+        if seen.rotation in (90, 270):
+            height, width, aspect = width, height, 1 / aspect
         return StreamFacts(
             stream=stream.index,
             codec=codec,
@@ -94,10 +104,13 @@ def probe(path: str | Path) -> StreamFacts:
             frames=frames,
             frames_exact=timeline is not None,
             duration=duration or frames / fps,
-            rotation=rotation,
+            rotation=seen.rotation,
             has_audio=len(container.streams.audio) > 0,
             segments=tuple(timeline.segments) if timeline and len(timeline.stretches) > 1 else (),
             times=_uneven(timeline, fps) if timeline else (),
+            mirrored=seen.mirrored,
+            tilt=seen.tilt or None,
+            pixel_aspect=aspect,
         )
 
 

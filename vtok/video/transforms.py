@@ -21,12 +21,14 @@ RESIZE_POLICY = "short side, bilinear, half-pixel centres, no antialias, centre 
 _RGB = 3
 
 
-def target_size(height: int, width: int, resolution: int) -> tuple[int, int]:
+def target_size(height: int, width: int, resolution: int, pixel_aspect: float = 1.0) -> tuple[int, int]:
     """Height and width, in pixels, to which a frame is resized before the crop.
 
     The longer side is ceil(side * resolution / short side) in Python floats, rounding errors included: 25x25 at 56
-    gives 57x56, as in the originals.
+    gives 57x56, as in the originals. Pixels that are shown `pixel_aspect` times as wide as high count as so much wider.
     """
+    if pixel_aspect != 1:
+        width = max(1, round(width * pixel_aspect))
     scale = resolution / min(height, width)
     if height < width:
         return resolution, math.ceil(width * scale)
@@ -76,9 +78,9 @@ def _resize_crop(frame_hwc: np.ndarray, rows: Axis, columns: Axis) -> Float32[np
     return left
 
 
-def axes(height: int, width: int, resolution: int) -> tuple[Axis, Axis]:
+def axes(height: int, width: int, resolution: int, pixel_aspect: float = 1.0) -> tuple[Axis, Axis]:
     """Rows and columns of the central square of a frame after its resize."""
-    resized_height, resized_width = target_size(height, width, resolution)
+    resized_height, resized_width = target_size(height, width, resolution, pixel_aspect)
     return _axis(height, resized_height, resolution), _axis(width, resized_width, resolution)
 
 
@@ -91,10 +93,12 @@ def resize(frames_thwc: Shaped[np.ndarray, "t h0 w0 c"], height: int, width: int
     return out
 
 
-def resize_crop_uint8(frames_thwc: UInt8[np.ndarray, "t h w c"], resolution: int) -> UInt8[np.ndarray, "t r r c"]:
+def resize_crop_uint8(
+    frames_thwc: UInt8[np.ndarray, "t h w c"], resolution: int, pixel_aspect: float = 1.0
+) -> UInt8[np.ndarray, "t r r c"]:
     """Frames resized and cropped to squares of `resolution`, rounded to the nearest of 0..255: what shards store."""
     count, height, width, channels = frames_thwc.shape
-    rows, columns = axes(height, width, resolution)
+    rows, columns = axes(height, width, resolution, pixel_aspect)
     out = np.empty((count, resolution, resolution, channels), np.uint8)
     for i in range(count):
         out[i] = np.rint(_resize_crop(frames_thwc[i], rows, columns))
