@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from tests.video.making import numbers, run_ffmpeg, write_video
 from vtok.video.clips import ClipSpan, plan_clips
 from vtok.video.clock import Stamp
 from vtok.video.decode import decode_clips
+from vtok.video.errors import VideoError
 from vtok.video.probe import StreamFacts, probe
 from vtok.video.timeline import Segment, Stretch, make_timeline, read_timeline
 
@@ -89,3 +91,167 @@ def test_the_limited_timeline_has_the_same_times(tmp_path: Path) -> None:
     whole, part = read_timeline(path, 0), read_timeline(path, 0, frames=100)
     assert 130 < part.frames < 300
     assert (part.pts[:130], part.times[:130]) == (whole.pts[:130], whole.times[:130])
+
+
+def _remux(source: Path, path: Path, *, lost: range, options: dict[str, str] | None = None) -> Path:
+    """A copy without the packets `lost`, counted in the order of the file; the others keep their stamps."""
+    with av.open(str(source)) as old, av.open(str(path), "w", container_options=options or {}) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(old.demux(old.streams.video[0])):
+            if packet.size and number not in lost:
+                packet.stream = stream
+                new.mux(packet)
+    return path
+
+
+def _without_cluster(data: bytes, number: int) -> bytes:
+    """A Matroska file that lost one of its clusters."""
+    starts = [place for place in range(len(data)) if data.startswith(b"\x1f\x43\xb6\x75", place)]
+    return data[: starts[number]] + data[starts[number + 1] :]
+
+
+@pytest.fixture(scope="module")
+def holed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Matroska, 96 frames in clusters of 16, a key frame in front of each; frames 32 to 47 are lost: 0.64 s."""
+    folder = tmp_path_factory.mktemp("holed")
+    options = {"preset": "veryfast", "x264-params": "bframes=0:keyint=16:min-keyint=16:scenecut=0"}
+    whole = _video(folder / "whole.mp4", 96, options=options)
+    run_ffmpeg("-i", whole, "-c", "copy", "-cluster_time_limit", 620, folder / "clusters.mkv")
+    path = folder / "holed.mkv"
+    path.write_bytes(_without_cluster((folder / "clusters.mkv").read_bytes(), 2))
+    return path
+
+
+LEFT = [*range(32), *range(48, 96)]  # numbers of the frames of `holed`
+
+
+@pytest.mark.parametrize("decoder", BACKENDS)
+def test_a_lost_matroska_cluster_is_a_cut(holed: Path, decoder: Backend) -> None:
+    facts = probe(holed)
+    assert facts.frames == 80 and facts.duration == pytest.approx(3.84, abs=0.002)
+    assert [(s.first, s.end) for s in facts.segments] == [(0, 32), (32, 80)]
+    assert [s[2:] for s in facts.segments] == [
+        pytest.approx((0, 1.28), abs=0.002),
+        pytest.approx((1.92, 3.84), abs=0.002),
+    ]
+    by_stride = _plan(facts, num_frames=10)
+    assert [span.start_frame for span in by_stride] == [0, 10, 20, 32, 42, 52, 62]
+    starts = [0, 10, 20, 48, 58, 68, 78]
+    assert [span.start_time for span in by_stride] == pytest.approx([start / 25 for start in starts], abs=0.002)
+    assert [span.end_time for span in by_stride] == pytest.approx([(s + 10) / 25 for s in starts], abs=0.002)
+    assert _numbers(holed, by_stride, decoder) == [list(range(s, s + 10)) for s in starts]
+    by_rate = _plan(facts, num_frames=5, frame_rate=12.5, clip_stride=1)
+    seconds = [span.start_time for span in by_rate]
+    assert seconds == pytest.approx([*(i * 0.08 for i in range(12)), *(1.92 + i * 0.08 for i in range(20))], abs=0.002)
+    for second, found in zip(seconds, _numbers(holed, by_rate, decoder), strict=True):
+        first = round(second * 25)
+        assert found == list(range(first, first + 10, 2))
+        assert (first < 32) == (found[-1] < 32), "no clip straddles the hole"
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.mkv", "a.flv", "fragments.mp4"])
+def test_lost_packets_are_a_cut_in_every_container(name: str, tmp_path: Path) -> None:
+    options = {"preset": "veryfast", "x264-params": "bframes=2:keyint=10:min-keyint=10:scenecut=0:open-gop=0"}
+    whole = _video(tmp_path / "whole.mp4", 90, options=options)
+    fragments = {"movflags": "frag_keyframe+empty_moov+default_base_moof"} if name.endswith("mp4") else None
+    if fragments:
+        path = tmp_path / name
+        made = _remux(whole, tmp_path / "all.mp4", lost=range(0), options=fragments).read_bytes()
+        places = [place - 4 for place in range(len(made)) if made.startswith(b"moof", place)]
+        path.write_bytes(made[: places[3]] + made[places[5] :])  # two fragments of 10 frames
+    else:
+        path = _remux(whole, tmp_path / name, lost=range(30, 50))
+    facts = probe(path)
+    assert (facts.frames, [(s.first, s.end) for s in facts.segments]) == (70, [(0, 30), (30, 70)])
+    assert facts.segments[1].start == pytest.approx(2.0, abs=0.002)
+    for config in ({}, {"frame_rate": 25.0}):
+        clips = _numbers(path, _plan(facts, num_frames=10, **config))
+        assert clips == [list(range(s, s + 10)) for s in (0, 10, 20, 50, 60, 70, 80)]
+
+
+def _sample_deltas(data: bytes) -> tuple[int, list[tuple[int, int]]]:
+    """Where an MP4's only `stts` box has its entries, and these: how many samples, how long each."""
+    at = data.index(b"stts") + 8
+    count = int.from_bytes(data[at : at + 4])
+    entries = [data[at + 4 + 8 * i : at + 12 + 8 * i] for i in range(count)]
+    return at + 4, [(int.from_bytes(entry[:4]), int.from_bytes(entry[4:])) for entry in entries]
+
+
+def _set_deltas(path: Path, change: Callable[[list[tuple[int, int]]], list[tuple[int, int]]]) -> None:
+    data = bytearray(path.read_bytes())
+    at, entries = _sample_deltas(data)
+    changed = b"".join(count.to_bytes(4) + delta.to_bytes(4) for count, delta in change(entries))
+    data[at : at + len(changed)] = changed
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("decoder", BACKENDS)
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_repeated_stamp_and_a_hold(name: str, decoder: Backend, tmp_path: Path) -> None:
+    """Two frames at 0.12 s, and 0.4 s after frame 9: a hold in a video of variable rate, not a hole."""
+    stamps = [0, 40, 80, 120, 120, *range(200, 361, 40), *range(760, 1121, 40)]
+    if name == "a.mkv":
+        path = _video(tmp_path / name, 20, stamps=stamps)
+    else:  # no muxer writes a sample that lasts no time
+        options = {"preset": "veryfast", "bf": "0"}
+        path = _video(tmp_path / name, 20, stamps=[*stamps[:4], 121, *stamps[5:]], options=options)
+        tick = min(delta for _, delta in _sample_deltas(path.read_bytes())[1])
+        lengths = {tick: 0, 79 * tick: 80 * tick}
+        _set_deltas(path, lambda entries: [(count, lengths.get(delta, delta)) for count, delta in entries])
+    facts = probe(path)
+    assert (facts.frames, facts.segments) == (20, ())
+    spans = _plan(facts, num_frames=8, frame_rate=10.0)
+    assert _numbers(path, spans, decoder) == [[0, 2, 5, 7, 9, 9, 9, 9]]
+    assert list(facts.times) == pytest.approx([stamp / 1000 for stamp in stamps], abs=1e-4)
+    strided = _plan(facts, num_frames=5, frame_stride=2)
+    assert [span.start_time for span in strided] == pytest.approx([0.0, 0.76])
+    assert [span.end_time for span in strided] == pytest.approx([0.36, 1.12])
+    assert _numbers(path, strided, decoder) == [[0, 2, 4, 6, 8], [10, 12, 14, 16, 18]]
+
+
+def test_a_long_hold_of_mp4_is_none_of_matroska(tmp_path: Path) -> None:
+    """A frame shown for 2 s: MP4 says so in its sample table; in Matroska nothing tells it from lost frames."""
+    stamps = [*range(0, 400, 40), *range(2400, 2800, 40)]
+    for name, cut in (("a.mp4", False), ("a.mkv", True)):
+        path = _video(tmp_path / name, 20, stamps=stamps)
+        facts = probe(path)
+        assert (len(facts.segments) == 2) == cut
+        found = _numbers(path, _plan(facts, num_frames=5, frame_rate=25.0))
+        assert found[:2] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]] and found[-1] == [15, 16, 17, 18, 19]
+        assert ([9] * 5 in found) != cut
+
+
+def test_holds_that_are_usual_are_no_holes(tmp_path: Path) -> None:
+    """Slides of a second and a screen recording that often stands still."""
+    slides = _video(tmp_path / "slides.mkv", 12, stamps=[1000 * i for i in range(12)])
+    assert probe(slides).segments == ()
+    stamps = [40 * i + 900 * (i // 5) for i in range(60)]
+    assert probe(_video(tmp_path / "screen.mkv", 60, stamps=stamps)).segments == ()
+
+
+@pytest.mark.parametrize("decoder", BACKENDS)
+@pytest.mark.parametrize("second", [0.0, 3.0, 400.0, WRAP - 20])
+def test_transport_streams_joined_with_cat(second: float, decoder: Backend, tmp_path: Path) -> None:
+    """The clock goes back, or far ahead: two stretches, the second of which follows the first."""
+    data = b""
+    for number, at in enumerate((10.0, 10.0 + second)):
+        plain = _video(tmp_path / f"{number}.mp4", 40 + 10 * number, gop=10)
+        run_ffmpeg("-i", plain, "-c", "copy", "-muxdelay", 0, "-output_ts_offset", at, tmp_path / f"{number}.ts")
+        data += (tmp_path / f"{number}.ts").read_bytes()
+    path = tmp_path / "joined.ts"
+    path.write_bytes(data)
+    facts = probe(path)
+    assert facts.frames == 90
+    if second == 3.0:  # lost time is kept where the clock is the same
+        assert [s.start for s in facts.segments] == [0.0, pytest.approx(3.0, abs=0.001)]
+    else:
+        assert [s.start for s in facts.segments] == [0.0, pytest.approx(1.6, abs=0.001)]
+    numbered = [*range(40), *range(50)]
+    for config in ({}, {"frame_rate": 25.0}):
+        spans = _plan(facts, num_frames=8, **config)
+        assert [round(span.start_time * 25) for span in spans[:5]] == [0, 8, 16, 24, 32]
+        later = round(facts.segments[1].start * 25)
+        assert [round(span.start_time * 25) - later for span in spans[5:]] == [0, 8, 16, 24, 32, 40]
+        for i, clip in decode_clips(path, facts, spans, resolution=SIDE, decoder=decoder):
+            first = (8 * i if i < 5 else 40 + 8 * (i - 5)) if config else spans[i].start_frame
+            assert isinstance(clip, VideoError) or numbers(clip) == numbered[first : first + 8]

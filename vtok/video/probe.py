@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import av.error
 from av.container import InputContainer
 from av.video.frame import VideoFrame
@@ -19,12 +18,12 @@ from av.video.stream import VideoStream
 
 from vtok.video.container import choose_stream, describe, open_video, single_threaded
 from vtok.video.errors import VideoError
+from vtok.video.indexed import indexed_timeline
 from vtok.video.orientation import orientation
 from vtok.video.timeline import Segment, Timeline, read_timeline
 
 _EVEN = 2e-3  # seconds that the frames of an even video may be off their places; Matroska and FLV round to 1e-3
 _SAME_RATE = 0.05  # share by which the declared rate may differ from the measured one
-_INDEXED = {"mov", "mp4", "avi"}  # containers whose index lists every frame
 
 
 class StreamFacts(NamedTuple):
@@ -80,14 +79,15 @@ def probe(path: str | Path) -> StreamFacts:
         codec = stream.codec.canonical_name
         frame = first_frame(container, stream)
         rate = float(stream.average_rate or stream.guessed_rate or 0)
-        frames, duration = _indexed_frames(container, stream), _header_duration(container, stream)
-        timeline = None
-        if frames is None:
+        interval = 1 / (rate * float(stream.time_base)) if rate and stream.time_base else 0.0
+        timeline = indexed_timeline(container, stream, interval)
+        exact = timeline is None
+        if timeline is None:
             timeline = read_timeline(path, stream.index)
-            frames, duration = timeline.frames, timeline.duration or duration
+        frames = timeline.frames
         if frames == 0:
             raise VideoError("no_frames", "the stream has no packets")
-        fps = _rate(rate, frames, timeline.segments if timeline else [])
+        fps = _rate(rate, frames, timeline.segments)
         if fps <= 0:
             raise VideoError("unreadable", "the stream has no frame rate")
         seen = orientation(frame)
@@ -102,12 +102,12 @@ def probe(path: str | Path) -> StreamFacts:
             height=height,
             width=width,
             frames=frames,
-            frames_exact=timeline is not None,
-            duration=duration or frames / fps,
+            frames_exact=exact,
+            duration=timeline.duration or frames / fps,
             rotation=seen.rotation,
             has_audio=len(container.streams.audio) > 0,
-            segments=tuple(timeline.segments) if timeline and len(timeline.stretches) > 1 else (),
-            times=_uneven(timeline, fps) if timeline else (),
+            segments=tuple(timeline.segments) if len(timeline.stretches) > 1 else (),
+            times=_uneven(timeline, fps),
             mirrored=seen.mirrored,
             tilt=seen.tilt or None,
             pixel_aspect=aspect,
@@ -151,21 +151,3 @@ def first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
     if errors:
         raise VideoError("corrupt", f"no frame can be decoded: {errors[0]}")
     raise VideoError("no_frames", f"the {stream.codec.canonical_name} stream has no frames")
-
-
-def _indexed_frames(container: InputContainer, stream: VideoStream) -> int | None:
-    """Frames by the container's index, less those that an edit list cuts off; None where that cannot be trusted."""
-    if not _INDEXED & set(container.format.name.split(",")) or not stream.frames:
-        return None
-    entries = stream.index_entries
-    # A fragmented file indexes only what has been read so far.
-    if len(entries) < stream.frames:
-        return None
-    return sum(not entry.is_discard for entry in entries) or None
-
-
-def _header_duration(container: InputContainer, stream: VideoStream) -> float:
-    """Seconds; 0 where no header says."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else 0.0

@@ -7,9 +7,9 @@ one is displayed), and they may start again (two transport streams joined with c
 A **stretch** is a run of frames without a cut in time. It ends where
 
 - a hole follows: the next frame comes more than `_HOLE` seconds, and more than `_HOLE_INTERVALS` usual intervals, after
-  the frame before it has ended by its own packet's duration (a lost Matroska cluster, lost packets of a broadcast). The
-  time of later frames stays what their stamps say. A shorter hole is a hold: the frame before it stays on display. So
-  is any hold that a packet's duration explains, as those of MP4 and GIF do;
+  the frame before it should have ended, and no packet's duration explains it (a lost Matroska cluster, lost packets of
+  a broadcast). The time of later frames stays what their stamps say. A shorter hole is a hold: the frame before it
+  stays on display. So is one that a packet's duration explains, as in GIF, or the container's index, as in MP4 and AVI;
 - the clock starts again: stamps go back, or jump by more than 10 seconds in a container whose clock may (MPEG-TS
   and program streams: how much is lost there, if anything, nobody knows). Time goes on where the stretch before ended.
 
@@ -38,6 +38,7 @@ _HOLE = 0.5  # seconds; see above
 _HOLE_INTERVALS = 4
 BEFORE_CUT = 6e-4
 """Seconds that a stretch or shot ends before the next one is displayed; decoding rounds time stamps up to 5e-4."""
+_NEARBY = 16  # frames between a frame's places in the orders of decoding and of display
 _REORDERING = 64  # packets; codecs store a frame at most 16 or 32 places away from where it is shown
 
 
@@ -145,6 +146,7 @@ def read_timeline(
         listing = Listing(container, stream)
         tick, rate = float(stream.time_base or 0), stream.average_rate or stream.guessed_rate
         interval = 1 / (float(rate) * tick) if rate and tick else 0.0
+        is_mov = "mov" in container.format.name.split(",")
         guessed, limited = has_guessed_stamps(container), frames is not None or seconds is not None
         clock = Clock(tick, jumpy=container.format.name in JUMPY)
         try:
@@ -164,12 +166,27 @@ def read_timeline(
                         break
         except (av.error.InvalidDataError, EOFError):
             pass
-    timeline = make_timeline(stamps, clock.starts, tick, interval, headless=bool(headless))
+    if is_mov and stamps:
+        stamps = lasting(stamps)
+    whole = container.format.name == "avi"
+    timeline = make_timeline(stamps, clock.starts, tick, interval, headless=bool(headless), whole=whole)
     return timeline._replace(shown=listing.shown())
 
 
+def lasting(stamps: Sequence[Stamp]) -> list[Stamp]:
+    """The packets of an MP4, whose durations lead from one time of decoding to the next: the last one is the end's."""
+    at = max(range(len(stamps)), key=lambda number: (stamps[number].pts or 0, number))
+    return [*stamps[:at], stamps[at]._replace(duration=stamps[-1].duration), *stamps[at + 1 :]]
+
+
 def make_timeline(
-    stamps: Sequence[Stamp], starts: Iterable[int], tick: float, interval: float, *, headless: bool = False
+    stamps: Sequence[Stamp],
+    starts: Iterable[int],
+    tick: float,
+    interval: float,
+    *,
+    headless: bool = False,
+    whole: bool = False,
 ) -> Timeline:
     """The timeline of packets.
 
@@ -179,13 +196,14 @@ def make_timeline(
         tick: seconds a unit of time stamps.
         interval: ticks from frame to frame by the declared rate; 0: unknown.
         headless: see `Timeline`.
+        whole: the container's index lists all frames, so that no gap is a hole.
     """
     told = all(stamp.pts is not None for stamp in stamps)
     if not stamps or not tick or all(stamp.pts is None and stamp.dts is None for stamp in stamps):
         return Timeline([], [], len(stamps), [], [], tick, headless)
     bounds = [0, *starts, len(stamps)]
     runs = [_in_order(stamps[first:end], interval) for first, end in itertools.pairwise(bounds) if end > first]
-    hole = max(_HOLE / tick, _HOLE_INTERVALS * _usual(runs))
+    hole = float("inf") if whole else max(_HOLE / tick, _HOLE_INTERVALS * _usual(runs))
     times: list[int] = []
     stretches: list[Stretch] = []
     for run in runs:
@@ -195,7 +213,7 @@ def make_timeline(
             end = shown.pts + shown.duration
             last = number + 1 == len(run)
             times.append(shown.pts + shift)
-            if last or run[number + 1].pts - end > hole:
+            if last or (run[number + 1].pts - end > hole and not _is_explained(run, number, hole)):
                 stretches.append(Stretch(first, len(times), shift, end + shift))
                 first = len(times)
     shown_stamps = [shown for run in runs for shown in run]
@@ -231,6 +249,15 @@ def _in_order(stamps: Sequence[Stamp], interval: float) -> list[_Shown]:
             gap = shown.pts - found[number - 1].pts if number else 0
             found[number] = shown._replace(duration=gap or round(interval))
     return found
+
+
+def _is_explained(run: Sequence[_Shown], number: int, hole: float) -> bool:
+    """Whether a packet nearby lasts as long as the gap after this frame.
+
+    Containers give durations to packets in the order of decoding, so that it need not be this frame's.
+    """
+    nearby = run[max(0, number - _NEARBY) : number + _NEARBY + 2]
+    return run[number + 1].pts - run[number].pts - max(shown.duration for shown in nearby) <= hole
 
 
 def _usual(runs: Iterable[Sequence[_Shown]]) -> int:
