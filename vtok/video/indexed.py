@@ -17,8 +17,9 @@ import av.error
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from vtok.video.container import has_guessed_stamps, is_picture
-from vtok.video.timeline import Stamp, Timeline, make_timeline
+from vtok.video.clock import Stamp
+from vtok.video.pictures import Pictures, Second
+from vtok.video.timeline import Timeline, make_timeline
 
 _INDEXED = {"mov", "mp4", "avi"}
 _REORDERING = 16  # frames; H.264 and HEVC store a frame at most so many places away from where it is shown
@@ -52,16 +53,19 @@ def indexed_timeline(container: InputContainer, stream: VideoStream, interval: f
     shown = [number for number, entry in enumerate(entries) if entry.shown]
     if not shown:
         return None
-    if has_guessed_stamps(container):
+    if container.format.name == "avi":
         stamps = [entries[number].dts for number in shown]
         return _timeline(stamps, 1, stream, interval)
     first, last = shown[0], shown[-1] + 1
-    if size <= _SMALL or last - first <= 2 * _END:
-        packets = _read(container, stream, entries, first, last)
-        if len(packets) == len(shown):
-            return _timeline([pts for pts, _ in packets], packets[-1].duration, stream, interval)
-    head = _read(container, stream, entries, first, min(last, first + _END))
-    tail = _read(container, stream, entries, max(first, last - _END), last)
+    try:
+        if size <= _SMALL or last - first <= 2 * _END:
+            packets = _read(container, stream, entries, first, last)
+            if len(packets) == len(shown):
+                return _timeline([pts for pts, _ in packets], packets[-1].duration, stream, interval)
+        head = _read(container, stream, entries, first, min(last, first + _END))
+        tail = _read(container, stream, entries, max(first, last - _END), last)
+    except _FieldsError:
+        return None
     stamps = _between(
         [entry.dts for entry in entries[first:]],
         sorted(pts for pts, _ in head)[:-_REORDERING],
@@ -70,6 +74,10 @@ def indexed_timeline(container: InputContainer, stream: VideoStream, interval: f
         interval,
     )
     return _timeline(stamps, tail[-1].duration if tail else 0, stream, interval)
+
+
+class _FieldsError(Exception):
+    """Two packets are one picture, so that the index counts no frames."""
 
 
 class _Packet(NamedTuple):
@@ -82,6 +90,7 @@ def _read(
 ) -> list[_Packet]:
     """The packets of these entries that are shown; nothing if one of them cannot be had."""
     found: list[_Packet] = []
+    pictures = Pictures(container, stream)
     try:
         container.seek(entries[first].dts, stream=stream, any_frame=True)
         packets = container.demux(stream)
@@ -92,7 +101,10 @@ def _read(
         for number, packet in zip(range(first, end), itertools.chain(started, packets), strict=False):
             if packet.pos != entries[number].place or packet.pts is None:
                 return []
-            if is_picture(packet):
+            picture = pictures.read(packet)
+            if isinstance(picture, Second):
+                raise _FieldsError
+            if picture is not None:
                 found.append(_Packet(packet.pts, packet.duration or 0))
             if number + 1 == end:
                 return found

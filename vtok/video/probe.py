@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import av.error
 from av.container import InputContainer
 from av.video.frame import VideoFrame
@@ -20,6 +21,7 @@ from vtok.video.container import choose_stream, describe, open_video, single_thr
 from vtok.video.errors import VideoError
 from vtok.video.indexed import indexed_timeline
 from vtok.video.orientation import orientation
+from vtok.video.plausible import Declared, must_be_plausible
 from vtok.video.timeline import Segment, Timeline, read_timeline
 
 _EVEN = 2e-3  # seconds that the frames of an even video may be off their places; Matroska and FLV round to 1e-3
@@ -71,7 +73,8 @@ def probe(path: str | Path) -> StreamFacts:
     """The facts of a video file.
 
     Raises:
-        VideoError: vanished, empty, unreadable, no_video, no_frames or corrupt (no frame can be decoded).
+        VideoError: vanished, empty, unreadable, no_video, no_frames, implausible or corrupt (no frame can be
+            decoded).
     """
     with open_video(path) as container:
         stream = choose_stream(container)
@@ -87,9 +90,12 @@ def probe(path: str | Path) -> StreamFacts:
         frames = timeline.frames
         if frames == 0:
             raise VideoError("no_frames", "the stream has no packets")
-        fps = _rate(rate, frames, timeline.segments)
+        shown = sum(segment.stop - segment.start for segment in timeline.segments)
+        fps = _rate(rate, frames, shown)
         if fps <= 0:
             raise VideoError("unreadable", "the stream has no frame rate")
+        declared = _declared(container, stream, rate)
+        must_be_plausible(frames, shown or frames / fps, declared, Path(path).stat().st_size)
         seen = orientation(frame)
         aspect = float(stream.sample_aspect_ratio or 0) or 1.0
         height, width = frame.height, frame.width
@@ -114,11 +120,16 @@ def probe(path: str | Path) -> StreamFacts:
         )
 
 
-def _rate(declared: float, frames: int, segments: Sequence[Segment]) -> float:
+def _rate(declared: float, frames: int, shown: float) -> float:
     """Frames per second: the declared rate, which is exact where it is true, else the measured one."""
-    shown = sum(segment.stop - segment.start for segment in segments)
     measured = frames / shown if shown > 0 else 0.0
     return declared if not measured or abs(declared - measured) <= _SAME_RATE * measured else measured
+
+
+def _declared(container: InputContainer, stream: VideoStream, rate: float) -> Declared:
+    of_stream = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+    durations = [of_stream, (container.duration or 0) / av.time_base]
+    return Declared(durations, rate, float(stream.codec_context.framerate or 0), container.format.name == "avi")
 
 
 def _uneven(timeline: Timeline, fps: float) -> Sequence[float]:

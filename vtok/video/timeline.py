@@ -15,7 +15,7 @@ A **stretch** is a run of frames without a cut in time. It ends where
 
 The usual interval is one that 90 % of a video's intervals do not exceed, so that a screen recording, which holds often,
 is not cut to pieces. The last frame of a stretch is displayed for its packet's duration, else as long as the frame
-before it, else 1 / frame rate.
+before it, else 1 / frame rate; never longer than `_LAST` seconds and `_HOLE_INTERVALS` usual intervals.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from vtok.video.pictures import NOTHING_SHOWN, Listing, Shown, has_guessed_stamp
 
 _HOLE = 0.5  # seconds; see above
 _HOLE_INTERVALS = 4
+_LAST = 10.0  # seconds; see above
 BEFORE_CUT = 6e-4
 """Seconds that a stretch or shot ends before the next one is displayed; decoding rounds time stamps up to 5e-4."""
 _NEARBY = 16  # frames between a frame's places in the orders of decoding and of display
@@ -203,7 +204,8 @@ def make_timeline(
         return Timeline([], [], len(stamps), [], [], tick, headless)
     bounds = [0, *starts, len(stamps)]
     runs = [_in_order(stamps[first:end], interval) for first, end in itertools.pairwise(bounds) if end > first]
-    hole = float("inf") if whole else max(_HOLE / tick, _HOLE_INTERVALS * _usual(runs))
+    usual = _HOLE_INTERVALS * _usual(runs)
+    hole, longest = float("inf") if whole else max(_HOLE / tick, usual), round(max(_LAST / tick, usual))
     times: list[int] = []
     stretches: list[Stretch] = []
     for run in runs:
@@ -214,7 +216,8 @@ def make_timeline(
             last = number + 1 == len(run)
             times.append(shown.pts + shift)
             if last or (run[number + 1].pts - end > hole and not _is_explained(run, number, hole)):
-                stretches.append(Stretch(first, len(times), shift, end + shift))
+                stop = times[-1] + min(shown.duration, longest)
+                stretches.append(Stretch(first, len(times), shift, stop))
                 first = len(times)
     shown_stamps = [shown for run in runs for shown in run]
     keys = [rank for rank, shown in enumerate(shown_stamps) if shown.key] if told else []
