@@ -31,6 +31,7 @@ _LENIENT = {"mjpeg", "mjpegb"}
 EXPLODE = {"err_detect": "explode"}
 """Option of FFmpeg's decoders: fail on errors."""
 _VP8_SHOWN = 0x10
+_RECENT = 16  # pictures; one is stored at most so many places away from where it is shown
 _INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "avi"}  # formats whose stamps cannot start again
 
 
@@ -62,7 +63,8 @@ class Pictures:
         context = stream.codec_context
         self._codec = stream.codec.canonical_name
         self._guessed = has_guessed_stamps(container)
-        extradata = bytes(context.extradata or b"")
+        self._extradata = extradata = bytes(context.extradata or b"")
+        self._recent: dict[int, tuple[av.Packet, int]] = {}  # by time stamp: packet and its number
         self._mpeg = Mpeg4(extradata) if self._codec == "mpeg4" else Mpeg12() if self._is_mpeg12() else None
         self._h264 = H264(extradata) if self._codec == "h264" else None
         self._looks = self._h264 is not None and (self._guessed or self._h264.has_fields)
@@ -106,7 +108,25 @@ class Pictures:
         if self._clock is not None:  # what comes behind does not belong among those before
             self._clock.put(Stamp(packet.pts, packet.dts, 0, packet.is_keyframe))
             self._starts = len(self._clock.starts)
-        return Picture(None if packet.pts is None else (self._starts, packet.pts, self._count))
+        if packet.pts is None:
+            return Picture(None)
+        place: tuple[int, ...] = (self._count,)
+        if self._h264 is not None:
+            place = self._among_twins(packet, packet.pts)
+        return Picture((self._starts, packet.pts, *place))
+
+    def _among_twins(self, packet: av.Packet, pts: int) -> tuple[int, ...]:
+        """Two pictures at one time are shown as they are stored, unless the bitstream says otherwise."""
+        twin, number = self._recent.pop(pts, (None, 0))
+        if len(self._recent) == _RECENT:
+            del self._recent[next(iter(self._recent))]
+        self._recent[pts] = packet, self._count
+        if twin is not None:
+            reader = H264(self._extradata)
+            first, second = reader.read(bytes(twin)), reader.read(bytes(packet))
+            if first and second and not second.idr and (second.order or 0) < (first.order or 0):
+                return (number - 1, self._count)
+        return (self._count,)
 
     def _by_type(self, packet: av.Packet) -> Picture:
         assert self._mpeg is not None
