@@ -26,6 +26,7 @@ from vtok import artefacts, console
 from vtok.artefacts import Part
 from vtok.datasets import LAYOUTS
 from vtok.datasets.base import SourceVideo
+from vtok.datasets.tally import tally_files
 from vtok.files import local_copy, read_table
 from vtok.parquet import recover_part, write_part
 from vtok.stopwatch import Stopwatch
@@ -60,6 +61,10 @@ def ingest_job(recipe: Recipe) -> Job:
     data = recipe.data
     root = as_path(data.root)
     videos = LAYOUTS[data.layout](root, data)
+    tally = tally_files(root, videos)
+    if tally.others:
+        count = console.count(sum(tally.others.values()), "files")
+        console.note(f"note: {count} below data.root are no videos: {tally.said}")
     if any(video.medium or video.companions for video in videos):
         local_only(root, "a layout of anything but video files", "copy the dataset to a local disk and set data.root")
     messages = [_message(video, root) for video in videos]
@@ -84,9 +89,11 @@ def ingest_job(recipe: Recipe) -> Job:
             "files": len(videos),
             "files_with_clips": len(files),
             "rejected_files": len(lost),
+            "other_files": sum(tally.others.values()),
             "clips": table.num_rows,
         }
-        facts = {"splits": {row["values"]: row["counts"] for row in splits}, "classes": classes}
+        by_split = {row["values"]: row["counts"] for row in splits}
+        facts = {"splits": by_split, "classes": classes, "other_files": tally.others}
         return counts, facts
 
     return Job(

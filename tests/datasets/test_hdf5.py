@@ -342,3 +342,29 @@ def test_captions_and_semantic_maps_beside_the_frames(tmp_path: Path) -> None:
         list_hdf5(root, config)
     with pytest.raises(UsageError, match="no such file of semantic maps"):
         list_hdf5(root, DataConfig(root=str(root), layout="hdf5", semantic_maps="gone.h5"))
+
+
+@pytest.mark.parametrize("more", [{}, {"compression": "gzip"}, {"fillvalue": 9}])
+def test_frames_that_were_never_written_are_no_black_clips(more: dict[str, Any], tmp_path: Path) -> None:
+    """As an interrupted conversion leaves them: the array has its full shape, some chunks were never written."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset("train_data", (32, SIZE, SIZE, 3), np.uint8, chunks=(4, SIZE // 2, SIZE, 3), **more)
+        data[:12] = 50
+        data[16:20] = 60
+        data[20:24, : SIZE // 2] = 70  # half a frame
+        file["train_idx"] = [0, 8, 24]
+    made = make(tmp_path, tmp_path / "out", layout="hdf5", resolution=SIZE, num_frames=4)
+    greys = {source: [int(frames[0, 0, 0, 0]) for frames, _ in clips] for source, clips in made.clips.items()}
+    assert greys == {"a.h5#train/0": [50, 50], "a.h5#train/1": [50, 60]}
+    assert made.rejects == {"a.h5#train/1": ("shards", "missing_frames"), "a.h5#train/2": ("clips", "missing_frames")}
+    assert made.details["a.h5#train/2"] == "none of the video's frames was ever written to the file"
+    assert "never written" in made.details["a.h5#train/1"]
+
+
+def test_an_array_in_one_piece_that_was_never_written(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("train_data", (8, SIZE, SIZE, 3), np.uint8)
+        file["train_idx"] = [0]
+        file["test_data"], file["test_idx"] = np.ones((8, SIZE, SIZE, 3), np.uint8), [0]
+    made = make(tmp_path, tmp_path / "out", layout="hdf5", resolution=SIZE, num_frames=4)
+    assert made.rejects == {"a.h5#train/0": ("clips", "missing_frames")} and list(made.clips) == ["a.h5#test/0"]

@@ -194,6 +194,7 @@ def test_filters_of_what_frames_show(tmp_path: Path) -> None:
         "files": 4,
         "files_with_clips": 2,
         "rejected_files": 2,
+        "other_files": 0,
         "clips": 8,
         "rejects": 9,
         "bytes": 0,

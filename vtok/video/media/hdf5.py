@@ -10,6 +10,8 @@ refused, and every length is compared with what is there.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ from vtok.video.media.sequence import FrameSequence, Opened, sequence_facts
 _CACHE = 64 << 20  # bytes of decompressed chunks: one chunk may hold many frames
 _BLOCK = 8 << 20
 _LINKS = 16  # soft links after each other
+_LOOKED_AT = 10_000  # chunks of a video of which all may be unwritten
 
 
 @contextmanager
@@ -142,12 +145,17 @@ def open_slice(path: Path, item: str, fps: float) -> Iterator[Opened]:
             data, starts = arrays
             start, end = _rows(data, starts, int(number))
             _, height, width, _ = data.shape
+            written = Written(data)
+            if end > start and not written.any(start, end):
+                raise VideoError("missing_frames", "none of the video's frames was ever written to the file")
             signals = _actions(file, split, len(data), start, end)
         facts = sequence_facts(codec="hdf5", fps=fps, height=height, width=width, frames=end - start)
         size = (end - start) * height * width * 3
 
         def read(index: int) -> UInt8[np.ndarray, "h w 3"]:
             with reading():
+                if not written.row(start + index):
+                    raise VideoError("missing_frames", "it was never written to the file")
                 return np.asarray(data[start + index])
 
         def digest() -> str:
@@ -162,6 +170,48 @@ def open_slice(path: Path, item: str, fps: float) -> Iterator[Opened]:
             return found.hexdigest()
 
         yield Opened(path, size, FrameSequence(facts, size, read, digest, signals))
+
+
+class Written:
+    """Which rows of an array were ever written: what was not is read as the fill value, as black frames.
+
+    Only chunks tell: of an array in one piece it is known whether anything was written.
+
+    Args:
+        data: the array.
+    """
+
+    def __init__(self, data: h5py.Dataset) -> None:
+        self._data = data
+        self._chunks: tuple[int, ...] | None = data.chunks
+        self._known: dict[int, bool] = {}
+        if self._chunks is None:
+            self._whole = data.id.get_storage_size() > 0 or data.nbytes == 0
+        else:
+            wanted = math.prod(-(-size // chunk) for size, chunk in zip(data.shape, self._chunks, strict=True))
+            self._whole = data.id.get_num_chunks() >= wanted
+
+    def row(self, number: int) -> bool:
+        """Whether all of a row was written."""
+        if self._whole or self._chunks is None:
+            return self._whole
+        at = number // self._chunks[0]
+        if at not in self._known:
+            steps = [range(0, size, chunk) for size, chunk in zip(self._data.shape[1:], self._chunks[1:], strict=True)]
+            self._known[at] = all(
+                self._data.id.get_chunk_info_by_coord((at * self._chunks[0], *rest)).size
+                for rest in itertools.product(*steps)
+            )
+        return self._known[at]
+
+    def any(self, start: int, end: int) -> bool:
+        """Whether one of the rows from `start` up to `end` was written; True also where it takes too long to tell."""
+        if self._whole or self._chunks is None:
+            return self._whole
+        if self._data.id.get_num_chunks() == 0:
+            return False
+        rows = range(start, end, self._chunks[0])
+        return len(rows) > _LOOKED_AT or any(self.row(number) for number in (*rows, end - 1))
 
 
 def _rows(data: h5py.Dataset, starts: h5py.Dataset, number: int) -> tuple[int, int]:
