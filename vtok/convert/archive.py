@@ -50,6 +50,10 @@ class Archive(Protocol):
         ...
 
 
+_DAMAGE = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, UnicodeDecodeError)
+"""What zipfile raises of flipped bits: lengths, places before the file, encryption, patches, names in no alphabet."""
+
+
 class ZipArchive:
     """`NAME/data.pkl`, and one `NAME/data/KEY` a storage, not compressed."""
 
@@ -78,7 +82,7 @@ class ZipArchive:
             return self._zip.read(info)
         except KeyError:
             raise DamagedCheckpoint(f"{name} is missing") from None
-        except (zipfile.BadZipFile, EOFError, OSError) as error:  # OSError: it is said to lie before the file begins
+        except _DAMAGE as error:
             raise DamagedCheckpoint(f"{name} is damaged: {error}") from None
 
     def read(self, storage: Storage) -> bytes:

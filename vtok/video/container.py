@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -15,6 +16,9 @@ from av.video.stream import VideoStream
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import INPUT_OPTIONS, video_url
 from vtok.video.signatures import what_it_is
+
+_TITLES: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
+"""Titles in no known alphabet spoil no video; PyAV 19 does not have to be told so, and does not know the word."""
 
 
 @contextmanager
@@ -31,7 +35,7 @@ def open_video(path: str | Path) -> Iterator[InputContainer]:
             raise VideoError("unreadable", "a folder that cannot be listed" if folder else "not a regular file")
         if size == 0:
             raise VideoError("empty", "0 bytes")
-        container = av.open(video_url(path), container_options=dict(INPUT_OPTIONS), metadata_errors="replace")
+        container = av.open(video_url(path), container_options=dict(INPUT_OPTIONS), **_TITLES)
     except FileNotFoundError:
         raise VideoError("vanished", "no such file") from None
     except MemoryError:
