@@ -66,7 +66,7 @@ def shard_job(recipe: Recipe) -> Job:
         "pixel_aspect": recipe.data.pixel_aspect,
         "num_frames": recipe.data.num_frames,
         "seed": recipe.seed,
-        MADE_WITH: made_with(decoder=recipe.shards.decoder, encoding=recipe.shards.encoding),
+        MADE_WITH: made_with(decoder=recipe.shards.decoder, encoding=recipe.shards.encoding, planned=clips.config),
     }
     plan = artefacts.make_plan("shards", config, {"clips": clips.fingerprint}, [unit.name for unit in units])
 

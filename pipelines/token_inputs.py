@@ -161,8 +161,8 @@ def clip_inputs(recipe: Recipe) -> Inputs:
         VtokError: the ffmpeg program is needed and not there.
     """
     folder = recipe.folder("clips")
-    programs = made_with(decoder=recipe.shards.decoder)
     card = artefacts.load(folder, "clips")
+    programs = made_with(decoder=recipe.shards.decoder, planned=card.config)
     manifest = Manifest.load(folder)
     digests = _digests_of_rows(manifest)
     parts = []

@@ -97,8 +97,8 @@ def begin(folder: Path, plan: Plan) -> Card | None:
         versions of the decoding programs made stays as it is, and that is said.
 
     Raises:
-        UsageError: the folder holds an artefact of another plan, one that other versions have begun, or an older vtok's;
-            nothing is touched.
+        UsageError: the folder holds an artefact of another plan, one that other versions have begun, or one of an older
+            vtok; nothing is touched.
     """
     plan_path = folder / PLAN_NAME
     if plan_path.exists():

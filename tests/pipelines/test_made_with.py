@@ -65,11 +65,12 @@ def test_plans_and_cards_record_revision_and_versions(run: Recipe) -> None:
     pyav = f"{av.__version__}, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
     common = {"decoding_revision": DECODING_REVISION, "pyav": pyav}
     assert artefacts.load(run.folder("clips")).config[MADE_WITH] == common
-    assert artefacts.load(run.folder("shards")).config[MADE_WITH] == {**common, "ffmpeg": ffmpeg_version()}
+    decoded = {**common, "planning_revision": DECODING_REVISION}
+    assert artefacts.load(run.folder("shards")).config[MADE_WITH] == {**decoded, "ffmpeg": ffmpeg_version()}
     raw = run.model_copy(update={"shards": run.shards.model_copy(update={"encoding": "raw"})})
-    assert shard_job(raw).plan.config[MADE_WITH] == common, "without the program its version is nothing to record"
+    assert shard_job(raw).plan.config[MADE_WITH] == decoded, "without the program its version is nothing to record"
     other = run.model_copy(update={"shards": run.shards.model_copy(update={"encoding": "raw", "decoder": "ffmpeg"})})
-    assert shard_job(other).plan.config[MADE_WITH] == {**common, "ffmpeg": ffmpeg_version()}
+    assert shard_job(other).plan.config[MADE_WITH] == {**decoded, "ffmpeg": ffmpeg_version()}
 
 
 def test_another_ffmpeg_does_not_go_on_with_shards(

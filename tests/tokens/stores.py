@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from schemas.card import MADE_WITH
 from tests.tokens.making import GRID, TOKENIZER, token_row
 from vtok import artefacts
 from vtok.tokens.parts import write_tokens
+from vtok.video.revision import DECODING_REVISION
 
 CLASSES = ["c0", "c1", "c2"]
 Rows = dict[str, list[dict[str, Any]]]
@@ -41,7 +43,9 @@ def store_of(
     facts: dict[str, Any] | None = None,
 ) -> Path:
     """Writes and seals a store, with these facts on its card besides."""
-    plan = artefacts.make_plan("tokens", {"mode": "exact"}, {"shards": "0" * 64, "tokenizer": tokenizer}, list(rows))
+    today = {"decoding_revision": DECODING_REVISION, "planning_revision": DECODING_REVISION}
+    config = {"mode": "exact", MADE_WITH: today}
+    plan = artefacts.make_plan("tokens", config, {"shards": "0" * 64, "tokenizer": tokenizer}, list(rows))
     artefacts.begin(folder, plan)
     grids = {(row["grid_t"], row["grid_h"], row["grid_w"]) for part in rows.values() for row in part}
     grid = grids.pop() if len(grids) == 1 else None

@@ -43,7 +43,7 @@ def damaged(folder: Path) -> dict[str, list[Damage]]:
 def test_a_sound_store(made: Path) -> None:
     rows: list[int] = []
     found = check_store(made, advance=rows.append)
-    assert (found.damages, found.notes) == ([], [])
+    assert (found.damages, found.notes, found.doubts) == ([], [], [])
     assert (found.parts, found.row_groups, found.rows, found.read_rows) == (3, 1 + 3 + 2, 18, 18)
     assert rows == [3, 9, 6]
 

@@ -15,11 +15,13 @@ from vtok import console
 if TYPE_CHECKING:
     from vtok.shards.check import Findings
     from vtok.shards.query import Answer
+    from vtok.video.faults import Doubt
 
 DataPath = Annotated[Path, typer.Argument(help="A run's folder, or its clips or shards.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 _SHOWN_COPIES = 20
+_SHOWN_CLIPS = 20
 _QUERY = re.compile(r"\s*(select|with|from|describe|summarize|show)\s", re.IGNORECASE)
 
 
@@ -37,7 +39,7 @@ def check(
     for folder in data_folders(path):
         with console.Progress(f"check {folder.name}", planned_items(folder), "clips") as bar:
             found.append(checking.check(folder, fast=fast, advance=bar.advance))
-    damaged = any(item.problems for item in found)
+    damaged = any(item.problems or item.doubts for item in found)
     if as_json:
         console.say(json.dumps([_plain(item, fast) for item in found], indent=2, ensure_ascii=False))
         return EXIT_FAILED if damaged else EXIT_DONE
@@ -53,20 +55,35 @@ def _plain(item: Findings, fast: bool) -> dict[str, Any]:
     return {
         **item._asdict(),
         "path": str(item.path),
-        "sound": not item.problems,
+        "sound": not item.problems and not item.doubts,
         "fast": fast,
         "problems": [problem._asdict() for problem in item.problems],
+        "doubts": [doubt._asdict() for doubt in item.doubts],
         "duplicates": [group._asdict() for group in item.duplicates],
     }
 
 
+def show_doubts(doubts: list[Doubt], command: str) -> None:
+    """Names clips that an older revision may have spoilt; `command` made them."""
+    for doubt in doubts:
+        names = ", ".join(map(console.name, doubt.clips[:_SHOWN_CLIPS]))
+        more = f" and {len(doubt.clips) - _SHOWN_CLIPS} more" if len(doubt.clips) > _SHOWN_CLIPS else ""
+        console.say(f"  made by an older vtok: of {console.count(len(doubt.clips), 'clips')}, {doubt.what}")
+        console.say(f"    {names}{more}")
+    if doubts:
+        console.say(f"    hint: look at them (preview); `{command}` into another `out` makes them anew")
+
+
 def _show(item: Findings, fast: bool) -> None:
+    from vtok.artefacts import MADE_BY
+
     holds = f"{console.count(item.clips, 'clips')} in {console.count(item.parts, 'parts')}"
-    state = "damaged" if item.problems else "sound"
+    state = "damaged" if item.problems else "doubtful" if item.doubts else "sound"
     how = "hashes compared, nothing decoded" if fast else "every byte and every clip"
     console.say(f"{item.kind} in {item.path}: {state}: {holds}, {console.count(item.rejects, 'rejects')} ({how})")
     for problem in item.problems:
         console.say(f"  {problem.at}: {problem.what}\n    hint: {problem.hint}")
+    show_doubts(item.doubts, MADE_BY[item.kind] if item.doubts else "")
     for note in item.notes:
         console.say(f"  note: {note}")
     for group in item.duplicates[:_SHOWN_COPIES]:

@@ -10,6 +10,7 @@ import typer
 
 from schemas.errors import EXIT_DONE, EXIT_FAILED
 from vtok import console
+from vtok.cli.data_look import show_doubts
 from vtok.cli.tokens_look import AsJson, Shards, Store, Tokenizer, Videos, store_folder
 
 if TYPE_CHECKING:
@@ -69,8 +70,13 @@ def check(
             console.say("nothing was encoded again: mend the store first")
         if not found.damages:
             console.say(f"next: vtok tokens stats {found.path}")
-    good = not found.damages and (compared is None or (not compared.mismatches and compared.equal > 0))
-    return EXIT_DONE if good or (compared is not None and not compared.rows) else EXIT_FAILED
+    good = (
+        not found.damages
+        and not found.doubts
+        and (compared is None or (not compared.mismatches and compared.equal > 0))
+    )
+    nothing = compared is not None and not compared.rows and not found.doubts
+    return EXIT_DONE if good or nothing else EXIT_FAILED
 
 
 def _share(text: str) -> float:
@@ -111,13 +117,16 @@ def _show_reencode(compared: Reencoded) -> None:
 
 def _plain(found: Findings) -> dict[str, Any]:
     damages = [damage._asdict() for damage in found.damages]
-    return {**found._asdict(), "path": str(found.path), "sound": not damages, "damages": damages}
+    doubts = [doubt._asdict() for doubt in found.doubts]
+    sound = not damages and not doubts
+    return {**found._asdict(), "path": str(found.path), "sound": sound, "damages": damages, "doubts": doubts}
 
 
 def _show(found: Findings) -> None:
     if not found.damages:
+        state = "doubtful" if found.doubts else "sound"
         console.say(
-            f"sound: {console.count(found.rows, 'rows')} in {console.count(found.parts, 'parts')}, "
+            f"{state}: {console.count(found.rows, 'rows')} in {console.count(found.parts, 'parts')}, "
             f"{console.count(found.row_groups, 'row groups')} (every byte and every row)"
         )
     else:
@@ -136,6 +145,7 @@ def _show(found: Findings) -> None:
         if (damage.at, damage.hint) != (place, hint):
             console.say(f"    hint: {damage.hint}")
         place, hint = damage.at, damage.hint
+    show_doubts(found.doubts, "vtok tokenize")
     for note in found.notes:
         console.say(f"  note: {note}")
 

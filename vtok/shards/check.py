@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from vtok.shards.codec import decode_extras
 from vtok.shards.duplicates import Duplicates, find_duplicates
 from vtok.shards.reader import decode_sample, read_samples
 from vtok.shards.writer import read_footer, verify_shard
+from vtok.video.faults import Doubt, decoding_of, doubts
 
 KINDS = ("clips", "shards")
 _SEAL_AGAIN = "delete _vtok.json and run `{command}` again: what is no part is rebuilt from the parts"
@@ -54,6 +56,7 @@ class Findings(NamedTuple):
         problems: what is damaged; none: the artefact is sound.
         notes: what is worth knowing and no damage.
         duplicates: sources with equal content, known for shards only.
+        doubts: clips that an older revision of the decoding path may have spoilt.
     """
 
     path: Path
@@ -64,6 +67,7 @@ class Findings(NamedTuple):
     problems: list[Problem]
     notes: list[str]
     duplicates: list[Duplicates]
+    doubts: list[Doubt]
 
 
 def check(folder: Path, *, fast: bool = False, advance: Callable[[int], None] = lambda clips: None) -> Findings:
@@ -102,7 +106,7 @@ class _Check:
         kind = str(self.card.kind if self.card else self.plan.kind if self.plan else "")
         if kind not in KINDS:
             if not kind:
-                return Findings(self.folder, "unknown", 0, 0, 0, self.problems, [], [])
+                return Findings(self.folder, "unknown", 0, 0, 0, self.problems, [], [], [])
             hint = "vtok tokens check" if kind == "tokens" else "vtok status"
             raise UsageError(f"this is a {kind} folder, not clips or shards", at=str(self.folder), hint=hint)
         self.command = artefacts.MADE_BY[kind]
@@ -121,9 +125,26 @@ class _Check:
         self._totals(kind, index, table)
         counts = {key: sum(row[key] for row in index) for key in ("rows", "rejects")}
         copies = find_duplicates(manifest.values()) if manifest else []
-        return Findings(
-            self.folder, kind, len(index), counts["rows"], counts["rejects"], self.problems, self.notes, copies
-        )
+        doubtful = self._doubts(kind, index, manifest)
+        counted = len(index), counts["rows"], counts["rejects"]
+        return Findings(self.folder, kind, *counted, self.problems, self.notes, copies, doubtful)
+
+    def _doubts(
+        self, kind: str, index: list[dict[str, Any]], manifest: dict[str, dict[str, Any]] | None
+    ) -> list[Doubt]:
+        """What an older revision may have spoilt; of clips, their parts are the manifest."""
+        found = self.card or self.plan
+        if found is None:
+            return []
+        decoding = decoding_of(kind, found.config)
+        if manifest is not None:
+            return doubts(manifest.values(), decoding)
+        return doubts(self._rows_of_parts(index), decoding)
+
+    def _rows_of_parts(self, index: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for row in index:
+            with contextlib.suppress(VtokError, OSError):  # a problem by now
+                yield from read_table(self.folder / row["path"], schema=CLIPS).to_pylist()
 
     @contextmanager
     def _noting(self) -> Iterator[None]:

@@ -25,6 +25,7 @@ from vtok.parquet import read_metadata, recover_made_to
 from vtok.tokens.check_ids import SeenIds
 from vtok.tokens.check_rows import GroupCheck
 from vtok.tokens.findings import Damage, Findings
+from vtok.tokens.older_pixels import doubts_of_store
 from vtok.tokens.pages import has_page_checksums
 from vtok.tokens.parts import unpack_usage
 from vtok.tokens.ragged import flat_codes
@@ -98,6 +99,8 @@ class _Check:
         self._totals(index, sound)
         self._strays(names)
         self._neighbours()
+        doubtful, unnamed = doubts_of_store(self.folder, self.card) if self.card is not None else ([], [])
+        self.notes += unnamed
         damaged = {damage.at for damage in self.damages} & set(names)
         return Findings(
             self.folder,
@@ -109,6 +112,7 @@ class _Check:
             self.read_rows,
             self.damages,
             self.notes,
+            doubtful,
         )
 
     def _damage(self, at: str, what: str, *, hint: str = _AGAIN, group: int | None = None, rows: int = 0) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from vtok.video.faults import Doubt
+
 
 class Damage(NamedTuple):
     """Something that is damaged.
@@ -34,6 +36,7 @@ class Findings(NamedTuple):
         rows, read_rows: by the index (without one: by the footers), and those that can be read and are right.
         damages: everything.
         notes: what is worth knowing and no damage.
+        doubts: clips that an older revision of the decoding path may have spoilt.
     """
 
     path: Path
@@ -45,3 +48,4 @@ class Findings(NamedTuple):
     read_rows: int
     damages: list[Damage]
     notes: list[str]
+    doubts: list[Doubt]

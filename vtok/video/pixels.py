@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, VideoReformatter
 
 from vtok.video.geometry import Geometry
 
@@ -27,7 +27,7 @@ Layout = Literal["rgb0", "rgb24", "gbrp"]
 
 _CONVERTER = frozenset({"yuv420p", "yuvj420p", "yuva420p", "yuv422p", "yuvj422p", "yuva422p"})
 _BLOCK, _SAFE = 8, 32  # columns: the smallest block of any processor; a width that all of them fill
-_SCALER_FLAGS = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
+_BILINEAR, _ACCURATE_RND = 0x2, 0x40000  # libswscale's numbers: PyAV has had a name for the second since version 18
 
 
 class Conversion(NamedTuple):
@@ -45,9 +45,9 @@ class Conversion(NamedTuple):
     padded: int
 
     @property
-    def flags(self) -> Interpolation:
+    def flags(self) -> int:
         """libswscale's flags."""
-        return _SCALER_FLAGS if self.layout == "gbrp" else Interpolation.BILINEAR
+        return _BILINEAR | _ACCURATE_RND if self.layout == "gbrp" else _BILINEAR
 
     @property
     def filter_flags(self) -> str:

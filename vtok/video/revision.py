@@ -24,12 +24,16 @@ DECODING_REVISION = 2
 """
 
 
-def made_with(*, decoder: str = "pyav", encoding: str = "") -> dict[str, Any]:
+_PLANNING = "planning_revision"
+
+
+def made_with(*, decoder: str = "pyav", encoding: str = "", planned: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The revision and the versions of what takes part.
 
     Args:
         decoder: `pyav` or `ffmpeg`. PyAV always takes part: it reads headers and time stamps.
         encoding: of shards; "": nothing is encoded.
+        planned: config of the card of the clips that are decoded; None: they are planned now.
 
     Raises:
         VtokError: the ffmpeg program takes part and is not there.
@@ -38,6 +42,8 @@ def made_with(*, decoder: str = "pyav", encoding: str = "") -> dict[str, Any]:
 
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
     found: dict[str, Any] = {"decoding_revision": DECODING_REVISION, "pyav": f"{av.__version__}, libavcodec {codec}"}
+    if planned is not None:
+        found[_PLANNING] = revision_of(planned)
     if decoder == "ffmpeg" or encoding == "h264":
         found["ffmpeg"] = ffmpeg_version()
     if encoding == "jpeg":
@@ -50,19 +56,26 @@ def revision_of(config: Mapping[str, Any]) -> int:
     return int(config.get(MADE_WITH, {}).get("decoding_revision", 1))
 
 
-def must_be_same(planned: Mapping[str, Any], **takes_part: str) -> None:
+def planning_revision_of(config: Mapping[str, Any]) -> int:
+    """The revision that planned the clips of shards or tokens; 1 where their plan records none."""
+    return int(config.get(MADE_WITH, {}).get(_PLANNING, 1))
+
+
+def must_be_same(planned: Mapping[str, Any], *, decoder: str = "pyav", encoding: str = "") -> None:
     """Holds what this process would decode with against the plan: nodes of a cluster may differ.
 
     Args:
         planned: what `made_with` gave where the job was planned.
-        takes_part: arguments of `made_with`.
+        decoder, encoding: as there.
 
     Raises:
         VtokError: they differ.
     """
-    here = made_with(**takes_part)
+    here = made_with(decoder=decoder, encoding=encoding)
     differing = [
-        f"{name} {here.get(name)} here, {value} planned" for name, value in planned.items() if here.get(name) != value
+        f"{name} {value} here, {planned.get(name)} planned"
+        for name, value in here.items()
+        if planned.get(name) != value
     ]
     if differing:
         raise VtokError(
