@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipelines.decode_clips import ClipDecoder, clip_fps
 from pipelines.manifest import Manifest, ManifestPart
@@ -31,6 +30,7 @@ from schemas.shards import MANIFEST_NAME
 from vtok import artefacts, console
 from vtok.artefacts import Part
 from vtok.files import atomic_file, sha256_of
+from vtok.parquet_writer import parquet_writer, write_rows
 from vtok.shards.codec import encode_clip, encode_extras
 from vtok.shards.duplicates import find_duplicates, summary
 from vtok.shards.writer import read_footer, verify_shard, write_shard
@@ -137,10 +137,10 @@ def _write_manifest(folder: Path, manifest: Manifest, units: list[Unit]) -> tupl
     written, suspects = 0, []
     with (
         atomic_file(folder / MANIFEST_NAME) as stream,
-        pq.ParquetWriter(stream, CLIPS, compression="zstd", write_page_checksum=True) as writer,
+        parquet_writer(stream, CLIPS) as writer,
     ):
         for table in _row_groups(_completed(manifest, hashes, beside, rejected)):
-            writer.write_table(table, row_group_size=max(1, table.num_rows))
+            write_rows(writer, table)
             written += table.num_rows
             if shared:
                 few = table.select(["source", "medium", "item", "source_sha256", "split"])

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import IntegrityError, VtokError
 from schemas.paths import ObjectPath, as_path
+from vtok.parquet_writer import ROW_GROUP_ROWS, parquet_writer, write_rows
 
 TEMP_MARK = ".vtok-tmp-"
 _BLOCK = 1 << 20
@@ -136,20 +137,23 @@ def write_json(path: str | Path, value: Any, *, point: str = "") -> None:
 
 
 def table_bytes(
-    table: pa.Table, *, row_group_size: int | None = None, metadata: dict[bytes, bytes] | None = None, **options: Any
+    table: pa.Table,
+    *,
+    row_group_size: int = ROW_GROUP_ROWS,
+    metadata: dict[bytes, bytes] | None = None,
+    **options: Any,
 ) -> bytes:
     """A table as a Parquet file with zstd and page checksums.
 
     Args:
         table: its rows.
-        row_group_size: rows in a row group; None: pyarrow's choice.
+        row_group_size: rows in a row group.
         metadata: for the file's footer. (In the table's schema it would be stored a second time, as base64.)
-        options: for `pyarrow.parquet.ParquetWriter`.
+        options: settings that differ from `vtok.parquet_writer.SETTINGS`.
     """
-    settings: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True, **options}
     sink = io.BytesIO()
-    with pq.ParquetWriter(sink, table.schema, **settings) as writer:
-        writer.write_table(table, row_group_size)
+    with parquet_writer(sink, table.schema, **options) as writer:
+        write_rows(writer, table, row_group_size)
         if metadata:
             writer.add_key_value_metadata(metadata)
     return sink.getvalue()
