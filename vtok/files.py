@@ -70,7 +70,7 @@ def atomic_file(path: str | Path, *, point: str = "", durable: bool = True) -> I
         with _whole_object(path, point) as buffer:
             yield buffer
         return
-    temp = path.with_name(f"{TEMP_MARK}{uuid.uuid4().hex}-{path.name}")
+    temp = path.with_name(f"{TEMP_MARK}{uuid.uuid4().hex}-{path.name}~")  # no reader's *.parquet or *.tar
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temp.open("wb") as stream:

@@ -50,7 +50,7 @@ SETTINGS: dict[str, Any] = {
 """The settings of `pyarrow.parquet.ParquetWriter` for every file; a kind of part may say otherwise for its columns."""
 
 LATER = ("max_rows_per_page", "bloom_filter_options", "use_content_defined_chunking", "write_time_adjusted_to_utc")
-"""Settings that the oldest supported pyarrow does not have. It has no limit for a page's rows, and nothing of the others."""
+"""Settings that the oldest supported pyarrow does not have: it limits no page's rows, and has nothing of the others."""
 
 
 def settings(**options: Any) -> dict[str, Any]:
