@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-_JUMP = 10.0  # seconds; the ffmpeg program's own limit (dts_delta_threshold)
+LEAP = 10.0
+"""Seconds by which a clock jumps ahead that starts again: the ffmpeg program's own limit (dts_delta_threshold)."""
 _BACK, _BACK_AT_KEY = 1.0, 0.1  # seconds by which a clock goes back that starts again; less is disorder
 JUMPY = {"mpegts", "mpeg"}
 """Containers whose clock may jump ahead, too; they have no index, so that seeking leads to about the right time."""
@@ -59,4 +60,4 @@ class Clock:
             back = -ahead if key else 0
         if back * self._tick > (_BACK_AT_KEY if key else _BACK):
             return True
-        return self._jumpy and ahead * self._tick > _JUMP
+        return self._jumpy and ahead * self._tick > LEAP

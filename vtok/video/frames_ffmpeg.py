@@ -131,7 +131,7 @@ def _source(timeline: Timeline, came: Sequence[int] | None = None) -> _Source | 
     """
     shown = timeline.shown
     ranks = [rank for rank in range(timeline.frames) if rank not in shown.repeats] if came is None else came
-    if came is None and (timeline.headless or shown.leading):
+    if came is None and (timeline.headless or shown.doubtful):
         return None
     if timeline.pts and shown.rising:
         return _Source(ranks, [timeline.pts[rank] for rank in ranks], "pts")

@@ -53,6 +53,11 @@ class Mpeg4:
         self._packed = 0  # pictures that came in packets of others and still need a place
         self._configure(extradata)
 
+    @property
+    def swallowed(self) -> int:
+        """Pictures that came packed and have had no place so far: at the end of a stream decoders lose them."""
+        return self._packed
+
     def read(self, packet: bytes) -> Coded | None:
         """The first picture of a packet; None where none can be read."""
         at = packet.find(_VOP)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import av
 from av.container import InputContainer
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtok.video.clock import JUMPY, Clock, Stamp
@@ -41,10 +42,12 @@ class Picture(NamedTuple):
     Attributes:
         order: sorts the pictures of a stream as they are shown; None where nobody knows.
         repeat: whether it only repeats the picture shown before it.
+        ruined: whether its order cannot be read, so that it and those that have not been shown are in any order.
     """
 
     order: tuple[int, ...] | None
     repeat: bool = False
+    ruined: bool = False
 
 
 class Second:
@@ -70,7 +73,7 @@ class Pictures:
         self._looks = self._h264 is not None and (self._guessed or self._h264.has_fields)
         self._vp8 = self._codec == "vp8"
         self._first: Slice | None = None  # the field that waits for its other half
-        self._count = self._anchors = self._starts = 0
+        self._count = self._anchors = self._starts = self._placed_start = self._top = 0
         tick, name = float(stream.time_base or 0), container.format.name
         self._clock = None if self._guessed or name in _INDEXED else Clock(tick, jumpy=name in JUMPY)
 
@@ -86,6 +89,11 @@ class Pictures:
     def may_begin_with_ruins(self) -> bool:
         """Whether the decoder may show pictures that need others from before the first key frame, and not say so."""
         return self._h264 is not None
+
+    @property
+    def swallowed(self) -> int:
+        """Pictures that the decoder loses if no packet follows; they belong before the last one."""
+        return self._mpeg.swallowed if isinstance(self._mpeg, Mpeg4) else 0
 
     def read(self, packet: av.Packet) -> Picture | Second | None:
         """What a packet is; None if nothing of it is shown."""
@@ -108,12 +116,17 @@ class Pictures:
         if self._clock is not None:  # what comes behind does not belong among those before
             self._clock.put(Stamp(packet.pts, packet.dts, 0, packet.is_keyframe))
             self._starts = len(self._clock.starts)
-        if packet.pts is None:
-            return Picture(None)
         place: tuple[int, ...] = (self._count,)
-        if self._h264 is not None:
+        if self._h264 is not None and packet.pts is not None:
             place = self._among_twins(packet, packet.pts)
-        return Picture((self._starts, packet.pts, *place))
+        return self._placed(packet.pts, place)
+
+    def _placed(self, order: int | None, place: tuple[int, ...] = ()) -> Picture:
+        if order is None:
+            return Picture((self._starts, self._top, self._count), ruined=True)
+        self._top = order if self._placed_start != self._starts else max(order, self._top)
+        self._placed_start = self._starts
+        return Picture((self._starts, order, *(place or (self._count,))))
 
     def _among_twins(self, packet: av.Packet, pts: int) -> tuple[int, ...]:
         """Two pictures at one time are shown as they are stored, unless the bitstream says otherwise."""
@@ -131,19 +144,18 @@ class Pictures:
     def _by_type(self, packet: av.Packet) -> Picture:
         assert self._mpeg is not None
         coded = self._mpeg.read(bytes(packet))
-        if coded is None:
-            return Picture(None)
-        if coded.late:
+        if coded is not None and coded.late:
             return Picture((self._anchors, 0, self._count), not coded.coded)
         self._anchors += 1
-        return Picture((self._anchors, 1, self._count), not coded.coded)
+        order = self._anchors, 1, self._count
+        return Picture(order, ruined=True) if coded is None else Picture(order, not coded.coded)
 
     def _by_slice(self, packet: av.Packet) -> Picture | Second:
         assert self._h264 is not None
         slice_, first = self._h264.read(bytes(packet)), self._first
         self._first = None
         if slice_ is None:
-            return self._stamped(packet) if not self._guessed else Picture(None)
+            return self._placed(None) if self._guessed else self._stamped(packet)
         if not slice_.whole:
             if first is not None and _are_one(first, slice_):
                 return Second()
@@ -152,7 +164,7 @@ class Pictures:
             return self._stamped(packet)
         if slice_.idr:
             self._starts += 1
-        return Picture(None if slice_.order is None else (self._starts, slice_.order, self._count))
+        return self._placed(slice_.order)
 
 
 def _are_one(first: Slice, second: Slice) -> bool:
@@ -163,6 +175,14 @@ def _are_one(first: Slice, second: Slice) -> bool:
 def has_guessed_stamps(container: InputContainer) -> bool:
     """Whether the stamps of packets are FFmpeg's guess, for want of stored ones."""
     return container.format.name in _GUESSING or bool(container.format.flags & _NO_TIMESTAMPS)
+
+
+def may_have_fields(stream: VideoStream, frame: VideoFrame) -> bool:
+    """Whether packets may be fields: by the stream's configuration, or by a frame of it."""
+    context = stream.codec_context
+    if stream.codec.canonical_name != "h264":
+        return False
+    return frame.interlaced_frame or H264(bytes(context.extradata or b"")).has_fields
 
 
 def is_lenient(stream: VideoStream) -> bool:
@@ -196,7 +216,8 @@ class Shown(NamedTuple):
         landings: key frames that can be told from all others, by rank.
         repeats: ranks of the pictures that repeat the one before.
         rising: whether time stamps alone tell every picture, in order.
-        leading: whether pictures are shown before the first one that is stored.
+        doubtful: whether pictures may be missing where nothing says so: some are shown before the first one that is
+            stored, the last ones are packed into others (Xvid), or the order of one cannot be read.
         timeless: whether the format has no time stamps at all, so that programs make their own.
         indexed: whether the container has an index, so that seeking leads to the key frame that is meant.
         lenient: whether the decoder shows damaged pictures as sound ones unless it is told not to (`EXPLODE`).
@@ -206,13 +227,13 @@ class Shown(NamedTuple):
     landings: list[Landing]
     repeats: frozenset[int]
     rising: bool
-    leading: bool
+    doubtful: bool
     timeless: bool
     indexed: bool
     lenient: bool
 
 
-NOTHING_SHOWN = Shown([], [], frozenset(), rising=False, leading=False, timeless=True, indexed=False, lenient=False)
+NOTHING_SHOWN = Shown([], [], frozenset(), rising=False, doubtful=False, timeless=True, indexed=False, lenient=False)
 
 
 class Listing:
@@ -228,21 +249,24 @@ class Listing:
         self._timeless = bool(container.format.flags & _NO_TIMESTAMPS)
         self._indexed = container.format.name in _SEEKABLE
         self._lenient = is_lenient(stream)
-        self._packets = 0
+        self._packets, self._ended = 0, False
         self._found: list[tuple[tuple[int, ...] | None, int, int | None, bool]] = []  # order, packet, pts, repeat
+        self._ruined = False
         self._keys: dict[int, tuple[int, int | None]] = {}
 
-    def put(self, packet: av.Packet) -> bool:
-        """Takes the next packet; whether a picture that is shown begins in it."""
+    def put(self, packet: av.Packet) -> Picture | Second | None:
+        """Takes the next packet, and says what it is; see `Pictures.read`."""
         number = self._packets
         self._packets += packet.size > 0
+        self._ended = packet.size == 0
         picture = self._pictures.read(packet)
         if not isinstance(picture, Picture):
-            return False
+            return picture
+        self._ruined = self._ruined or picture.ruined
         self._found.append((picture.order, number, packet.pts, picture.repeat))
         if packet.is_keyframe and packet.pts is not None:
             self._keys[number] = packet.pts, packet.dts
-        return True
+        return picture
 
     def shown(self) -> Shown:
         """All that has been put."""
@@ -258,5 +282,5 @@ class Listing:
         if any(count > 1 for count in times.values()) or landings != sorted(landings, key=lambda key: key.time):
             landings = []  # a clock that starts again: seeking by time leads anywhere
         repeats = frozenset(rank for rank, (_, _, _, repeat) in enumerate(self._found) if repeat)
-        leading = bool(places) and places[0] != 0 and ranks.get(0, 0) > 0
-        return Shown(places, landings, repeats, rising, leading, self._timeless, self._indexed, self._lenient)
+        doubtful = self._ruined or ranks.get(0, 0) > 0 or (self._ended and self._pictures.swallowed > 0)
+        return Shown(places, landings, repeats, rising, doubtful, self._timeless, self._indexed, self._lenient)

@@ -21,6 +21,7 @@ from vtok.video.container import choose_stream, describe, open_video, single_thr
 from vtok.video.errors import VideoError
 from vtok.video.indexed import indexed_timeline
 from vtok.video.orientation import orientation
+from vtok.video.pictures import may_have_fields
 from vtok.video.plausible import Declared, must_be_plausible
 from vtok.video.timeline import Segment, Timeline, read_timeline
 
@@ -83,7 +84,7 @@ def probe(path: str | Path) -> StreamFacts:
         frame = first_frame(container, stream)
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         interval = 1 / (rate * float(stream.time_base)) if rate and stream.time_base else 0.0
-        timeline = indexed_timeline(container, stream, interval)
+        timeline = None if may_have_fields(stream, frame) else indexed_timeline(container, stream, interval)
         exact = timeline is None
         if timeline is None:
             timeline = read_timeline(path, stream.index)

@@ -19,7 +19,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vtok.video.clock import JUMPY
+from vtok.video.clock import JUMPY, LEAP
 from vtok.video.container import describe
 from vtok.video.errors import VideoError
 from vtok.video.pictures import Landing, Picture, Pictures, Second
@@ -86,9 +86,10 @@ class Reading:
         failure: VideoError | None = None
         number = picture = -1  # of the packet; of the packet in which its picture begins
         packets = iter(self._container.demux(self._stream)) if self._landing is None else self._seek(self._landing)
+        checked = self._checked(packets)
         while True:
             try:
-                packet = next(packets)
+                packet, damaged = next(checked)
             except StopIteration:
                 break
             except MemoryError:
@@ -108,13 +109,15 @@ class Reading:
             elif found is None:
                 picture = number
             packet.pts = picture
-            if packet.is_corrupt:
-                if (packet.pos or 0) + packet.size >= Path(self._path).stat().st_size:
+            if damaged:
+                if packet.is_corrupt and (packet.pos or 0) + packet.size >= Path(self._path).stat().st_size:
                     failure = VideoError("missing_frames", f"the file ends within frame {self.at}")
                     break
                 self._damage.append((picture, DAMAGED))
             for frame in self._decode(packet, picture):
                 yield from self._came(frame)
+        for _ in range(self._pictures.swallowed if self._landed else 0):
+            yield self._next(None, LOST)
         for frame in self._decode(None, picture):
             yield from self._came(frame)
         if failure is not None:
@@ -123,6 +126,29 @@ class Reading:
             raise LostCountError
         while self._waiting:
             yield self._left_out(heapq.heappop(self._waiting)[1])
+
+    def _checked(self, packets: Iterator[av.Packet]) -> Iterator[tuple[av.Packet, bool]]:
+        """Packets, and whether the container says that they are damaged.
+
+        In a transport stream it is said one packet early, because the parser hands a picture out when it meets the next
+        one. There the counters break off where files are joined, too, and nothing is lost if the clock starts again.
+        """
+        if self._container.format.name != "mpegts":
+            yield from ((packet, packet.is_corrupt) for packet in packets)
+            return
+        held: av.Packet | None = None
+        early = False
+        for packet in packets:
+            if held is not None:
+                yield held, not _starts_again(held, packet)
+                held = None
+            if early and packet.size:
+                held = packet
+            else:
+                yield packet, False
+            early = packet.is_corrupt
+        if held is not None:
+            yield held, True
 
     def _begin(self, packet: av.Packet, found: Picture | Second | None) -> None:
         """Pictures of H.264 that are shown before the first key frame may need what is not there, and do not say so."""
@@ -136,6 +162,8 @@ class Reading:
         elif self._ordered:
             heapq.heappush(self._waiting, (picture.order, number))
         self._repeats[number] = picture.repeat
+        if picture.ruined:
+            self._damage += [(other, DAMAGED) for other in sorted(self._repeats)]
 
     def _decode(self, packet: av.Packet | None, picture: int) -> list[VideoFrame]:
         try:
@@ -184,7 +212,8 @@ class Reading:
         if not self._ordered and any(at >= 0 for at, _ in self._damage):
             return _UNORDERED
         if frame.key_frame and all(at != number for at, _ in self._damage):
-            self._damage = [(at, why) for at, why in self._damage if at > number]
+            # What has been shown before a key frame, or left out, is nothing that those behind it are predicted from.
+            self._damage = [(at, why) for at, why in self._damage if at > number and at in self._repeats]
         return next((why for at, why in self._damage if at <= number), None)
 
     def _left_out(self, number: int) -> Found:
@@ -221,3 +250,11 @@ class Reading:
                 if packet.size == 0 or (packet.dts is not None and packet.dts > landing.pts):
                     break
         raise LostCountError
+
+
+def _starts_again(before: av.Packet, packet: av.Packet) -> bool:
+    """Whether a packet is a key frame by another clock than the one before."""
+    if before.dts is None or packet.dts is None or not packet.is_keyframe:
+        return False
+    seconds = float((packet.dts - before.dts) * packet.time_base)
+    return not 0 <= seconds < LEAP

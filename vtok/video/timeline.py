@@ -32,7 +32,7 @@ from av.video.stream import VideoStream
 from vtok.video.clock import JUMPY, Clock, Stamp
 from vtok.video.container import open_video
 from vtok.video.errors import VideoError
-from vtok.video.pictures import NOTHING_SHOWN, Listing, Shown, has_guessed_stamps
+from vtok.video.pictures import NOTHING_SHOWN, Listing, Picture, Second, Shown, has_guessed_stamps
 
 _HOLE = 0.5  # seconds; see above
 _HOLE_INTERVALS = 4
@@ -154,7 +154,10 @@ def read_timeline(
             for packet in container.demux(stream):
                 if headless is None:
                     headless = not packet.is_keyframe
-                if not listing.put(packet):
+                found = listing.put(packet)
+                if isinstance(found, Second) and stamps:
+                    stamps[-1] = stamps[-1]._replace(duration=stamps[-1].duration + (packet.duration or 0))
+                if not isinstance(found, Picture):
                     continue
                 pts, dts = packet.pts, packet.dts
                 if guessed:  # one after the other, as they are stored: their order is not that of display
