@@ -167,7 +167,7 @@ def _decode(request: dict[str, Any], opened: Opened) -> Iterator[tuple[int, Deco
             extras = {name: signal[indices] for name, signal in signals.items()} if indices else {}
             yield index, _clip(result, extras, indices, companions)
         return
-    sounds: list[np.ndarray | None] = [None] * len(spans)
+    sounds: list[np.ndarray | VideoError | None] = [None] * len(spans)
     if request["audio_rate"]:
         order = sorted(range(len(spans)), key=lambda i: spans[i].start_time)
         times = [(spans[i].start_time, spans[i].end_time) for i in order]
@@ -177,7 +177,9 @@ def _decode(request: dict[str, Any], opened: Opened) -> Iterator[tuple[int, Deco
     options |= {key: request[key] for key in ("decoder", "max_frames", "hwaccel", "pixel_aspect")}
     for index, clip in decode_clips(opened.path, facts, spans, **options):
         heard = sounds[index]
-        yield index, _clip(clip, {} if heard is None else {"audio": heard}, chosen[index], companions)
+        if isinstance(heard, VideoError) and not isinstance(clip, VideoError):
+            clip = heard
+        yield index, _clip(clip, {"audio": heard} if isinstance(heard, np.ndarray) else {}, chosen[index], companions)
 
 
 def _clip(

@@ -86,7 +86,6 @@ def decode_clips(
         geometry.scaled_size(facts.height, facts.width)
         timeline = _timeline(path, facts, spans, max_frames) if decoder == "ffmpeg" or _is_useful(spans) else None
         seconds = timeline.seconds if timeline else []
-        timeline = _told_apart(timeline)
         choices = {i: _frame_indices(spans[i], facts, timeline, seconds) for i in order}
     except VideoError as error:
         yield from ((i, error) for i in order)
@@ -187,13 +186,6 @@ def _timeline(path: str | Path, facts: StreamFacts, spans: Sequence[ClipSpan], m
     frames = max((_frame_range(span)[1] for span in spans if span.frame_rate is None), default=0)
     times = [span.start_time + span.num_frames / span.frame_rate for span in spans if span.frame_rate is not None]
     return read_timeline(path, facts.stream, frames=min(frames, max_frames), seconds=max(times, default=0.0))
-
-
-def _told_apart(timeline: Timeline | None) -> Timeline | None:
-    """Without stamps by which frames cannot be told apart: they are counted instead."""
-    if timeline is None or all(a < b for a, b in itertools.pairwise(timeline.pts)):
-        return timeline
-    return timeline._replace(pts=[], keys=[])
 
 
 def _frame_range(span: ClipSpan) -> tuple[int, int]:

@@ -90,6 +90,7 @@ class Timeline(NamedTuple):
         tick: seconds a unit.
         headless: whether the stream begins with frames that need a key frame that is not there.
         shown: which packets the frames are.
+        seams: places in the file, bytes, of the packets at which the clock starts again; -1 where unknown.
     """
 
     pts: list[int]
@@ -100,11 +101,17 @@ class Timeline(NamedTuple):
     tick: float
     headless: bool = False
     shown: Shown = NOTHING_SHOWN
+    seams: tuple[int, ...] = ()
 
     @property
     def seconds(self) -> list[float]:
         """When every frame is displayed, seconds from the first."""
         return [time * self.tick for time in self.times]
+
+    @property
+    def shifts(self) -> list[int]:
+        """What is added to a container's time stamp, ticks: one from each seam to the next."""
+        return [shift for shift, _ in itertools.groupby(stretch.shift for stretch in self.stretches)]
 
     @property
     def duration(self) -> float:
@@ -139,6 +146,7 @@ def read_timeline(
             None for both: all of it.
     """
     stamps: list[Stamp] = []
+    seams: list[int] = []
     headless, spare = None, _REORDERING
     with open_video(path) as container:
         stream = container.streams[stream_index]
@@ -164,6 +172,8 @@ def read_timeline(
                     pts, dts = None, pts if dts is None else dts
                 stamps.append(Stamp(pts, dts, packet.duration or 0, packet.is_keyframe))
                 clock.put(stamps[-1])
+                if len(clock.starts) > len(seams):
+                    seams.append(-1 if packet.pos is None else packet.pos)
                 if limited and len(stamps) > (frames or 0) and (not seconds or clock.reached * tick > seconds):
                     spare -= 1
                     if spare == 0:
@@ -174,7 +184,7 @@ def read_timeline(
         stamps = lasting(stamps)
     whole = container.format.name == "avi"
     timeline = make_timeline(stamps, clock.starts, tick, interval, headless=bool(headless), whole=whole)
-    return timeline._replace(shown=listing.shown())
+    return timeline._replace(shown=listing.shown(), seams=tuple(seams))
 
 
 def lasting(stamps: Sequence[Stamp]) -> list[Stamp]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.datasets.reading import make
-from tests.video.making import HEIGHT, WIDTH, numbered_frame, write_video
+from tests.video.making import HEIGHT, WIDTH, numbered_frame, run_ffmpeg, write_video
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import ffmpeg_binary
 from vtok.video.media.audio import read_sound, wav_bytes, wav_samples
@@ -204,3 +204,75 @@ def test_wav_files() -> None:
     for damaged in (b"", b"RIFF", wav_bytes(samples, 16_000)[:20]):
         with pytest.raises(ValueError, match="sound"):
             wav_samples(damaged)
+
+
+PLACES = [(8 * clip + 5.5) / FPS for clip in range(6)]
+SPANS = [(8 * clip / FPS, 8 * (clip + 1) / FPS) for clip in range(6)]
+
+
+def _film(path: Path, places: list[float] = PLACES, audio: str = "aac") -> Path:
+    return write_film(path, clicks(48_000, 2.0, places), 48_000, audio=audio)
+
+
+@pytest.mark.parametrize("offset", [2**33 / 90_000 - 30, 2**33 / 90_000 - 1, 0, 7.5])
+def test_the_sound_of_a_transport_stream_that_begins_before_the_wrap(offset: float, tmp_path: Path) -> None:
+    plain, path = _film(tmp_path / "plain.mp4"), tmp_path / "a.ts"
+    run_ffmpeg("-i", plain, "-c", "copy", "-muxdelay", 0, "-output_ts_offset", offset, path)
+    for heard in read_sound(path, probe(path).stream, SPANS, 16_000):
+        assert isinstance(heard, np.ndarray)
+        assert centre(heard, 16_000) == pytest.approx(5.5 / FPS, abs=MILLISECOND)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov"])
+def test_the_sound_of_a_film_that_is_cut_off_in_front(name: str, tmp_path: Path) -> None:
+    """By an edit list that begins inside a frame: the clicks stay where their frames are.
+
+    FFmpeg's MP4 reader moves the first whole frame to the beginning of the edit, up to a frame too early for the sound.
+    """
+    plain, path = _film(tmp_path / "plain.mp4"), tmp_path / name
+    run_ffmpeg("-ss", "0.61", "-i", plain, "-c", "copy", path)
+    facts = probe(path)
+    places = [place - (50 - facts.frames) / FPS for place in PLACES]
+    spans = [(place - 0.1, place + 0.1) for place in places if place > 0.1]
+    for heard in read_sound(path, facts.stream, spans, 16_000):
+        assert isinstance(heard, np.ndarray)
+        assert centre(heard, 16_000) == pytest.approx(0.1, abs=0.003 if name == "a.mkv" else 1 / FPS)
+
+
+def test_the_sound_of_transport_streams_joined_with_cat(tmp_path: Path) -> None:
+    """Each piece's sound goes with its pictures; the second one's clicks lie elsewhere. A silent third piece."""
+    others = [(8 * clip + 2.5) / FPS for clip in range(6)]
+    data = b""
+    for number, places in enumerate((PLACES, others)):
+        piece = tmp_path / f"{number}.ts"
+        run_ffmpeg("-i", _film(tmp_path / f"{number}.mp4", places), "-c", "copy", "-muxdelay", 0, piece)
+        data += piece.read_bytes()
+    path = tmp_path / "joined.ts"
+    path.write_bytes(data)
+    facts = probe(path)
+    assert len(facts.segments) == 2
+    second = facts.segments[1].start
+    spans = [*SPANS[:5], *((start + second, end + second) for start, end in SPANS)]
+    heard = read_sound(path, facts.stream, spans, 16_000)
+    for number, sound in enumerate(heard):
+        assert isinstance(sound, np.ndarray)
+        assert centre(sound, 16_000) == pytest.approx((5.5 if number < 5 else 2.5) / FPS, abs=MILLISECOND)
+
+
+def test_damaged_sound_spoils_its_own_clips_only(tmp_path: Path) -> None:
+    path = _film(tmp_path / "a.mkv", audio="flac")
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        places = [(float(p.pts * p.time_base), p.pos, p.size) for p in container.demux(stream) if p.pts is not None]
+    data = bytearray(path.read_bytes())
+    seconds, at, size = next(place for place in places if place[0] > 0.8)
+    at = data.index(b"\xff\xf8", at)  # a frame of FLAC begins so
+    data[at : at + size] = bytes(size)
+    path.write_bytes(data)
+    heard = read_sound(path, probe(path).stream, SPANS, 16_000)
+    spoilt = [number for number, sound in enumerate(heard) if isinstance(sound, VideoError)]
+    assert spoilt == [int(seconds / (8 / FPS))]
+    for number, sound in enumerate(heard):
+        if number not in spoilt:
+            assert isinstance(sound, np.ndarray)
+            assert centre(sound, 16_000) == pytest.approx(5.5 / FPS, abs=MILLISECOND)
