@@ -2,7 +2,7 @@
 
 `checkpoints/step-00000500/` holds a subfolder an engine and `state.json` with the sha256 of every file. It is written
 under a temporary name and renamed. Loading takes the newest one whose bytes are right; a damaged one is skipped with a
-message. Whoever made a folder made its sha256, too: what is in the files is loaded as data only (trainers/only_data.py).
+message. Whoever made a folder made its sha256, too: what the files hold is loaded as data only (trainers/only_data.py).
 """
 
 from __future__ import annotations

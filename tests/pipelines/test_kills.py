@@ -193,8 +193,8 @@ def shared_memory() -> set[str]:
     return found
 
 
-def all_gone(recipe: Path, patience: float = 300.0) -> list[str]:
-    """What is left of a run's processes after some seconds: Ray's own agents can take a minute or two to end."""
+def all_gone(recipe: Path, patience: float = 5.0) -> list[str]:
+    """What is left of a run's processes some seconds after the command's end."""
     end = time.monotonic() + patience
     while (left := survivors(recipe)) and time.monotonic() < end:
         time.sleep(0.1)
