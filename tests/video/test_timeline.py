@@ -272,3 +272,72 @@ def test_transport_streams_joined_with_cat(second: float, decoder: Backend, tmp_
                 assert first + 8 == 40 and clip.reason == "corrupt"
             else:
                 assert numbers(clip) == numbered[first : first + 8]
+
+
+def _varied(path: Path, count: int, codec: str) -> Path:
+    """At 40 ms a frame, with a time base of 1 ms and no declared rate."""
+    return _video(path, count, codec=codec, stamps=[40 * number for number in range(count)])
+
+
+@pytest.mark.parametrize("name", ["a.flv", "a.wmv", "a.ts", "a.mkv"])
+def test_the_last_frame_lasts_as_long_as_the_one_before(name: str, tmp_path: Path) -> None:
+    """Its packet has no duration (in Matroska one of 1 ms, as every frame's)."""
+    path = _varied(tmp_path / name, 6, {"a.flv": "flv", "a.wmv": "wmv2"}.get(name, "libx264"))
+    with av.open(str(path)) as container:
+        assert max(packet.duration or 0 for packet in container.demux(video=0)) * container.streams[0].time_base < 0.002
+    facts = probe(path)
+    assert (facts.frames, facts.duration, facts.fps) == (6, pytest.approx(0.24, abs=1e-3), pytest.approx(25, rel=0.01))
+    assert len(_plan(facts, num_frames=42, frame_rate=175.0, max_clips_per_video=9)) == 1, "0.24 s hold 42 samples"
+    assert len(_plan(facts, num_frames=1, frame_rate=25.0)) == 6
+    assert _numbers(path, _plan(facts, num_frames=6, frame_rate=25.0)) == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_last_durations_by_hand() -> None:
+    """The packet's own, the interval before, 1 / rate; never the hole before it, never an hour."""
+    assert make_timeline(_stamps([0, 40, 80], 30), [], 1e-3, 40.0).duration == pytest.approx(0.11)
+    assert make_timeline(_stamps([0, 40, 80], 0), [], 1e-3, 50.0).duration == pytest.approx(0.12)
+    assert make_timeline(_stamps([7], 0), [], 1e-3, 50.0).duration == pytest.approx(0.05)
+    assert make_timeline(_stamps([0, 40, 80], [40, 40, 3_600_000]), [], 1e-3, 40.0).duration == pytest.approx(10.08)
+    broken = make_timeline(_stamps([*range(0, 1000, 40), 2500, *range(4000, 5000, 40)], 0), [], 1e-3, 40.0)
+    assert [(s.first, s.end, s.stop) for s in broken.stretches] == [(0, 25, 1000), (25, 26, 2540), (26, 51, 5000)]
+
+
+@pytest.mark.parametrize("decoder", BACKENDS)
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_an_edit_that_begins_inside_a_frame(name: str, decoder: Backend, tmp_path: Path) -> None:
+    """`-ss 0.61 -c copy`: 138 whole frames from number 16 on, 5.52 s; the header says 5.55."""
+    plain = _video(tmp_path / "plain.mp4", 154)
+    path = tmp_path / name
+    run_ffmpeg("-ss", 0.61, "-i", plain, "-c", "copy", path)
+    facts = probe(path)
+    assert (facts.frames, facts.duration, facts.times) == (138, pytest.approx(5.52), ())
+    spans = _plan(facts, num_frames=6, frame_rate=12.5, windows="centre")
+    assert [span.start_time for span in spans] == [pytest.approx((5.52 - 0.48) / 2)]
+    assert _numbers(path, _plan(facts, num_frames=138, frame_rate=25.0), decoder) == [list(range(16, 154))]
+    with pytest.raises(VideoError, match="too_short"):
+        _plan(facts, num_frames=139, frame_rate=25.0)
+    last = _plan(facts, num_frames=1, frame_rate=25.0, max_clips_per_video=2, pick="spread")[-1]
+    assert _numbers(path, [last], decoder) == [[153]]
+
+
+def _shorten(data: bytearray, seconds: float) -> None:
+    """Writes a length into the movie's and the track's headers of an MP4."""
+    for name in (b"mvhd", b"mdhd"):
+        at = data.index(name) + 4
+        data[at + 16 : at + 20] = round(seconds * int.from_bytes(data[at + 12 : at + 16])).to_bytes(4)
+
+
+@pytest.mark.parametrize("decoder", BACKENDS)
+def test_a_header_that_is_short(decoder: Backend, tmp_path: Path) -> None:
+    """154 frames to 6.16 s, and 1.2 s in the header."""
+    path = _video(tmp_path / "a.mp4", 154, container_options={"use_editlist": "0"})
+    data = bytearray(path.read_bytes())
+    _shorten(data, 1.2)
+    path.write_bytes(data)
+    with av.open(str(path)) as container:
+        assert (container.duration or 0) / av.time_base == pytest.approx(1.2)
+    facts = probe(path)
+    assert (facts.frames, facts.duration) == (154, pytest.approx(6.16))
+    spans = _plan(facts, num_frames=8, frame_rate=10.0)
+    wanted = [[start + step for step in (0, 2, 5, 7, 10, 12, 15, 17)] for start in range(0, 140, 20)]
+    assert _numbers(path, spans, decoder) == wanted

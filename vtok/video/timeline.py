@@ -15,7 +15,8 @@ A **stretch** is a run of frames without a cut in time. It ends where
 
 The usual interval is one that 90 % of a video's intervals do not exceed, so that a screen recording, which holds often,
 is not cut to pieces. The last frame of a stretch is displayed for its packet's duration, else as long as the frame
-before it, else 1 / frame rate; never longer than `_LAST` seconds and `_HOLE_INTERVALS` usual intervals.
+before it, else 1 / frame rate; never longer than `_LAST` seconds and `_HOLE_INTERVALS` usual intervals. Durations of
+less than half of most intervals tell nothing: muxers that only know a clock's rate write one tick for every frame.
 """
 
 from __future__ import annotations
@@ -225,12 +226,14 @@ def make_timeline(
         at = stretches[-1].stop if stretches else 0
         shift, first = at - run[0].pts, len(times)
         for number, shown in enumerate(run):
-            end = shown.pts + shown.duration
-            last = number + 1 == len(run)
             times.append(shown.pts + shift)
-            if last or (run[number + 1].pts - end > hole and not _is_explained(run, number, hole)):
-                stop = times[-1] + min(shown.duration, longest)
-                stretches.append(Stretch(first, len(times), shift, stop))
+            # The hole before a frame is no interval that it could last.
+            lasts = (
+                run[number - 1].duration if number and first + 1 == len(times) and not shown.told else shown.duration
+            )
+            lasts, last = min(lasts, longest), number + 1 == len(run)
+            if last or (run[number + 1].pts - shown.pts - lasts > hole and not _is_explained(run, number, hole)):
+                stretches.append(Stretch(first, len(times), shift, times[-1] + lasts))
                 first = len(times)
     shown_stamps = [shown for run in runs for shown in run]
     keys = [rank for rank, shown in enumerate(shown_stamps) if shown.key] if told else []
@@ -240,7 +243,8 @@ def make_timeline(
 
 class _Shown(NamedTuple):
     pts: int
-    duration: int  # ticks; for a last frame, and before a hole, how long it is displayed
+    told: int  # duration by its packet, ticks; 0: none
+    duration: int  # for how long it is displayed if it is the last one, or a hole follows
     key: bool
 
 
@@ -257,13 +261,16 @@ def _in_order(stamps: Sequence[Stamp], interval: float) -> list[_Shown]:
     at = (known[lead] or 0) - sum(stamp.duration or round(interval) for stamp in stamps[:lead])
     for value, stamp in zip(known, stamps, strict=True):
         at = at if value is None else value
-        found.append(_Shown(at, stamp.duration, stamp.key))
+        found.append(_Shown(at, max(0, stamp.duration), 0, stamp.key))
         at += stamp.duration or round(interval)
     found.sort(key=lambda shown: shown.pts)
+    short = sum(2 * a.told < b.pts - a.pts for a, b in itertools.pairwise(found))
+    credible, before = 2 * short < len(found), 0
     for number, shown in enumerate(found):
-        if shown.duration <= 0:
-            gap = shown.pts - found[number - 1].pts if number else 0
-            found[number] = shown._replace(duration=gap or round(interval))
+        length = shown.told if credible else 0
+        gap = shown.pts - found[number - 1].pts if number else 0
+        found[number] = shown._replace(told=length, duration=length or gap or before or round(interval))
+        before = found[number].duration
     return found
 
 
@@ -273,7 +280,7 @@ def _is_explained(run: Sequence[_Shown], number: int, hole: float) -> bool:
     Containers give durations to packets in the order of decoding, so that it need not be this frame's.
     """
     nearby = run[max(0, number - _NEARBY) : number + _NEARBY + 2]
-    return run[number + 1].pts - run[number].pts - max(shown.duration for shown in nearby) <= hole
+    return run[number + 1].pts - run[number].pts - max(shown.told for shown in nearby) <= hole
 
 
 def _usual(runs: Iterable[Sequence[_Shown]]) -> int:
