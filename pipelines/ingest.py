@@ -7,8 +7,10 @@ shard job, in the pass that decodes them.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,12 @@ from vtok.datasets import LAYOUTS
 from vtok.datasets.base import SourceVideo
 from vtok.datasets.tally import tally_files
 from vtok.files import local_copy, read_table
-from vtok.parquet import recover_part, write_part
+from vtok.parquet import recover_part, write_part_slices
 from vtok.stopwatch import Stopwatch
 from vtok.video.analysis import Analysis, judge, shots
 from vtok.video.child import DecodeChild
 from vtok.video.child_wire import Probed
-from vtok.video.clips import ClipSpan, clip_id, limit_clips, plan_clips, plan_windows
+from vtok.video.clips import ClipSpan, clip_id, iter_clips, limit_clips, plan_windows
 from vtok.video.errors import Reason, VideoError
 from vtok.video.geometry import scale_box
 from vtok.video.media.companions import companion_size, split_address
@@ -41,6 +43,9 @@ from vtok.video.probe import FOR_PLANNING, StreamFacts
 from vtok.video.revision import made_with, must_be_same
 
 FILES_PER_UNIT = 256
+SLICE_ROWS = 1 << 14
+"""Rows of the manifest that a worker has in memory at a time, besides the part's file, about 15 bytes a row."""
+_OF_THE_CARD = ["source", "split", "label", "class_name", "tilt", "rotation"]
 _EXAMPLES = 3  # rejects that an error names
 _PROBE_ESTIMATE = 0.01  # seconds for one file's headers, as a rule
 _PROBE_SECONDS = 20.0  # CPU time for one file's headers
@@ -76,7 +81,7 @@ def ingest_job(recipe: Recipe) -> Job:
     folder = recipe.folder("clips")
 
     def finish(parts: list[Part]) -> tuple[dict[str, int], dict[str, Any]]:
-        table = read_manifest_parts(folder, [part.path for part in parts])
+        table = read_manifest_parts(folder, [part.path for part in parts], _OF_THE_CARD)
         if table.num_rows == 0:
             artefacts.discard(folder, plan)  # so that the next try may plan clips in another way
             raise _nothing_left(recipe, [reject for part in parts for reject in part.rejects])
@@ -111,9 +116,10 @@ def ingest_job(recipe: Recipe) -> Job:
     )
 
 
-def read_manifest_parts(folder: Path, names: list[str]) -> pa.Table:
-    """All rows of a manifest in plan order (`schemas.clips.CLIPS`)."""
-    return pa.concat_tables([read_table(folder / name, schema=CLIPS) for name in names])
+def read_manifest_parts(folder: Path, names: list[str], columns: list[str] | None = None) -> pa.Table:
+    """All rows of a manifest in plan order (`schemas.clips.CLIPS`), or some columns of them."""
+    schema = CLIPS if columns is None else pa.schema([CLIPS.field(name) for name in columns])
+    return pa.concat_tables([read_table(folder / name, columns=columns, schema=schema) for name in names])
 
 
 def _message(video: SourceVideo, root: Path) -> dict[str, Any]:
@@ -134,7 +140,8 @@ def _classes(table: pa.Table) -> list[str]:
     """Class names in label order; empty where clips have no labels."""
     pairs = {
         (label, name)
-        for label, name in zip(table["label"].to_pylist(), table["class_name"].to_pylist(), strict=True)
+        for some in table.select(["label", "class_name"]).to_batches(max_chunksize=SLICE_ROWS)
+        for label, name in zip(some["label"].to_pylist(), some["class_name"].to_pylist(), strict=True)
         if label is not None
     }
     if not pairs:
@@ -188,21 +195,30 @@ class IngestWorker:
 
     def make(self, name: str, payload: list[dict[str, Any]]) -> Part:
         """Writes one part of the manifest."""
-        rows: list[dict[str, Any]] = []
         rejects: list[dict[str, Any]] = []
-        for video in payload:
-            try:
-                clips, dropped = self._clips(video)
-                rows += clips
-                rejects += dropped
-            except VideoError as error:
-                rejects.append(reject_row("clips", video["source"], None, error.reason, error.detail))
-        table = pa.Table.from_pylist(rows, schema=CLIPS)
         metadata = {"plan": self.plan, "split": "all", "rejects": rejects}
-        with self.clock.phase("write"):
-            return write_part(self.folder / name, table, metadata, point=f"clips:{name}")
+        rows = (row for video in payload for row in self._rows(video, rejects))
+        return write_part_slices(self.folder / name, self._slices(rows), CLIPS, metadata, point=f"clips:{name}")
 
-    def _clips(self, video: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def _slices(self, rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
+        """The rows in tables of bounded size: as a dict a row takes 2 KB, and a video can have two million."""
+        while some := list(itertools.islice(rows, SLICE_ROWS)):
+            with self.clock.phase("write"):
+                table = pa.Table.from_pylist(some, schema=CLIPS)
+            del some
+            yield table
+
+    def _rows(self, video: dict[str, Any], rejects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Manifest rows of a video's clips; what is rejected is appended."""
+        try:
+            rows, dropped = self._clips(video)
+        except VideoError as error:
+            rejects.append(reject_row("clips", video["source"], None, error.reason, error.detail))
+            return
+        rejects += dropped
+        yield from rows
+
+    def _clips(self, video: dict[str, Any]) -> tuple[Iterator[dict[str, Any]], list[dict[str, Any]]]:
         """Manifest rows of a video's clips, and rejects of those that the filters dropped."""
         if video["reject"] is not None:
             raise VideoError(*video["reject"])
@@ -218,7 +234,7 @@ class IngestWorker:
                 raise
             return self.child.probe(path, cpu_seconds=_PROBE_SECONDS, source=address)
 
-    def _plan(self, video: dict[str, Any], path: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def _plan(self, video: dict[str, Any], path: str) -> tuple[Iterator[dict[str, Any]], list[dict[str, Any]]]:
         address = {"medium": video["medium"], "item": video["item"], "source_fps": video["fps"] or self.data.source_fps}
         with self.clock.phase("probe"):
             facts, size = self._probe(path, address)
@@ -240,8 +256,9 @@ class IngestWorker:
             "bbox": scale_box(video["bbox"], video["bbox_size"], facts.width, facts.height),
         }
         dropped: dict[ClipSpan, tuple[Reason, str]] = {}
+        spans: Iterator[ClipSpan]
         if not self.data.looks_at_frames:
-            spans = plan_clips(facts, self.data, video["span"])
+            spans = iter_clips(facts, self.data, video["span"])
         else:
             crop = self.data.letterbox == "crop" and common["bbox"] is None
             with self.clock.phase("analyse"):
@@ -250,11 +267,12 @@ class IngestWorker:
                 )
             if analysis.picture is not None:
                 common["bbox"] = list(analysis.picture)
-            spans, dropped = plan_filtered(facts, self.data, video["span"], analysis)
-        names = {span: clip_id(video["source"], span) for span in [*spans, *dropped]}
+            passed, dropped = plan_filtered(facts, self.data, video["span"], analysis)
+            spans = iter(passed)
+        source = video["source"]
         return (
-            [{"clip_id": names[span], **common, **span._asdict()} for span in spans],
-            [reject_row("clips", video["source"], names[span], *why) for span, why in dropped.items()],
+            ({"clip_id": clip_id(source, span), **common, **span._asdict()} for span in spans),
+            [reject_row("clips", source, clip_id(source, span), *why) for span, why in dropped.items()],
         )
 
 

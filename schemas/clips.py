@@ -76,7 +76,7 @@ REASONS: dict[str, str] = {
     "still": "the clip moves less than data.min_motion",
     "black": "more of the clip's frames are black than data.max_black",
     "no_sound": "the clip has no sound, and tokens.audio.silent is reject",
-    "not_in_split": "the official split lists do not name this file, or contradict each other",
+    "not_in_split": "no split list names this file, they contradict each other, or it lies in no split folder",
     "missing": "the dataset's lists name this video, but it is not there",
     "internal": "a fault of vtok, not of the video: the job fails when everything else is done",
 }

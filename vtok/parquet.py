@@ -8,8 +8,10 @@ the sha256 of every footer, so that it can be trusted without reading the part.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from schemas.errors import IntegrityError
 from schemas.paths import as_path
 from vtok.artefacts import Part
 from vtok.files import missing_part, open_parquet, read_table, table_bytes, write_bytes
+from vtok.parquet_writer import parquet_writer, write_rows
 
 METADATA_KEY = b"vtok"
 _SEAL = b'"zz_sha256":"'  # the last key of the description, so that the last occurrence is the right one
@@ -51,16 +54,43 @@ def write_part(path: Path, table: pa.Table, metadata: dict[str, Any], *, point: 
         point: prefix of the crash points.
         options: for `vtok.files.table_bytes`.
     """
+    data = bytearray(table_bytes(table, metadata=_sealed(metadata), **options))
+    return _write(path, data, table.num_rows, metadata, point)
+
+
+def write_part_slices(
+    path: Path, slices: Iterable[pa.Table], schema: pa.Schema, metadata: dict[str, Any], *, point: str
+) -> Part:
+    """`write_part` of rows that come in tables, each a row group: what is in memory is one of them, and the file.
+
+    Args:
+        path: where.
+        slices: the rows.
+        schema: of all of them.
+        metadata: as for `write_part`; read after the last slice, so that it may be filled meanwhile.
+        point: prefix of the crash points.
+    """
+    sink, rows = io.BytesIO(), 0
+    with parquet_writer(sink, schema) as writer:
+        for table in slices:
+            write_rows(writer, table)
+            rows += table.num_rows
+        writer.add_key_value_metadata(_sealed(metadata))
+    return _write(path, bytearray(sink.getvalue()), rows, metadata, point)
+
+
+def _sealed(metadata: dict[str, Any]) -> dict[bytes, bytes]:
+    """The description with room for the seal."""
     sealed = {**metadata, "zz_sha256": _BLANK.decode()}
-    text = json.dumps(sealed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    data = bytearray(table_bytes(table, metadata={METADATA_KEY: text.encode()}, **options))
+    return {METADATA_KEY: json.dumps(sealed, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()}
+
+
+def _write(path: Path, data: bytearray, rows: int, metadata: dict[str, Any], point: str) -> Part:
     start = data.rindex(_SEAL) + len(_SEAL)
     data[start : start + 64] = hashlib.sha256(data).hexdigest().encode()
     write_bytes(path, data, point=point)
     digest = hashlib.sha256(data).hexdigest()
-    return Part(
-        path.name, metadata["split"], table.num_rows, len(data), digest, metadata["rejects"], footer_sha256(data)
-    )
+    return Part(path.name, metadata["split"], rows, len(data), digest, metadata["rejects"], footer_sha256(data))
 
 
 def read_metadata(path: Path, keys: tuple[str, ...] = ("plan", "split", "rejects")) -> dict[str, Any]:

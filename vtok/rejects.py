@@ -36,7 +36,7 @@ REMEDIES: dict[str, str] = {
     "still": "lower data.min_motion if still clips are wanted",
     "black": "raise data.max_black if black clips are wanted",
     "no_sound": "set tokens.audio.silent: null to keep clips without sound, or leave them out of the dataset",
-    "not_in_split": "nothing: the official lists leave it out",
+    "not_in_split": "nothing, if the official lists leave it out; else move it into the folder of its split",
 }
 """What to do about each of `schemas.clips.REASONS`."""
 

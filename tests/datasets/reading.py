@@ -63,7 +63,7 @@ def make(root: Path, layout: str, audio_rate: int | None = None, **changes: Any)
     try:
         for video in LAYOUTS[layout](root, data):
             try:
-                rows = pa.Table.from_pylist(ingest._clips(_message(video, root))[0], schema=CLIPS).to_pylist()
+                rows = pa.Table.from_pylist(list(ingest._clips(_message(video, root))[0]), schema=CLIPS).to_pylist()
             except VideoError as error:
                 made.rejects.append((video.source, error.reason))
                 continue

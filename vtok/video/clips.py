@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,6 +55,16 @@ def plan_clips(
     Raises:
         VideoError: too_short for one clip, implausible for more than `MAX_CLIPS`.
     """
+    return list(iter_clips(facts, config, part, shots))
+
+
+def iter_clips(
+    facts: StreamFacts,
+    config: DataConfig,
+    part: tuple[float, float] | None = None,
+    shots: Sequence[Segment] | None = None,
+) -> Iterator[ClipSpan]:
+    """`plan_clips` one by one: two million of them need not be in memory. Raises at once what `plan_clips` raises."""
     rows = _rows(facts, config, part, shots)
     return _spans(rows, _kept(sum(row.windows for row in rows), config), facts, config)
 
@@ -82,7 +92,7 @@ def plan_windows(
         VideoError: too_short for one clip, implausible for more than `MAX_CLIPS`.
     """
     rows = _rows(facts, config, part, shots)
-    return _spans(rows, range(sum(row.windows for row in rows)), facts, config)
+    return list(_spans(rows, range(sum(row.windows for row in rows)), facts, config))
 
 
 def limit_clips(spans: Sequence[ClipSpan], config: DataConfig) -> list[ClipSpan]:
@@ -179,21 +189,23 @@ def _by_rate(segment: Segment, config: DataConfig) -> _Row | None:
     return _Row(segment, first, hop, count)
 
 
-def _spans(rows: Sequence[_Row], numbers: Sequence[int], facts: StreamFacts, config: DataConfig) -> list[ClipSpan]:
+def _spans(rows: Sequence[_Row], numbers: Sequence[int], facts: StreamFacts, config: DataConfig) -> Iterator[ClipSpan]:
     """The windows with these numbers, ascending, counted through all rows."""
     if len(numbers) > MAX_CLIPS:
         raise VideoError(
             "implausible",
             f"{len(numbers)} clips of {facts.frames} frames in {facts.duration:.3f} s, at most {MAX_CLIPS} are planned",
         )
+    return _made(rows, numbers, facts, config)
+
+
+def _made(rows: Sequence[_Row], numbers: Sequence[int], facts: StreamFacts, config: DataConfig) -> Iterator[ClipSpan]:
     make = _rate_span if config.frame_rate else _stride_span
-    spans: list[ClipSpan] = []
     row, before = 0, 0  # windows in the rows before this one
     for number in numbers:
         while number >= before + rows[row].windows:
             before, row = before + rows[row].windows, row + 1
-        spans.append(make(rows[row], number - before, facts, config))
-    return spans
+        yield make(rows[row], number - before, facts, config)
 
 
 def _stride_span(row: _Row, number: int, facts: StreamFacts, config: DataConfig) -> ClipSpan:

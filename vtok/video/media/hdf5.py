@@ -27,6 +27,8 @@ from vtok.video.media.sequence import FrameSequence, Opened, sequence_facts
 _CACHE = 64 << 20  # bytes of decompressed chunks: one chunk may hold many frames
 _BLOCK = 8 << 20
 _LINKS = 16  # soft links after each other
+_MANY_FRAMES = 1_000_000
+_MOST_DECLARED = 100  # times as many frames as were written; of more than a million, others are implausible
 _LOOKED_AT = 10_000  # chunks of a video of which all may be unwritten
 
 
@@ -148,6 +150,9 @@ def open_slice(path: Path, item: str, fps: float) -> Iterator[Opened]:
             written = Written(data)
             if end > start and not written.any(start, end):
                 raise VideoError("missing_frames", "none of the video's frames was ever written to the file")
+            if end - start > _MANY_FRAMES and end - start > _MOST_DECLARED * written.most:
+                said = f"{end - start} frames are declared, and at most {written.most} were ever written to the file"
+                raise VideoError("implausible", said)
             signals = _actions(file, split, len(data), start, end)
         facts = sequence_facts(codec="hdf5", fps=fps, height=height, width=width, frames=end - start)
         size = (end - start) * height * width * 3
@@ -190,6 +195,13 @@ class Written:
         else:
             wanted = math.prod(-(-size // chunk) for size, chunk in zip(data.shape, self._chunks, strict=True))
             self._whole = data.id.get_num_chunks() >= wanted
+
+    @property
+    def most(self) -> int:
+        """Rows that can have been written at most."""
+        if self._whole or self._chunks is None:
+            return len(self._data) if self._whole else 0
+        return min(len(self._data), int(self._data.id.get_num_chunks()) * self._chunks[0])
 
     def row(self, number: int) -> bool:
         """Whether all of a row was written."""
