@@ -1,0 +1,32 @@
+"""Writes facts about the display into finished files, byte by byte."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from tests.oracle.picture import Turn
+
+_MATRIX = 44  # bytes from a version 0 `tkhd` box's name to its matrix
+
+
+def set_matrix(path: Path, turn: Turn, *, scale: float = 1.0) -> None:
+    """Sets the display matrix of the first track of an MP4 or MOV file (ISO/IEC 14496-12, 8.3.2)."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd")
+    assert data[at + 4] == 0, "version 0"
+    a, b, c, d = (round(part * scale * 65536) for part in turn)
+    data[at + _MATRIX : at + _MATRIX + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+def set_pixel_crop(path: Path, left: int, top: int) -> None:
+    """Makes of a Matroska file's display size a crop (RFC 9559, 5.1.4.1.28): elements of equal size change places."""
+    data = bytearray(path.read_bytes())
+    for name, other, value in ((b"\x54\xb0", b"\x54\xcc", left), (b"\x54\xba", b"\x54\xbb", top)):
+        at = data.index(name)
+        assert data[at + 2] in (0x81, 0x82)
+        size = data[at + 2] & 0x7F
+        data[at : at + 2] = other
+        data[at + 3 : at + 3 + size] = value.to_bytes(size, "big")
+    path.write_bytes(data)
