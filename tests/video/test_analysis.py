@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from vtok.video.child import DecodeChild
 from vtok.video.clips import ClipSpan, plan_clips
 from vtok.video.decode import decode_clips
 from vtok.video.errors import VideoError
+from vtok.video.ffmpeg import ffmpeg_binary
 from vtok.video.media import open_item
 from vtok.video.probe import probe
 
@@ -121,6 +123,17 @@ def test_motion(tmp_path: Path) -> None:
     timed = ClipSpan(None, None, 0.8, 1.12, 25.0, 8)
     assert judge(timed, analysis, config(min_motion=0.5)) == verdict, "by rate, the same frames"
     assert judge(rests, analysis, config(min_motion=0.0)) is None
+
+
+def test_score_and_motion_are_those_of_the_ffmpeg_program(cut: Path) -> None:
+    scale = "scale=64:64:flags=area+accurate_rnd+full_chroma_int+bitexact:out_range=full,format=gray"
+    command = [ffmpeg_binary(), "-nostdin", "-v", "error", "-i", str(cut)]
+    command += ["-vf", f"{scale},scdet=threshold=100,metadata=print:file=-", "-f", "null", "-"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = look(cut)
+    for name, values in (("score", found.score), ("mafd", found.motion)):
+        wanted = [float(line.partition("=")[2]) for line in said.splitlines() if line.startswith(f"lavfi.scd.{name}=")]
+        assert values.tolist() == wanted
 
 
 def test_black(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """What the frames of a video are like: cuts, motion, black frames, black bars. Only on request, at ingest.
 
-One sequential pass. FFmpeg's filters shrink every frame to 64 x 64 grey pixels (`scale`) and measure what changed since
-the frame before (`scdet`), in this process through PyAV, whose build has no `blackframe` and no `cropdetect`. A frame
-is black if 98% of its small pixels are darker than a tenth of the range. Bars are rows or columns without a bright
+One sequential pass. FFmpeg's filter shrinks every frame to 64 x 64 grey pixels (`scale`), in this process through PyAV;
+what changed since the frame before is counted as by its filter `scdet`. A frame is black if 98% of its small pixels are darker than a tenth of the range. Bars are rows or columns without a bright
 pixel in any frame, equally thick on both sides: cropdetect's rule (a low mean, each side for itself) takes the dark
 side of a night scene for a bar.
 
@@ -116,15 +115,29 @@ class _Look:
         self._reformatter = VideoReformatter()
         self._graph: av.filter.Graph | None = None
         self._size = (0, 0, "")
+        self._small: np.ndarray | None = None
+        self._motion = 0.0
 
     def at(self, frame: VideoFrame) -> None:
         """Adds the row of a frame."""
         if self._bars:
             self._add_lines(frame)
-        small = self._shrink(frame)
-        found = small.metadata
-        dark = float(np.mean(small.to_ndarray() <= _DARK) >= _DARK_SHARE)
-        self.rows.append((float(found.get("lavfi.scd.score", 0)), float(found.get("lavfi.scd.mafd", 0)), dark))
+        small = self._shrink(frame).to_ndarray()
+        dark = float(np.mean(small <= _DARK) >= _DARK_SHARE)
+        self.rows.append((*self._changed(small), dark))
+
+    def _changed(self, small: UInt8[np.ndarray, "h w"]) -> tuple[float, float]:
+        """Score and motion of a frame, in the arithmetic of FFmpeg's filter `scdet`, to its three decimals.
+
+        The filter itself gives them as metadata of frames, which PyAV has shown since version 18.1.
+        """
+        before, self._small = self._small, small.astype(np.int16)
+        if before is None:
+            return 0.0, 0.0
+        motion = float(np.abs(self._small - before).sum()) * 100 / small.size / 256
+        score = min(100.0, float(np.float32(min(motion, abs(motion - self._motion)))))
+        self._motion = motion
+        return float(f"{score:.3f}"), float(f"{motion:.3f}")
 
     def _shrink(self, frame: VideoFrame) -> VideoFrame:
         size = (frame.width, frame.height, frame.format.name)
@@ -168,7 +181,6 @@ def _small_grey(frame: VideoFrame) -> av.filter.Graph:
         # Exact arithmetic gives the same figures on every kind of processor.
         graph.add("scale", f"{_SIDE}:{_SIDE}:flags=area+accurate_rnd+full_chroma_int+bitexact:out_range=full"),
         graph.add("format", "gray"),
-        graph.add("scdet", "threshold=100"),
         graph.add("buffersink"),
     ]
     graph.link_nodes(*nodes).configure()

@@ -43,6 +43,8 @@ def indexed_timeline(container: InputContainer, stream: VideoStream, interval: f
     """
     if not _INDEXED & set(container.format.name.split(",")) or not stream.frames:
         return None
+    if not hasattr(stream, "index_entries"):  # PyAV before 17
+        return None
     index = stream.index_entries
     if len(index) < stream.frames:  # a fragmented file indexes only what has been read so far
         return None
