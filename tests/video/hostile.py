@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import av
 
-from tests.video.making import numbered_frame, write_audio, write_video
-from vtok.video.ffmpeg import ffmpeg_binary
+from tests.video.making import numbered_frame, pinned_ffmpeg, write_audio, write_video
 
 SIDE = 96  # frames are squares unless a case says otherwise
 
@@ -52,7 +51,7 @@ def run_ffmpeg(*arguments: str | Path) -> None:
     Raises:
         subprocess.CalledProcessError: it failed.
     """
-    subprocess.run([ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-y", *map(str, arguments)], check=True)
+    subprocess.run([pinned_ffmpeg(), "-nostdin", "-loglevel", "error", "-y", *map(str, arguments)], check=True)
 
 
 def remux(source: Path, target: Path, keep: Callable[[int], bool]) -> Path:

@@ -8,13 +8,18 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from vtok.video.ffmpeg import ffmpeg_binary
-
 HEIGHT, WIDTH, BITS = 64, 96, 12
 _REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def pinned_ffmpeg() -> str:
+    """The program that comes with pip. Inputs are made and judged by it, whichever one is under test."""
+    (program,) = (Path(imageio_ffmpeg.__file__).parent / "binaries").glob("ffmpeg-*")
+    return str(program)
 
 
 def numbered_frame(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
@@ -68,7 +73,7 @@ def write_video(
 
 def run_ffmpeg(*arguments: object) -> None:
     """Runs the ffmpeg program; what it writes, it writes over."""
-    command = [ffmpeg_binary(), "-nostdin", "-v", "error", "-y", *map(str, arguments)]
+    command = [pinned_ffmpeg(), "-nostdin", "-v", "error", "-y", *map(str, arguments)]
     subprocess.run(command, check=True, capture_output=True)
 
 

@@ -14,13 +14,12 @@ import pytest
 from PIL import Image
 
 from schemas.config.data import DataConfig
-from tests.video.making import write_video
+from tests.video.making import pinned_ffmpeg, write_video
 from vtok.video.analysis import Analysis, analyse, judge, pack, shots, unpack
 from vtok.video.child import DecodeChild
 from vtok.video.clips import ClipSpan, plan_clips
 from vtok.video.decode import decode_clips
 from vtok.video.errors import VideoError
-from vtok.video.ffmpeg import ffmpeg_binary
 from vtok.video.media import open_item
 from vtok.video.probe import probe
 
@@ -127,7 +126,7 @@ def test_motion(tmp_path: Path) -> None:
 
 def test_score_and_motion_are_those_of_the_ffmpeg_program(cut: Path) -> None:
     scale = "scale=64:64:flags=area+accurate_rnd+full_chroma_int+bitexact:out_range=full,format=gray"
-    command = [ffmpeg_binary(), "-nostdin", "-v", "error", "-i", str(cut)]
+    command = [pinned_ffmpeg(), "-nostdin", "-v", "error", "-i", str(cut)]
     command += ["-vf", f"{scale},scdet=threshold=100,metadata=print:file=-", "-f", "null", "-"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = look(cut)

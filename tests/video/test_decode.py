@@ -10,7 +10,7 @@ import pytest
 
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
-from tests.video.making import needs_real_clips, numbers, real_clips, write_video
+from tests.video.making import needs_real_clips, numbers, pinned_ffmpeg, real_clips, write_video
 from vtok.video import decode, frames_pyav, reading
 from vtok.video.clips import ClipSpan, plan_clips
 from vtok.video.decode import decode_clips, read_video
@@ -296,13 +296,11 @@ def test_both_backends_give_the_same_pixels_on_real_clips() -> None:
 def test_rotation_agrees_with_the_ffmpeg_program() -> None:
     import subprocess
 
-    from vtok.video.ffmpeg import ffmpeg_binary
-
     for path in real_clips():
         if not path.name.startswith("rotat"):
             continue
         facts = probe(path)
-        command = [ffmpeg_binary(), "-loglevel", "error", "-i", str(path), "-frames:v", "1"]
+        command = [pinned_ffmpeg(), "-loglevel", "error", "-i", str(path), "-frames:v", "1"]
         turned = subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True)
         wanted = np.frombuffer(turned.stdout, np.uint8).reshape(facts.height, facts.width, 3)
         got = read_video(path, num_frames=1)[0]

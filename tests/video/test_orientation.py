@@ -12,10 +12,10 @@ import av
 import numpy as np
 import pytest
 
+from tests.video.making import pinned_ffmpeg
 from vtok.video.analysis import analyse
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import decode_clips, read_video
-from vtok.video.ffmpeg import ffmpeg_binary
 from vtok.video.media.sequence import Opened
 from vtok.video.orientation import Orientation, from_matrix
 from vtok.video.probe import probe
@@ -86,7 +86,7 @@ def test_eight_orientations_are_exact(matrix: tuple[int, int, int, int], tmp_pat
 @pytest.mark.parametrize("matrix", EIGHT, ids=str)
 def test_the_ffmpeg_program_shows_the_same(matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
     path = _write(tmp_path / "a.mp4", matrix)
-    command = [ffmpeg_binary(), "-loglevel", "error", "-i", str(path), "-frames:v", "1", "-f", "rawvideo"]
+    command = [pinned_ffmpeg(), "-loglevel", "error", "-i", str(path), "-frames:v", "1", "-f", "rawvideo"]
     said = subprocess.run([*command, "-pix_fmt", "gray", "-"], capture_output=True, check=True).stdout
     ours = read_video(path, num_frames=1)[0, ..., 0]
     assert np.abs(np.frombuffer(said, np.uint8).reshape(ours.shape).astype(int) - ours).max() <= 1

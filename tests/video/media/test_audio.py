@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from tests.datasets.reading import make
-from tests.video.making import HEIGHT, WIDTH, numbered_frame, run_ffmpeg, write_video
+from tests.video.making import HEIGHT, WIDTH, numbered_frame, pinned_ffmpeg, run_ffmpeg, write_video
 from vtok.video.errors import VideoError
-from vtok.video.ffmpeg import ffmpeg_binary
 from vtok.video.media.audio import read_sound, wav_bytes, wav_samples
 from vtok.video.probe import probe
 
@@ -111,7 +110,7 @@ def test_a_click_at_a_frame_is_at_that_frame_in_its_clip(
 def test_mp3_in_avi_is_as_late_as_ffmpeg_plays_it(tmp_path: Path) -> None:
     """An AVI cannot say how much its encoder delayed the sound (23 ms here), so nobody can take it back."""
     path = write_film(tmp_path / "a.avi", clicks(48_000, 2.0, [1.0]), 48_000, video="mpeg4", audio="libmp3lame")
-    command = [ffmpeg_binary(), "-v", "error", "-i", str(path), "-ac", "1", "-ar", "16000", "-f", "s16le", "-"]
+    command = [pinned_ffmpeg(), "-v", "error", "-i", str(path), "-ac", "1", "-ar", "16000", "-f", "s16le", "-"]
     played = np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, "<i2")
     (heard,) = read_sound(path, probe(path).stream, [(0.0, 2.0)], 16_000)
     assert heard is not None
