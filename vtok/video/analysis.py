@@ -1,9 +1,9 @@
 """What the frames of a video are like: cuts, motion, black frames, black bars. Only on request, at ingest.
 
 One sequential pass. FFmpeg's filter shrinks every frame to 64 x 64 grey pixels (`scale`), in this process through PyAV;
-what changed since the frame before is counted as by its filter `scdet`. A frame is black if 98% of its small pixels are darker than a tenth of the range. Bars are rows or columns without a bright
-pixel in any frame, equally thick on both sides: cropdetect's rule (a low mean, each side for itself) takes the dark
-side of a night scene for a bar.
+what changed since the frame before is counted as its filter `scdet` counts. A frame is black if 98% of its small pixels
+are darker than a tenth of the range. Bars are rows or columns without a bright pixel in any frame, equally thick on
+both sides: cropdetect's rule (a low mean, each side for itself) takes the dark side of a night scene for a bar.
 
 A video that cannot be decoded to its end is analysed up to there; what comes after is neither cut nor judged, and the
 job that decodes the clips says what is wrong with it.
@@ -31,6 +31,7 @@ from vtok.video.container import open_video, single_threaded
 from vtok.video.errors import Reason, VideoError
 from vtok.video.geometry import Box
 from vtok.video.media.sequence import Opened
+from vtok.video.pixels import one_thread
 from vtok.video.probe import StreamFacts
 from vtok.video.timeline import BEFORE_CUT, Segment, read_timeline
 
@@ -158,7 +159,9 @@ class _Look:
             self._lines = np.maximum(self._lines[0], rows), np.maximum(self._lines[1], columns)
 
     def _grey(self, frame: VideoFrame) -> UInt8[np.ndarray, "h w"]:
-        return self._reformatter.reformat(frame, format="gray", dst_color_range=ColorRange.JPEG, threads=1).to_ndarray()
+        return self._reformatter.reformat(
+            frame, format="gray", dst_color_range=ColorRange.JPEG, **one_thread()
+        ).to_ndarray()
 
     def picture(self, rotation: int, *, mirrored: bool) -> Box | None:
         """The upright picture between the bars; None where there are none, or nothing else."""

@@ -14,8 +14,9 @@ is up to 3 levels off at even widths (white is 253) and, at odd ones, three time
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -114,6 +115,16 @@ def piped_views(conversion: Conversion, data: bytes) -> list[np.ndarray]:
     return views(conversion, [(memoryview(data)[i * size : (i + 1) * size], stride) for i in range(count)])
 
 
+@functools.cache
+def one_thread() -> dict[str, Any]:
+    """What tells `reformat` to start no threads; a PyAV that starts none there does not know the word."""
+    try:
+        VideoReformatter().reformat(VideoFrame(16, 16, "gray"), 8, 8, threads=1)
+    except TypeError:
+        return {}
+    return {"threads": 1}
+
+
 class Converter:
     """Converts PyAV's frames; not for use by two threads at once.
 
@@ -123,7 +134,7 @@ class Converter:
 
     def __init__(self, geometry: Geometry) -> None:
         self._geometry = geometry
-        self._reformatter = VideoReformatter()
+        self._reformatter, self._one_thread = VideoReformatter(), one_thread()
         self._plans: dict[tuple[str, int, int], Conversion] = {}
 
     def __call__(self, frame: VideoFrame) -> list[np.ndarray]:
@@ -146,7 +157,7 @@ class Converter:
             conversion.layout,
             interpolation=conversion.flags,
             dst_color_range=ColorRange.JPEG,
-            threads=1,
+            **self._one_thread,
         )
         return views(conversion, [(memoryview(plane), plane.line_size) for plane in rgb.planes])
 
