@@ -1,6 +1,7 @@
 """A token store as a Ray Dataset (https://docs.ray.io/en/latest/data/data.html), for those who train under Ray.
 
-Ray's own `read_parquet` reads the parts too, but verifies nothing. Here every part is compared with its sha256 and its
+Ray's own `read_parquet` reads the parts too, but verifies nothing (2.60 takes `page_checksum_verification=True` and
+ignores it). Here every part is compared with its sha256 and its
 page checksums where it is read; a damaged one fails its task.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from schemas.errors import UsageError
-from schemas.paths import as_path
+from schemas.paths import ObjectPath, as_path
 from vtok.tokens.parts import complete, open_verified, require_maker
 from vtok.tokens.store import TokenStore
 
@@ -49,7 +50,9 @@ class _Reader:
     """Turns names of parts into their rows, in the workers."""
 
     def __init__(self, store: TokenStore, columns: list[str] | None) -> None:
-        self._folder, self._schema, self._columns = str(store.folder), store.schema, columns
+        local = not isinstance(store.folder, ObjectPath)  # workers have a current folder of their own
+        self._folder = str(store.folder.absolute() if local else store.folder)
+        self._schema, self._columns = store.schema, columns
         self._maker, self._unchecked = (store.tokenizer, store.codebook_size), store.unchecked
 
     def __call__(self, items: pa.Table) -> Iterator[pa.Table]:

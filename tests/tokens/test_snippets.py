@@ -21,7 +21,7 @@ SNIPPETS = {
         for code in re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     )
 }
-LIBRARIES = {"duckdb": "DuckDB", "polars": "polars"}
+LIBRARIES = {"duckdb": "DuckDB", "polars": "polars", "datasets": "Hugging Face datasets"}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     code = SNIPPETS[name]
     for module, library in LIBRARIES.items():
-        if f"import {module}" in code and importlib.util.find_spec(module) is None:
+        if re.search(rf"^(import|from) {module}\b", code, re.MULTILINE) and importlib.util.find_spec(module) is None:
             pytest.skip(f"{library} is not installed")
     monkeypatch.chdir(folder)
     exec(compile(code, name, "exec"), {"__name__": "snippet"})
@@ -44,6 +44,7 @@ def test_it_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsy
         "vtok": "clip-0003 c0 (2, 2, 3) uint16",
         "pyarrow": "15 rows; 180 codes",
         "polars": "180",
+        "Hugging Face datasets": "{'train': 180, 'test': 36} codes",
         "Statistics": "'rows': 18",
     }
     for title, text in wanted.items():
@@ -61,6 +62,6 @@ def test_its_commands_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_every_library_has_a_snippet() -> None:
-    assert len(SNIPPETS) == 8
-    for import_line in ("import pyarrow", "import duckdb", "import polars", "import ray"):
+    assert len(SNIPPETS) == 9
+    for import_line in ("import pyarrow", "import duckdb", "import polars", "import read_tokens", "from datasets"):
         assert any(import_line in code for code in SNIPPETS.values())
