@@ -24,7 +24,7 @@ from vtok.video.timeline import Timeline, make_timeline
 _INDEXED = {"mov", "mp4", "avi"}
 _REORDERING = 16  # frames; H.264 and HEVC store a frame at most so many places away from where it is shown
 _END = 3 * _REORDERING  # packets that are read at either end
-_SMALL = 1 << 20  # bytes of frames; a file with no more is read whole
+_SMALL = 1 << 18  # bytes of frames; a file with no more is read whole
 
 
 class _Entry(NamedTuple):
@@ -134,5 +134,7 @@ def _between(dts: Sequence[int], head: Sequence[int], tail: Sequence[int], count
 
 def _timeline(stamps: Sequence[int], duration: int, stream: VideoStream, interval: float) -> Timeline:
     """Of time stamps in any order; `duration` is the last frame's, ticks, or 0."""
-    packets = [Stamp(pts, None, duration, False) for pts in stamps]
+    times = sorted(stamps)
+    lengths = [*(following - time for time, following in itertools.pairwise(times)), duration]
+    packets = [Stamp(time, None, length, False) for time, length in zip(times, lengths, strict=True)]
     return make_timeline(packets, [], float(stream.time_base or 0), interval, whole=True)

@@ -15,8 +15,8 @@ A **stretch** is a run of frames without a cut in time. It ends where
 
 The usual interval is one that 90 % of a video's intervals do not exceed, so that a screen recording, which holds often,
 is not cut to pieces. The last frame of a stretch is displayed for its packet's duration, else as long as the frame
-before it, else 1 / frame rate; never longer than `_LAST` seconds and `_HOLE_INTERVALS` usual intervals. Durations of
-less than half of most intervals tell nothing: muxers that only know a clock's rate write one tick for every frame.
+before it, else 1 / frame rate; never longer than `_LAST` seconds and `_HOLE_INTERVALS` usual intervals. A duration of
+less than half the shortest interval is none: muxers that only know the rate of a clock write one tick for each frame.
 """
 
 from __future__ import annotations
@@ -264,10 +264,10 @@ def _in_order(stamps: Sequence[Stamp], interval: float) -> list[_Shown]:
         found.append(_Shown(at, max(0, stamp.duration), 0, stamp.key))
         at += stamp.duration or round(interval)
     found.sort(key=lambda shown: shown.pts)
-    short = sum(2 * a.told < b.pts - a.pts for a, b in itertools.pairwise(found))
-    credible, before = 2 * short < len(found), 0
+    gaps = [b.pts - a.pts for a, b in itertools.pairwise(found) if b.pts > a.pts]
+    least, before = min(gaps, default=0) / 2, 0
     for number, shown in enumerate(found):
-        length = shown.told if credible else 0
+        length = shown.told if shown.told >= least else 0
         gap = shown.pts - found[number - 1].pts if number else 0
         found[number] = shown._replace(told=length, duration=length or gap or before or round(interval))
         before = found[number].duration
