@@ -33,6 +33,7 @@ from vtok.files import local_copy, read_table
 from vtok.parquet import recover_part, write_part_slices
 from vtok.stopwatch import Stopwatch
 from vtok.video.analysis import Analysis, judge, shots
+from vtok.video.budget import affordable_frames
 from vtok.video.child import DecodeChild
 from vtok.video.child_wire import Probed
 from vtok.video.clips import ClipSpan, clip_id, iter_clips, limit_clips, plan_windows
@@ -255,11 +256,23 @@ class IngestWorker:
             "caption": video["caption"],
             "bbox": scale_box(video["bbox"], video["bbox_size"], facts.width, facts.height),
         }
+        affordable = affordable_frames(facts, size, self.data.max_pixels_per_byte)
         dropped: dict[ClipSpan, tuple[Reason, str]] = {}
+        over: list[dict[str, Any]] = []
         spans: Iterator[ClipSpan]
         if not self.data.looks_at_frames:
             spans = iter_clips(facts, self.data, video["span"])
+            if facts.frames > affordable:
+                within, total = _count_within(spans, facts, affordable)
+                spans = itertools.islice(iter_clips(facts, self.data, video["span"]), within)
+                why = _over(facts, size, affordable, f"{total - within} of {total} clips lie beyond")
+                if not within:
+                    raise VideoError("over_budget", why)
+                if within < total:
+                    over = [reject_row("clips", video["source"], None, "over_budget", why)]
         else:
+            if facts.frames > affordable:
+                raise VideoError("over_budget", _over(facts, size, affordable, "the filters look at frames beyond"))
             crop = self.data.letterbox == "crop" and common["bbox"] is None
             with self.clock.phase("analyse"):
                 analysis = self.child.analyse(
@@ -272,8 +285,25 @@ class IngestWorker:
         source = video["source"]
         return (
             ({"clip_id": clip_id(source, span), **common, **span._asdict()} for span in spans),
-            [reject_row("clips", source, clip_id(source, span), *why) for span, why in dropped.items()],
+            [*over, *(reject_row("clips", source, clip_id(source, span), *why) for span, why in dropped.items())],
         )
+
+
+def _count_within(spans: Iterator[ClipSpan], facts: StreamFacts, frames: int) -> tuple[int, int]:
+    """How many clips, in the order of their starts, need only the first `frames` frames; and how many there are."""
+    within = total = 0
+    for span in spans:
+        total += 1
+        if span.start_frame is None or span.frame_stride is None:
+            last = span.end_time * facts.fps  # or about that
+        else:
+            last = span.start_frame + (span.num_frames - 1) * span.frame_stride
+        within += last < frames
+    return within, total
+
+
+def _over(facts: StreamFacts, size: int, affordable: int, what: str) -> str:
+    return f"{what} frame {affordable}: frames of {facts.width}x{facts.height} in a file of {size} bytes"
 
 
 def plan_filtered(

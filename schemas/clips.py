@@ -65,6 +65,7 @@ REASONS: dict[str, str] = {
     "implausible": "what the file says of its frames, their rate and its length does not fit together",
     "too_large": "frames larger than shards.max_pixels",
     "too_long": "the clip lies beyond shards.max_frames",
+    "over_budget": "decoding it takes more pixels than data.max_pixels_per_byte allows for the file's size",
     "unsafe_path": "the path is a link that leaves the root, or a link to a folder",
     "corrupt": "decoding failed",
     "missing_frames": "the file ends before the clip does",

@@ -30,6 +30,7 @@ REMEDIES: dict[str, str] = {
     "memory": "raise shards.max_memory_mb",
     "vanished": "put the file back, then `vtok data rejects retry`",
     "changed": "put back the file that ingest saw, or ingest into a new folder",
+    "over_budget": "raise data.max_pixels_per_byte if such large and still pictures are meant",
     "too_long": "raise shards.max_frames if the video is meant to be that long",
     "missing": "download the file that the lists name, or leave it out",
     "internal": "report it with the file; the next run tries it again, and without the file the job ends well",

@@ -67,6 +67,12 @@ class DataConfig(Config):
         description="Folder without train/ and test/: the fraction of videos that go to `test`, decided per video by a "
         "hash of its path below the root.",
     )
+    max_pixels_per_byte: int = Field(
+        100_000,
+        ge=1,
+        description="Pixels that a video may decode to for each byte of its file; clips beyond that are rejected "
+        "(`over_budget`). 4 gigapixels are always allowed. A still picture, over and over, has less than 10,000.",
+    )
     source_fps: float = Field(
         25.0, gt=0, le=1000, description="Frames per second of sources that do not say theirs (image folders, arrays)."
     )

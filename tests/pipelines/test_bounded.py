@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+
+from pipelines.ingest import IngestWorker, _message
+from schemas.config.data import DataConfig
+from vtok.artefacts import Part
+from vtok.datasets import LAYOUTS
+from vtok.video.revision import made_with
 
 CHUNK = 4096
 
@@ -66,3 +73,50 @@ def test_many_clips_of_a_real_file_in_bounded_memory(rows: int, tmp_path: Path) 
     found = _plan(_file(tmp_path / "root", rows, written=rows), tmp_path)
     assert found["rows"] == rows // 16 and found["rejects"] == []
     assert found["grown"] < 150 << 10
+
+
+def _gif(path: Path, side: int, frames: int) -> Path:
+    """A GIF of which every frame changes one pixel: 27 bytes a frame, whatever its size."""
+    screen = struct.pack("<2H3B", side, side, 0x80, 0, 0) + bytes(3) + b"\xff\xff\xff"
+    delay = b"\x21\xf9\x04\x04\x04\x00\x00\x00"
+    pixel = b"\x2c" + struct.pack("<4HB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
+    path.write_bytes(b"GIF89a" + screen + (delay + pixel) * frames + b"\x3b")
+    return path
+
+
+def _worker(root: Path, out: Path, **data: Any) -> Part:
+    config = DataConfig(root=str(root), resolution=16, num_frames=16, **data)
+    worker = IngestWorker(str(out), "plan", config.model_dump(mode="json"), made_with())
+    try:
+        return worker.make("part-00000.parquet", [_message(video, root) for video in LAYOUTS["folder"](root, config)])
+    finally:
+        worker.child.close()
+
+
+def test_pixels_are_held_against_the_bytes_of_the_file(tmp_path: Path) -> None:
+    """2,000 frames of 64 megapixels in 46 KB: 4 of 46 KB * 100,000 gigapixels are allowed, 72 frames, 4 clips."""
+    root = tmp_path / "root"
+    root.mkdir()
+    size = _gif(root / "a.gif", 8000, 2000).stat().st_size
+    assert size < 50_000
+    affordable = size * 100_000 // 8000**2
+    assert 62 < affordable < 80
+    part = _worker(root, tmp_path)
+    assert part.rows == affordable // 16
+    (reject,) = part.rejects
+    assert reject["reason"] == "over_budget" and reject["clip_id"] is None
+    assert f"{125 - part.rows} of 125 clips lie beyond frame {affordable}" in reject["detail"]
+    assert f"8000x8000 in a file of {size} bytes" in reject["detail"]
+    assert _worker(root, tmp_path, max_clips_per_video=2).rejects == []
+    assert _worker(root, tmp_path, frame_rate=5.0).rows == 0, "16 frames at 5 of 25 a second need 80"
+    assert _worker(root, tmp_path, max_pixels_per_byte=10_000_000).rows == 125
+    looked_at = _worker(root, tmp_path, min_motion=1.0)
+    assert looked_at.rows == 0 and [reject["reason"] for reject in looked_at.rejects] == ["over_budget"]
+
+
+def test_a_small_file_may_decode_to_four_gigapixels(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    _gif(root / "a.gif", 1000, 1600)
+    part = _worker(root, tmp_path, max_pixels_per_byte=1)
+    assert part.rows == 100 and part.rejects == []

@@ -15,6 +15,7 @@ Reason = Literal[
     "implausible",
     "too_large",
     "too_long",
+    "over_budget",
     "unsafe_path",
     "corrupt",
     "missing_frames",
