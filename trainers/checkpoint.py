@@ -1,19 +1,20 @@
 """Checkpoints: a folder a step, complete or not there, verified before it is trusted.
 
-`checkpoints/step-00000500/` holds a subfolder an engine and `state.json` with the sha256 of every file. It is written
-under a temporary name and renamed. Loading takes the newest one whose bytes are right; a damaged one is skipped with a
-message. Whoever made a folder made its sha256, too: what the files hold is loaded as data only (trainers/only_data.py).
+`checkpoints/step-00000500/` holds a subfolder an engine and `state.json` with the sha256 of every file and of itself.
+It is written under a temporary name and renamed. Loading takes the newest one whose bytes are right; a damaged one is
+skipped with a message. Whoever made a folder made its sha256, too: what is in the files is loaded as data only
+(trainers/only_data.py).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from schemas.card import read_record, with_checksum
 from schemas.errors import UsageError, VtokError
 from trainers.engine import Engine, barrier, rank
 from vtok import console
@@ -61,7 +62,8 @@ def save(
         if rank() == 0:
             files = sorted(p for p in temp.rglob("*") if p.is_file())
             digests = {p.relative_to(temp).as_posix(): sha256_of(p) for p in files}
-            write_json(temp / STATE_NAME, {**state, "kind": kind, "step": step, "files": digests})
+            record = {**state, "kind": kind, "step": step, "files": digests}
+            write_json(temp / STATE_NAME, with_checksum(record))
             crash_point(f"{kind}:checkpoint-{step}:before_rename")
             shutil.rmtree(final, ignore_errors=True)
             temp.rename(final)
@@ -188,7 +190,7 @@ def _problem(path: Path) -> str | None:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    return dict(json.loads((path / STATE_NAME).read_text()))
+    return read_record((path / STATE_NAME).read_bytes())
 
 
 def _name(step: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from schemas.card import with_checksum
 from tests.pipelines.making import digests
 
 ASKED = "posix.mkdir"
@@ -55,7 +56,8 @@ def seal(checkpoint: Path) -> None:
     path = checkpoint / "state.json"
     state = json.loads(path.read_text())
     found = digests(checkpoint)
-    path.write_text(json.dumps({**state, "files": {name: found[name] for name in found if name != path.name}}))
+    files = {name: found[name] for name in found if name != path.name}
+    path.write_text(json.dumps(with_checksum({**state, "files": files})))
 
 
 def runs(path: Path, marker: Path) -> bool:

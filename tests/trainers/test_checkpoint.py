@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from schemas.card import with_checksum
 from schemas.config.train import OptimConfig
 from schemas.errors import UsageError, VtokError
 from tests.pipelines.making import digests, flip
@@ -93,9 +94,10 @@ def test_a_named_checkpoint_must_fit(tmp_path: Path) -> None:
         checkpoint.find(tmp_path / "b", str(right), "prior", "q" * 64)
     state = json.loads((right / "state.json").read_text())
     del state["plan"]
-    (right / "state.json").write_text(json.dumps(state))
-    with pytest.raises(UsageError, match="not a sound checkpoint"):
-        checkpoint.find(tmp_path / "b", str(right), "prior", PLAN)
+    for written in (state, with_checksum(state)):  # changed by who knows whom, and written like this
+        (right / "state.json").write_text(json.dumps(written))
+        with pytest.raises(UsageError, match="not a sound checkpoint"):
+            checkpoint.find(tmp_path / "b", str(right), "prior", PLAN)
 
 
 @contextmanager
@@ -131,3 +133,14 @@ def test_a_full_disk_while_the_state_is_written(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(VtokError, match="No space left on device"):
         save(tmp_path, 10)
     assert digests(tmp_path) == before
+
+
+def test_a_number_changed_in_the_state_is_damage(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path, 5)
+    path = save(tmp_path, 10) / "state.json"
+    text = path.read_text()
+    assert text.count('"step": 10') == 1
+    path.write_text(text.replace('"step": 10', '"step": 12'))
+    found = checkpoint.find(tmp_path, "auto", "prior", PLAN)
+    assert found is not None and found[0].name == "step-00000005"
+    assert "step-00000010 is skipped" in capfd.readouterr().err

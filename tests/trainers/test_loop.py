@@ -193,7 +193,7 @@ def test_a_checkpoint_holds_the_loaders_place(inputs: Path, undisturbed: Path, t
     path = folder / "checkpoints" / "step-00000010" / "state.json"
     state = json.loads(path.read_text())
     state["task"]["loader"]["seed"] += 1
-    path.write_text(json.dumps(state))
+    path.write_text(json.dumps(with_checksum(state)))
     (folder / "checkpoints" / "step-00000008").rename(folder / "elsewhere")
     longer = prepare_longer(recipe, name, folder)
     with pytest.raises(UsageError, match="seed is 0 here and 1 in the state"):
@@ -209,7 +209,7 @@ def prepare_longer(recipe: Recipe, name: str, folder: Path) -> Recipe:
     (folder / "_plan.json").write_text(json.dumps(with_checksum(plan)))
     path = folder / "checkpoints" / "step-00000010" / "state.json"
     state = json.loads(path.read_text())
-    path.write_text(json.dumps({**state, "plan": artefacts.load_plan(folder).fingerprint}))
+    path.write_text(json.dumps(with_checksum({**state, "plan": artefacts.load_plan(folder).fingerprint})))
     return Recipe.model_validate(tree)
 
 

@@ -60,7 +60,7 @@ def test_ctrl_c_saves_on_both_ranks_and_one_process_goes_on(inputs: Path, tmp_pa
     (folder / "_plan.json").write_text(json.dumps(with_checksum(plan)))
     state = json.loads((saved / "state.json").read_text())
     state["plan"] = artefacts.load_plan(folder).fingerprint
-    (saved / "state.json").write_text(json.dumps(state))
+    (saved / "state.json").write_text(json.dumps(with_checksum(state)))
     path.write_text(yaml.safe_dump(tree))
     done = vtok("train", "prior", path, timeout=1200)
     assert done.returncode == 0, done.stderr
