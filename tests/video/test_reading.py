@@ -13,7 +13,7 @@ import pytest
 from tests.video.fields import write_fields
 from tests.video.hostile import remux, run_ffmpeg
 from tests.video.making import numbered_frame, numbers, write_video
-from vtok.video import reading
+from vtok.video import frames_ffmpeg, reading
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import decode_clips
 from vtok.video.errors import VideoError
@@ -215,7 +215,6 @@ _STAMPLESS = {
     "pyramid.avi": ("libx264", {"preset": "medium", "x264-params": "bframes=5:b-pyramid=normal:b-adapt=0"}),
     "m.asf": ("mpeg2video", _MPEG2),
     "m.avi": ("mpeg2video", _MPEG2),
-    "small.mpg": ("mpeg2video", {"bf": "2", "qscale": "31"}),
     "h.mpg": ("libx264", _H264),
     "x.wmv": ("wmv2", {"qscale": "2"}),
     "p.avi": ("mpeg4", {"qscale": "2", "bf": "2"}),
@@ -232,6 +231,17 @@ def test_containers_without_a_stamp_a_picture(name: str, decoder: Decoder, tmp_p
     assert _shown(path, 40, decoder, "fast") == list(range(40))
     by_rate = ClipSpan(None, None, 0.0, 1.6, 12.5, 20)
     assert numbers(_decoded(path, [by_rate], decoder)[0]) == list(range(0, 40, 2))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_tiny_program_streams_are_decoded(decoder: Decoder, tmp_path: Path) -> None:
+    """Row j: many pictures share a packet of the container there, and its one time stamp."""
+    path = tmp_path / "tiny.mpg"
+    small = ["-s", "32x32", "-pix_fmt", "yuv420p", "-c:v", "mpeg2video", "-bf", "2", "-g", "12"]
+    run_ffmpeg("-i", _video(tmp_path / "a.mkv", 40, "ffv1", {"level": "3"}), *small, path)
+    assert probe(path).frames == 40
+    clips = dict(decode_clips(path, probe(path), [_span(i) for i in range(40)], resolution=32, decoder=decoder))
+    assert [numbers(clips[i])[0] for i in range(40)] == list(range(40))
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -325,3 +335,54 @@ def _decode_plainly(path: Path, packet: int) -> list[int]:
         context = stream.codec_context
         frames = [*context.decode(packets[packet]), *context.decode(None)]
         return numbers(np.stack([frame.to_ndarray(format="rgb24") for frame in frames]))
+
+
+# -- p, blocker 2: what the ffmpeg program is told ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_stamps_below_zero(decoder: Decoder, tmp_path: Path) -> None:
+    """A transport stream that begins 1 s before its 33-bit clock runs over: FFmpeg's stamps rise through zero."""
+    plain, path = _video(tmp_path / "plain.ts", 300, gop=25), tmp_path / "wraps.ts"
+    run_ffmpeg("-copyts", "-i", plain, "-c", "copy", "-output_ts_offset", 2**33 / 90000 - 4, "-f", "mpegts", path)
+    stamps = read_timeline(path, 0).pts
+    assert stamps[0] < 0 < stamps[-1]
+    spans = [_span(0, 6), ClipSpan(4, 7, 0.16, 10, None, 40), _span(290, 6), ClipSpan(None, None, 0.2, 3.4, 12.5, 40)]
+    clips = _decoded(path, spans, decoder)
+    wanted = [range(6), range(4, 284, 7), range(290, 296), range(5, 85, 2)]
+    assert [numbers(clip) for clip in clips] == [list(numbers_) for numbers_ in wanted]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_two_frames_at_one_time(decoder: Decoder, tmp_path: Path) -> None:
+    """Both count; by stride each has its number, also far behind, and by time the later one is displayed."""
+    stamps = [40 * number for number in range(400)]
+    stamps[6], stamps[200] = stamps[5], stamps[199]
+    options = {"preset": "veryfast", "bf": "0"}
+    path = _video(tmp_path / "tied.mkv", 400, "libx264", options, stamps=stamps, gop=30)
+    assert len(set(read_timeline(path, 0).pts)) == 398
+    spans = [_span(2, 8), _span(196, 8), ClipSpan(3, 3, 0.12, 2, None, 8), ClipSpan(None, None, 0.0, 0.4, 25.0, 10)]
+    clips = _decoded(path, spans, decoder)
+    wanted = [[*range(2, 10)], [*range(196, 204)], [*range(3, 27, 3)], [0, 1, 2, 3, 4, 6, 6, 7, 8, 9]]
+    assert [numbers(clip) for clip in clips] == wanted
+
+
+@pytest.mark.parametrize("name", ["i.avi", "i.asf", "damaged.avi", "n.avi", "joined.ts"])
+def test_an_ffmpeg_that_cannot_number_packets(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before version 7.1: its frames are counted, and PyAV says which of them come."""
+    wanted: Shown = list(range(40))
+    if name == "joined.ts":
+        parts = [_video(tmp_path / f"{part}.ts", 20).read_bytes() for part in range(2)]
+        (tmp_path / name).write_bytes(b"".join(parts))
+        wanted = [*range(20), *range(20)]
+    elif name == "damaged.avi":
+        _spoil(_noisy(tmp_path / name, 40, "mpeg4", {"qscale": "3", "bf": "2"}), 13)
+        wanted = _shown(tmp_path / name, 40, "pyav")
+        assert None in wanted and wanted[30:] == list(range(30, 40))
+    elif name == "n.avi":
+        _with_repeats(tmp_path, name, [7, 8], 40)
+        wanted[7:9] = [6, 6]
+    else:
+        _video(tmp_path / name, 40)
+    monkeypatch.setattr(frames_ffmpeg, "numbers_packets", lambda: False)
+    assert _shown(tmp_path / name, 40, "ffmpeg") == wanted

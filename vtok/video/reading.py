@@ -9,6 +9,7 @@ from there on everything is intact again, and has its right number.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from vtok.video.pictures import Landing, Picture, Pictures, Second
 HEADLESS = "the stream does not begin with a key frame"
 LOST = "the decoder gives no picture for it"
 DAMAGED = "damaged data"
+_DELAY = 32  # pictures that wait at most to be shown; H.264 and HEVC store one at most 16 places early
 _UNORDERED = "after damaged data nobody knows which frame is which in this stream"
 _MARGINS = {True: (1.0, 4.0), False: (0.0, 1.0)}  # seconds that seeking aims before a key frame, one try after another
 
@@ -70,7 +72,7 @@ class Reading:
         self._repeats: dict[int, bool] = {}  # of the packets in `_waiting`: whether they repeat the one before
         self._ordered = True
         self._lost: set[int] = set()
-        self._damage: list[tuple[int, str]] = []  # packets after which nothing is sound up to a key frame, and why
+        self._damage: dict[int, str] = {}  # packets after which nothing is sound up to a key frame, and why
         self._last: VideoFrame | None = None
         self._landed = landing is None
         self.at = landing.rank if landing else 0
@@ -113,7 +115,7 @@ class Reading:
                 if packet.is_corrupt and (packet.pos or 0) + packet.size >= Path(self._path).stat().st_size:
                     failure = VideoError("missing_frames", f"the file ends within frame {self.at}")
                     break
-                self._damage.append((picture, DAMAGED))
+                self._damage.setdefault(picture, DAMAGED)
             for frame in self._decode(packet, picture):
                 yield from self._came(frame)
         for _ in range(self._pictures.swallowed if self._landed else 0):
@@ -154,7 +156,7 @@ class Reading:
         """Pictures of H.264 that are shown before the first key frame may need what is not there, and do not say so."""
         ruins = self._pictures.may_begin_with_ruins and isinstance(found, Picture)
         if not packet.is_keyframe or ruins:
-            self._damage.append((-1, HEADLESS))
+            self._damage[-1] = HEADLESS
 
     def _put(self, number: int, picture: Picture) -> None:
         if picture.order is None:
@@ -163,7 +165,8 @@ class Reading:
             heapq.heappush(self._waiting, (picture.order, number))
         self._repeats[number] = picture.repeat
         if picture.ruined:
-            self._damage += [(other, DAMAGED) for other in sorted(self._repeats)]
+            for other in list(itertools.islice(reversed(self._repeats), _DELAY)):
+                self._damage[other] = DAMAGED
 
     def _decode(self, packet: av.Packet | None, picture: int) -> list[VideoFrame]:
         try:
@@ -171,8 +174,11 @@ class Reading:
         except MemoryError:
             raise
         except (av.error.FFmpegError, EOFError) as error:
-            self._damage.append((picture, describe(error)))
+            self._damage.setdefault(picture, describe(error))
             return []
+
+    def _why(self, number: int) -> str | None:
+        return next((why for at, why in self._damage.items() if at <= number), None)
 
     def _came(self, frame: VideoFrame) -> Iterator[Found]:
         number = frame.pts
@@ -206,25 +212,24 @@ class Reading:
     def _problem(self, frame: VideoFrame, number: int) -> str | None:
         """Why a frame is not sound. What is damaged spoils what is decoded after it, until a key frame is shown."""
         if frame.is_corrupt:
-            self._damage.append((number, DAMAGED))
+            self._damage.setdefault(number, DAMAGED)
         if not self._damage:
             return None
-        if not self._ordered and any(at >= 0 for at, _ in self._damage):
+        if not self._ordered and any(at >= 0 for at in self._damage):
             return _UNORDERED
-        if frame.key_frame and all(at != number for at, _ in self._damage):
+        if frame.key_frame and number not in self._damage:
             # What has been shown before a key frame, or left out, is nothing that those behind it are predicted from.
-            self._damage = [(at, why) for at, why in self._damage if at > number and at in self._repeats]
-        return next((why for at, why in self._damage if at <= number), None)
+            self._damage = {at: why for at, why in self._damage.items() if at > number and at in self._repeats}
+        return self._why(number)
 
     def _left_out(self, number: int) -> Found:
         """A picture that the decoder gives no frame for: the one before once more, or lost."""
         repeat = self._repeats.pop(number)
         if repeat and self._last is not None:
-            problem = next((why for at, why in self._damage if at <= number), None)
-            return self._next(self._last, problem)._replace(repeat=True)
+            return self._next(self._last, self._why(number))._replace(repeat=True)
         self._lost.add(number)
-        self._damage.append((number, LOST))
-        return self._next(None, next(why for at, why in self._damage if at <= number))
+        self._damage.setdefault(number, LOST)
+        return self._next(None, self._why(number))
 
     def _next(self, frame: VideoFrame | None, problem: str | None) -> Found:
         self.at += 1
