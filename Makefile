@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test pytest soak lint typecheck install clean help
+.PHONY: demo test pytest soak test-latest lint typecheck install clean help
 
 help:
 	@echo "make demo       every stage on a small corpus, ends with runs/demo/report.html"
 	@echo "make test       lint, types and tests (under 15 minutes on 2 cores)"
-	@echo "make soak       the long tests: every kill point, many rounds"
+	@echo "make soak       the long tests: every kill point, many rounds, every PyAV"
+	@echo "make test-latest  the tests with the newest releases of everything, without constraints"
 
 demo: install
 	$(BIN)/vtok demo --out runs/demo
@@ -22,6 +23,14 @@ pytest: install
 
 soak: install
 	$(BIN)/python -m pytest -m soak --timeout=3600
+
+# torch stays: the newest one would bring 3 GB of CUDA.
+test-latest:
+	$(PYTHON) -m venv .venv-latest
+	.venv-latest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
+		'torch==2.13.0' -e '.[dev]'
+	.venv-latest/bin/python -m vtok doctor
+	OMP_NUM_THREADS=1 .venv-latest/bin/python -m pytest -m "not soak" -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .
@@ -38,4 +47,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-latest runs .mypy_cache .ruff_cache .pytest_cache

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +14,11 @@ from typing import NamedTuple
 from schemas.errors import VtokError
 from vtok import console
 from vtok.hardware import cpu_count, find_compiler
+from vtok.versions import FFMPEG, PYTHON, RANGES, SAFE_CERTIFI, Range, installed, judge, parsed
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 
+_AGAIN = "install the tested versions: pip install -c constraints.txt -e ."
 _ROOMS = ("vtok", "pipelines", "trainers", "schemas")
 _NEEDED_DISK = 5 << 30  # bytes; the demo needs a tenth of it, real runs far more
 _CONV3D_TOLERANCE = 2e-2  # relative; bf16 has 8 bits of mantissa
@@ -46,7 +48,7 @@ def examine() -> list[Finding]:
         _torch,
         _cuda,
         _ffmpeg,
-        _ray,
+        _decoding,
         _compiler,
         _disk,
         _shared_memory,
@@ -59,13 +61,13 @@ def examine() -> list[Finding]:
             findings.append(Finding(check.__name__.lstrip("_"), FAIL, f"{error.what} {error.at}".strip(), error.hint))
         except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            hint = "install again: pip install -c constraints.txt -e ."
-            findings.append(Finding(check.__name__.lstrip("_"), FAIL, text, hint))
-    return findings
+            findings.append(Finding(check.__name__.lstrip("_"), FAIL, text, _AGAIN))
+    return findings + _version_findings()
 
 
 def _python() -> Finding:
-    return Finding("python", OK, f"{'.'.join(map(str, sys.version_info[:3]))}, {cpu_count()} cores")
+    level, words, hint = _judged(platform.python_version(), PYTHON, "use one of these versions")
+    return Finding("python", level, f"{words}, {cpu_count()} cores", hint)
 
 
 def _packages() -> Finding:
@@ -83,7 +85,8 @@ def _packages() -> Finding:
 def _torch() -> Finding:
     import torch
 
-    return Finding("torch", OK, f"{torch.__version__}, {torch.get_num_threads()} threads by default")
+    level, words, hint = _judged(torch.__version__, RANGES["torch"])
+    return Finding("torch", level, f"{words}, {torch.get_num_threads()} threads by default", hint)
 
 
 def _cuda() -> Finding:
@@ -105,15 +108,22 @@ def _cuda() -> Finding:
 def _ffmpeg() -> Finding:
     from vtok.video.ffmpeg import ffmpeg_binary, ffmpeg_version
 
-    return Finding("ffmpeg", OK, f"{ffmpeg_version()} ({ffmpeg_binary()})")
+    level, words, hint = _judged(ffmpeg_version(), FFMPEG, "unset IMAGEIO_FFMPEG_EXE: pip brings one that is tested")
+    return Finding("ffmpeg", level, f"{words} ({ffmpeg_binary()})", hint)
 
 
-def _ray() -> Finding:
-    return Finding("ray", OK, importlib.metadata.version("ray"))
+def _decoding() -> Finding:
+    from vtok.video.self_test import check_decoding
+
+    try:
+        check_decoding()
+    except Exception as error:  # whatever it is, no video can be decoded
+        return Finding("decoding", FAIL, f"not even the built-in clip: {type(error).__name__}: {error}", _AGAIN)
+    return Finding("decoding", OK, "the built-in clip is decoded right")
 
 
 def _compiler() -> Finding:
-    version = importlib.metadata.version("deepspeed")
+    level, version, hint = _judged(importlib.metadata.version("deepspeed"), RANGES["deepspeed"])
     compiler = find_compiler()
     if compiler is None:
         return Finding(
@@ -122,7 +132,35 @@ def _compiler() -> Finding:
             f"{version}, but no C++ compiler: training falls back to plain torch in one process",
             "install g++ (Debian: apt-get install g++)",
         )
-    return Finding("deepspeed", OK, f"{version}, compiler {compiler}")
+    return Finding("deepspeed", level, f"{version}, compiler {compiler}", hint)
+
+
+def _version_findings() -> list[Finding]:
+    """Every package that has no finding of its own."""
+    found = []
+    for package, known in RANGES.items():
+        if package in ("torch", "deepspeed"):
+            continue
+        version = installed(package)
+        if not version:
+            found.append(Finding(package, FAIL, "not installed", _AGAIN))
+            continue
+        level, words, hint = _judged(version, known)
+        found.append(Finding(package, level, words, hint))
+    authorities = installed("certifi")
+    if authorities and parsed(authorities) < parsed(SAFE_CERTIFI):
+        hint = f"pip install -U certifi, as soon as there is {SAFE_CERTIFI}; only clients of object stores use it"
+        found.append(Finding("certifi", WARN, f"{authorities} trusts an authority that was compromised", hint))
+    return found
+
+
+def _judged(version: str, known: Range, hint: str = "") -> tuple[str, str, str]:
+    """Level, words and hint of a version."""
+    judged = judge(version, known)
+    if judged.usable and judged.tested:
+        return OK, judged.words, ""
+    level = WARN if judged.usable else FAIL
+    return level, judged.words, hint or _AGAIN
 
 
 def _disk() -> Finding:
