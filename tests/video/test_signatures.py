@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 
 from vtok.video.errors import VideoError
+from vtok.video.media.hdf5 import open_hdf5
+from vtok.video.media.images import open_frames
+from vtok.video.media.tar import scan_tar
 from vtok.video.probe import probe
 from vtok.video.signatures import what_it_is
 
@@ -59,3 +62,25 @@ def test_what_is_not_known_is_not_guessed(tmp_path: Path) -> None:
     assert what_it_is(tmp_path / "a.mp4") is None
     with pytest.raises(VideoError, match="Invalid data"):
         probe(tmp_path / "a.mp4")
+
+
+def test_other_media_say_so_too(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").write_bytes(LFS)
+    with pytest.raises(VideoError, match="a Git LFS pointer"), open_hdf5(tmp_path / "a.h5"):
+        pass
+    (tmp_path / "0001.png").write_bytes(LFS)
+    with pytest.raises(VideoError, match=r"0001\.png: a Git LFS pointer"), open_frames(tmp_path, None, 25.0):
+        pass
+
+
+def test_a_damaged_file_is_not_told_to_be_what_it_should_be(tmp_path: Path) -> None:
+    (tmp_path / "0001.jpg").write_bytes(_image("JPEG")[:30])
+    with pytest.raises(VideoError) as caught, open_frames(tmp_path, None, 25.0):
+        pass
+    assert "JPEG" not in caught.value.detail
+    tar = bytearray(_tar())
+    tar[0] ^= 1
+    (tmp_path / "a.tar").write_bytes(tar)
+    with pytest.raises(VideoError, match="not a tar: ") as caught:
+        list(scan_tar(tmp_path / "a.tar"))
+    assert "data.layout" not in caught.value.detail

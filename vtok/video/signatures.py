@@ -31,8 +31,13 @@ _KINDS: tuple[tuple[int, bytes, str], ...] = (
 _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 
 
-def what_it_is(path: str | Path) -> str | None:
-    """In a few words what a file is that is no video (or no tar, ...), and what to do; None if it cannot be told."""
+def what_it_is(path: str | Path, wanted: str = "video") -> str | None:
+    """In a few words what a file is instead of what it should be, and what to do; None if it cannot be told.
+
+    Args:
+        path: the file.
+        wanted: `video`, `image`, `tar` or `HDF5 file`: a damaged one is none of the others.
+    """
     try:
         with Path(path).open("rb") as stream:
             head = stream.read(LONGEST)
@@ -43,4 +48,5 @@ def what_it_is(path: str | Path) -> str | None:
     page = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if page.startswith(_PAGES):
         return "a web page or XML, not the file itself: the download was answered by a page; download it again"
-    return next((said for at, magic, said in _KINDS if head[at:].startswith(magic)), None)
+    said = next((said for at, magic, said in _KINDS if head[at:].startswith(magic)), None)
+    return None if said is not None and wanted in said.partition(":")[0] else said

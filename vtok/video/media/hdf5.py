@@ -23,6 +23,7 @@ from jaxtyping import UInt8
 
 from vtok.video.errors import VideoError
 from vtok.video.media.sequence import FrameSequence, Opened, sequence_facts
+from vtok.video.signatures import what_it_is
 
 _CACHE = 64 << 20  # bytes of decompressed chunks: one chunk may hold many frames
 _BLOCK = 8 << 20
@@ -46,7 +47,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     except FileNotFoundError:
         raise VideoError("vanished", "no such file") from None
     except OSError as error:
-        raise VideoError("unreadable", f"no HDF5 file: {_brief(error)}") from None
+        raise VideoError("unreadable", f"no HDF5 file: {what_it_is(path, 'HDF5 file') or _brief(error)}") from None
     with file:
         yield file
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from vtok.video.errors import VideoError
 from vtok.video.media.sequence import FrameSequence, Opened, sequence_facts
+from vtok.video.signatures import what_it_is
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 _DIGITS = re.compile(r"([0-9]+)")
@@ -157,7 +158,8 @@ def _read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers of a dozen formats raise whatever a damaged file leads them to
-        raise VideoError("corrupt", f"{_name(path)}: {type(error).__name__}") from None
+        told = what_it_is(path, "image") or type(error).__name__
+        raise VideoError("corrupt", f"{_name(path)}: {told}") from None
 
 
 def _name(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import tarfile
 from collections import Counter
@@ -63,9 +64,9 @@ def scan_tar(path: Path, others: Counter[str] | None = None) -> Iterator[Member]
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
                 count += 1
-                data = files.get(member.linkname) if member.islnk() else member
+                data = files.get(posixpath.normpath(member.linkname)) if member.islnk() else member
                 if data is not None and data.isreg():
-                    files[member.name] = data
+                    files[posixpath.normpath(member.name)] = data
                 kind = PurePosixPath(member.name).suffix.lower()
                 if kind in EXTENSIONS:
                     yield _video_member(member, data, size)
@@ -86,7 +87,7 @@ def scan_tar(path: Path, others: Counter[str] | None = None) -> Iterator[Member]
         raise VideoError("unreadable", error.strerror or str(error)) from None
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
         if count == 0:
-            raise VideoError("unreadable", f"not a tar: {what_it_is(path) or error}") from None
+            raise VideoError("unreadable", f"not a tar: {what_it_is(path, 'tar') or error}") from None
         raise VideoError("corrupt", f"the tar is damaged or cut off after {count} members") from None
 
 
