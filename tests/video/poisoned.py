@@ -34,7 +34,7 @@ def white(name: str, height: int, width: int) -> av.VideoFrame:
         elif name == "yuyv422":
             values = np.tile(np.array([luma, chroma], np.uint8), plane.buffer_size // 2)
         else:
-            values = np.full(plane.buffer_size, luma if number in (0, 3) else chroma, np.uint8)
+            values = np.full(plane.buffer_size, (luma, chroma, chroma, 255)[number], np.uint8)
         plane.update(values.tobytes())
     return frame
 

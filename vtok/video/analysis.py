@@ -27,7 +27,7 @@ from av.video.stream import VideoStream
 from jaxtyping import Float64, UInt8
 
 from vtok.video.clips import ClipSpan
-from vtok.video.container import open_video, single_threaded
+from vtok.video.container import open_video, set_up
 from vtok.video.errors import Reason, VideoError
 from vtok.video.geometry import Box
 from vtok.video.media.sequence import Opened
@@ -100,7 +100,7 @@ def _frames(opened: Opened, facts: StreamFacts) -> Iterator[VideoFrame]:
         stream = container.streams[facts.stream]
         if not isinstance(stream, VideoStream):
             raise VideoError("changed", f"stream {facts.stream} is no video")
-        single_threaded(stream)
+        set_up(stream)
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 return

@@ -101,8 +101,7 @@ def decode_clips(
         source = frames_pyav.read_frames(path, facts.stream, wanted, geometry, timeline)
     else:
         assert timeline is not None
-        size = facts.height, facts.width
-        source = frames_ffmpeg.read_frames(path, facts.stream, wanted, geometry, *size, timeline, hwaccel)
+        source = frames_ffmpeg.read_frames(path, facts.stream, wanted, geometry, timeline, hwaccel)
     yield from _assemble(source, chosen, users)
     yield from failed
 

@@ -24,14 +24,15 @@ import ffmpeg
 import numpy as np
 from av.video.stream import VideoStream
 
-from vtok.video.container import open_video, single_threaded
+from vtok.video.container import open_video, set_up
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import INPUT_OPTIONS, ffmpeg_binary, video_url
 from vtok.video.ffmpeg_process import Messages, end, first_line
 from vtok.video.frames_pyav import Indexed, read_found
 from vtok.video.geometry import Geometry
 from vtok.video.pictures import EXPLODE
-from vtok.video.pixels import Conversion, piped_views, plan
+from vtok.video.piped import PipedFrames, Stored
+from vtok.video.pixels import SCALER_FLAGS
 from vtok.video.probe import first_frame
 from vtok.video.reading import LOST
 from vtok.video.selecting import Selection, select
@@ -51,8 +52,6 @@ def read_frames(
     stream_index: int,
     wanted: Sequence[int],
     geometry: Geometry,
-    height: int,
-    width: int,
     timeline: Timeline,
     hwaccel: Hwaccel = "none",
 ) -> Iterator[Indexed]:
@@ -63,7 +62,6 @@ def read_frames(
         stream_index: the stream's index in the file.
         wanted: ascending frame indices in presentation order.
         geometry: what to do to every frame.
-        height, width: of the upright frame, pixels.
         timeline: as far as the last wanted frame; without time stamps frames are counted.
         hwaccel: `cuda` decodes with NVDEC where it can be had, else on the CPU (`cuda_problem` says why).
 
@@ -71,10 +69,8 @@ def read_frames(
         VideoError: nothing after the last frame yielded can be had.
         VtokError: there is no ffmpeg program.
     """
-    if geometry.rotation in (90, 270):
-        height, width = width, height
-    conversion = plan(geometry, _stored_format(path, stream_index), height, width).unpadded()
-    job = _Job(path, stream_index, geometry, conversion, timeline)
+    piped = PipedFrames(geometry, _stored(path, stream_index))
+    job = _Job(path, stream_index, geometry, piped, timeline)
     there = wanted[: bisect.bisect_left(wanted, timeline.frames)]
     source, done = _source(timeline), 0
     if source is not None:
@@ -118,7 +114,7 @@ class _Job(NamedTuple):
     path: str | Path
     stream_index: int
     geometry: Geometry
-    conversion: Conversion
+    piped: PipedFrames
     timeline: Timeline
 
 
@@ -243,14 +239,21 @@ def _guided(job: _Job, wanted: Sequence[int]) -> Iterator[Indexed]:
             yield index, VideoError("corrupt", run.said or LOST)
 
 
-def _stored_format(path: str | Path, stream_index: int) -> str:
-    """FFmpeg's name of the pixel format of the first frame."""
+def _stored(path: str | Path, stream_index: int) -> Stored:
+    """What the first frame is like."""
     with open_video(path) as container:
         stream = container.streams[stream_index]
         if not isinstance(stream, VideoStream):
             raise VideoError("changed", f"stream {stream_index} is no video")
-        single_threaded(stream)
-        return str(first_frame(container, stream).format.name)
+        set_up(stream)
+        return Stored.of(first_frame(container, stream))
+
+
+@functools.lru_cache(maxsize=4)
+def _crops_for_containers(program: str) -> bool:
+    """Whether an ffmpeg cuts off what a container says (Matroska's PixelCrop, MOV's `clap`) unless told otherwise."""
+    said = subprocess.run([program, "-hide_banner", "-h", "long"], capture_output=True, check=False).stdout
+    return b"-apply_cropping" in said
 
 
 @functools.lru_cache(maxsize=1)
@@ -318,7 +321,7 @@ class _Run:
     def __init__(
         self, job: _Job, source: _Source, wanted: Sequence[int], start: _Start, *, strict: bool = True
     ) -> None:
-        self.path, self.stream_index, self.geometry, self.conversion = job[:4]
+        self.path, self.stream_index, self.geometry, self.piped = job[:4]
         self.source, self.wanted, self.start, self.strict = source, wanted, start, strict
         self.lenient = job.timeline.shown.lenient
         self.said = ""  # why the program ended early
@@ -326,6 +329,8 @@ class _Run:
 
     def _command(self, stamps: int, *, cuda: bool) -> list[str]:
         source = {"threads": 1, "noautorotate": None, "copyts": None, **INPUT_OPTIONS}
+        if _crops_for_containers(ffmpeg_binary()):
+            source["apply_cropping"] = "codec"  # PyAV does not know of the container's
         if cuda:
             source["hwaccel"] = "cuda"
         if self.start.seconds is not None:
@@ -343,13 +348,12 @@ class _Run:
             frames = frames.filter("setpts", "N")
         if cuda:
             frames = frames.filter("format", _PLANAR)
-        made = self.conversion
-        frames = frames.filter("scale", made.width, made.height, flags=made.filter_flags)
+        frames = frames.filter("scale", self.piped.width, self.piped.height, flags=SCALER_FLAGS, interl=0)
         # -frames:v ends the program after the last wanted frame.
         output = frames.output(
             "pipe:",
             format="rawvideo",
-            pix_fmt=made.layout,
+            pix_fmt=self.piped.pixel_format,
             fps_mode="passthrough",
             **{"frames:v": len(self.selection.passing)},
         )
@@ -384,7 +388,7 @@ class _Run:
                 os.close(writing)
 
     def _read(self, process: subprocess.Popen[bytes], stamps: IO[bytes]) -> Iterator[tuple[int, np.ndarray]]:
-        size = self.conversion.height * self.conversion.row_bytes
+        size = self.piped.bytes
         messages = Messages(process.stderr)
         assert process.stdout is not None
         keep, last = set(self.wanted), self.wanted[-1]
@@ -396,7 +400,7 @@ class _Run:
                     break
                 position = self.selection.passing[count] if self.source.variable == "n" else self._place(stamps, places)
                 if position in keep:
-                    yield position, self.geometry.finish(piped_views(self.conversion, data))
+                    yield position, self.geometry.finish(self.piped(data))
                 if position == last:
                     return
             code, said = process.wait(), messages.text()

@@ -15,7 +15,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from vtok.video.container import open_video, single_threaded
+from vtok.video.container import open_video, set_up
 from vtok.video.errors import VideoError
 from vtok.video.geometry import Geometry
 from vtok.video.pictures import EXPLODE, Landing, is_lenient
@@ -73,7 +73,7 @@ def _video_stream(container: InputContainer, stream_index: int) -> VideoStream:
     stream = container.streams[stream_index]
     if not isinstance(stream, VideoStream):
         raise VideoError("changed", f"stream {stream_index} is no video")
-    single_threaded(stream)
+    set_up(stream)
     if is_lenient(stream):
         stream.codec_context.options = EXPLODE
     return stream

@@ -98,7 +98,12 @@ class Geometry:
             size = self.resolution
             top, left = (parts[0].shape[0] - size) // 2, (parts[0].shape[1] - size) // 2
             parts = [part[top : top + size, left : left + size] for part in parts]
-        return parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)
+        if len(parts) == 1:
+            return parts[0]
+        out = np.empty((*parts[0].shape, len(parts)), np.uint8)
+        for channel, part in enumerate(parts):
+            out[..., channel] = part
+        return out
 
     def _cut(self, part: np.ndarray) -> np.ndarray:
         """Upright, and the box of it."""

@@ -10,6 +10,11 @@ blocks first. It treats every pair of columns alone: what lies beyond the frame'
 
 The scaler is asked for planar RGB and accurate rounding, which are right within half a level and fast. Its packed RGB
 is up to 3 levels off at even widths (white is 253) and, at odd ones, three times as slow.
+
+What a frame says of itself counts as far as its matrix and range go. Chroma lies in the middle of the pixels that share
+it, and interlaced frames are converted as whole ones: PyAV below 16, and the ffmpeg program unless told, do the same.
+libswscale takes grey for full range whatever its tag, so grey of limited range is passed on as the luma of a frame that
+has colours. What is transparent is laid over black.
 """
 
 from __future__ import annotations
@@ -19,16 +24,27 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
+from jaxtyping import UInt8
 
 from vtok.video.geometry import Geometry
 
 Layout = Literal["rgb0", "rgb24", "gbrp"]
 
-_CONVERTER = frozenset({"yuv420p", "yuvj420p", "yuva420p", "yuv422p", "yuvj422p", "yuva422p"})
+SCALER_FLAGS = "bilinear+accurate_rnd"
+"""For the ffmpeg program, what this module asks libswscale for."""
+
+_CONVERTER = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"})
 _BLOCK, _SAFE = 8, 32  # columns: the smallest block of any processor; a width that all of them fill
 _BILINEAR, _ACCURATE_RND = 0x2, 0x40000  # libswscale's numbers: PyAV has had a name for the second since version 18
+PACKED = {"yuyv422": "yuv422p", "uyvy422": "yuv422p", "yvyu422": "yuv422p", "monow": "gray", "monob": "gray"}
+"""Formats that hold what planar ones do in another order; they are put in order first."""
+
+_BYTE = 8  # bits
+_GREY = "gray"
+_LUMA_OF = "yuv420p"  # with the bits and byte order of the grey format behind it: gray10le, yuv420p10le
 
 
 class Conversion(NamedTuple):
@@ -38,35 +54,18 @@ class Conversion(NamedTuple):
         layout: FFmpeg's name of the pixel format.
         height, width: pixels of the result, before the frame is turned upright.
         padded: to this width, in pixels, the frame is widened before it is converted; as `width`: not at all.
+        anew: whether the frame is copied first, to be rid of where its chroma is said to lie.
     """
 
     layout: Layout
     height: int
     width: int
     padded: int
-
-    @property
-    def flags(self) -> int:
-        """libswscale's flags."""
-        return _BILINEAR | _ACCURATE_RND if self.layout == "gbrp" else _BILINEAR
-
-    @property
-    def filter_flags(self) -> str:
-        """The same for the ffmpeg program."""
-        return "bilinear+accurate_rnd" if self.layout == "gbrp" else "bilinear"
-
-    def unpadded(self) -> Conversion:
-        """For the ffmpeg program, whose rows have room for whole blocks."""
-        return self._replace(padded=self.width)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row without padding, all planes together."""
-        return self.padded * (4 if self.layout == "rgb0" else 3)
+    anew: bool
 
 
 def plan(geometry: Geometry, name: str, height: int, width: int) -> Conversion:
-    """How frames become RGB.
+    """How opaque frames become RGB.
 
     Args:
         geometry: what is to be done to them.
@@ -78,41 +77,22 @@ def plan(geometry: Geometry, name: str, height: int, width: int) -> Conversion:
     """
     rows, columns = geometry.scaled_size(height, width)
     if name not in _CONVERTER or (rows, columns) != (height, width) or height % 2:
-        return Conversion("gbrp", rows, columns, columns)
+        return Conversion("gbrp", rows, columns, columns, is_subsampled(name))
     layout: Layout = "rgb0" if geometry.resizes_here else "rgb24"
     whole = geometry.last_column(height, width) <= width - width % _BLOCK
-    return Conversion(layout, rows, columns, columns if whole else -(-columns // _SAFE) * _SAFE)
+    return Conversion(layout, rows, columns, columns if whole else -(-columns // _SAFE) * _SAFE, not whole)
 
 
-def views(conversion: Conversion, planes: Sequence[tuple[bytes | memoryview, int]]) -> list[np.ndarray]:
-    """The pixels in a decoder's buffers, without a copy, as `Geometry.finish` takes them.
-
-    Args:
-        conversion: what was asked for.
-        planes: a buffer a plane, and the bytes from one row of it to the next.
-    """
-    height, width = conversion.height, conversion.width
-    found: list[np.ndarray] = []
-    for data, stride in planes:
-        if conversion.layout == "rgb0":
-            found.append(np.frombuffer(data, np.uint32).reshape(-1, stride // 4)[:height, :width])
-        elif conversion.layout == "rgb24":
-            rows = np.frombuffer(data, np.uint8).reshape(-1, stride)[:height, : width * 3]
-            found.append(rows.reshape(height, width, 3))
-        else:
-            found.append(np.frombuffer(data, np.uint8).reshape(-1, stride)[:height, :width])
-    if conversion.layout == "gbrp":
-        green, blue, red = found
-        return [red, green, blue]
-    return found
+def is_subsampled(name: str) -> bool:
+    """Whether pixels of this format share their chroma."""
+    side = 16
+    return any((part.width, part.height) != (side, side) for part in VideoFormat(name, side, side).components)
 
 
-def piped_views(conversion: Conversion, data: bytes) -> list[np.ndarray]:
-    """The same for a frame of `-f rawvideo`: its planes one after the other, without padding."""
-    count = 3 if conversion.layout == "gbrp" else 1
-    stride = conversion.row_bytes // count
-    size = stride * conversion.height
-    return views(conversion, [(memoryview(data)[i * size : (i + 1) * size], stride) for i in range(count)])
+def has_alpha(name: str) -> bool:
+    """Whether pixels of this format may be transparent."""
+    kind = VideoFormat(name, 16, 16)
+    return kind.has_palette or any(part.is_alpha for part in kind.components)
 
 
 @functools.cache
@@ -134,41 +114,113 @@ class Converter:
 
     def __init__(self, geometry: Geometry) -> None:
         self._geometry = geometry
-        self._reformatter, self._one_thread = VideoReformatter(), one_thread()
-        self._plans: dict[tuple[str, int, int], Conversion] = {}
+        self._reformatter, self._opener, self._one_thread = VideoReformatter(), VideoReformatter(), one_thread()
+        self._conversions: dict[tuple[str, int, int], Conversion] = {}
+        self._copies: dict[tuple[str, int, int], tuple[VideoFrame, list[np.ndarray]]] = {}
 
     def __call__(self, frame: VideoFrame) -> list[np.ndarray]:
-        """The frame as `Geometry.finish` takes it; the arrays hold its memory.
+        """The frame as `Geometry.finish` takes it, good until the next call.
 
         Raises:
             VideoError: too_large.
         """
-        key = frame.format.name, frame.height, frame.width
-        conversion = self._plans.get(key)
+        self._geometry.scaled_size(frame.height, frame.width)
+        name = frame.format.name
+        if name.startswith(_GREY) and frame.color_range == ColorRange.MPEG:
+            frame = self._copy(frame, frame.width, name.replace(_GREY, _LUMA_OF))
+        elif name in PACKED:
+            frame = self._opener.reformat(frame, format=PACKED[name], **self._one_thread)
+        conversion = self._conversion(frame)
         if conversion is None:
-            self._plans = {key: (conversion := plan(self._geometry, *key))}
-        if conversion.padded != conversion.width:
-            frame = _widened(frame, conversion.padded)
+            frame = self._opaque(frame)
+            conversion = self._conversion(frame)
+            assert conversion is not None
+        elif conversion.anew or frame.interlaced_frame:
+            wide = conversion.padded if conversion.layout != "gbrp" else frame.width
+            frame = self._copy(frame, wide, frame.format.name)
         # libswscale takes matrix and range from the frame; without a matrix it uses BT.601, like the ffmpeg program.
         rgb = self._reformatter.reformat(
             frame,
             conversion.padded,
             conversion.height,
             conversion.layout,
-            interpolation=conversion.flags,
+            interpolation=_BILINEAR | _ACCURATE_RND if conversion.layout == "gbrp" else _BILINEAR,
             dst_color_range=ColorRange.JPEG,
             **self._one_thread,
         )
-        return views(conversion, [(memoryview(plane), plane.line_size) for plane in rgb.planes])
+        return _views(conversion, rgb)
+
+    def _conversion(self, frame: VideoFrame) -> Conversion | None:
+        """None: the frame may be transparent."""
+        key = frame.format.name, frame.height, frame.width
+        if key not in self._conversions:
+            if has_alpha(frame.format.name):
+                return None
+            self._conversions = {key: plan(self._geometry, *key)}
+        return self._conversions[key]
+
+    def _opaque(self, frame: VideoFrame) -> VideoFrame:
+        """The frame over black, as planar RGB of its own size."""
+        if is_subsampled(frame.format.name) or frame.interlaced_frame:
+            frame = self._copy(frame, frame.width, frame.format.name)
+        clear = self._opener.reformat(
+            frame,
+            format="gbrap",
+            interpolation=_BILINEAR | _ACCURATE_RND,
+            dst_color_range=ColorRange.JPEG,
+            **self._one_thread,
+        )
+        *colours, alpha = (rows[: frame.height, : frame.width] for rows in rows_of(clear))
+        made = VideoFrame(frame.width, frame.height, "gbrp")
+        for rows, colour in zip(rows_of(made), colours, strict=True):
+            rows[: frame.height, : frame.width] = over_black(colour, alpha)
+        return made
+
+    def _copy(self, frame: VideoFrame, width: int, name: str) -> VideoFrame:
+        """The same picture in a frame of its own, which says nothing but matrix and range.
+
+        What lies beyond the picture's right edge is of no account. Of grey it is the luma, its chroma is neutral.
+        """
+        key = name, frame.height, width
+        if key not in self._copies:
+            copy = VideoFrame(width, frame.height, name)
+            room = rows_of(copy)
+            for rows, part in zip(room, copy.format.components, strict=False):
+                (rows if part.bits == _BYTE else rows.view(np.uint16))[:] = 1 << (part.bits - 1)
+            self._copies = {key: (copy, room)}
+        copy, room = self._copies[key]
+        planes = rows_of(frame)
+        copy.color_range = frame.color_range
+        if len(planes) == len(room):
+            copy.colorspace = frame.colorspace
+        for source, target in zip(planes, room, strict=False):
+            columns, height = min(source.shape[1], target.shape[1]), min(len(source), len(target))
+            target[:height, :columns] = source[:height, :columns]
+        return copy
 
 
-def _widened(frame: VideoFrame, width: int) -> VideoFrame:
-    """A copy with columns of no account at its right."""
-    wide = VideoFrame(width, frame.height, frame.format.name)
-    wide.colorspace, wide.color_range = frame.colorspace, frame.color_range
-    for plane, room in zip(frame.planes, wide.planes, strict=True):
-        source = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        target = np.frombuffer(memoryview(room), np.uint8).reshape(-1, room.line_size)
-        columns = min(plane.line_size, room.line_size)
-        target[:, :columns] = source[: len(target), :columns]
-    return wide
+def over_black(colour: UInt8[np.ndarray, "*s"], alpha: UInt8[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
+    """Colours of pixels that are opaque as far as `alpha` says, of 255, before a black ground; rounded."""
+    return ((colour.astype(np.uint32) * alpha + 127) // 255).astype(np.uint8)
+
+
+def rows_of(frame: VideoFrame) -> list[UInt8[np.ndarray, "h b"]]:
+    """The bytes of each plane, row by row, padding included."""
+    return [np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size) for plane in frame.planes]
+
+
+def _views(conversion: Conversion, rgb: VideoFrame) -> list[np.ndarray]:
+    """The converted pixels without a copy, as `Geometry.finish` takes them."""
+    height, width = conversion.height, conversion.width
+    planes = rows_of(rgb)
+    if conversion.layout == "rgb0":
+        return [planes[0].view(np.uint32)[:height, :width]]
+    if conversion.layout == "rgb24":
+        return [planes[0][:height, : width * 3].reshape(height, width, 3)]
+    return in_order([plane[:height, :width] for plane in planes])
+
+
+def in_order(planes: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Green, blue and red, as FFmpeg's `gbrp` has them, as red, green and blue."""
+    green, blue, red = planes
+    return [red, green, blue]

@@ -17,7 +17,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vtok.video.container import choose_stream, describe, open_video, single_threaded
+from vtok.video.container import choose_stream, describe, open_video, set_up
 from vtok.video.errors import VideoError
 from vtok.video.indexed import indexed_timeline
 from vtok.video.orientation import orientation
@@ -79,7 +79,7 @@ def probe(path: str | Path) -> StreamFacts:
     """
     with open_video(path) as container:
         stream = choose_stream(container)
-        single_threaded(stream)
+        set_up(stream)
         codec = stream.codec.canonical_name
         frame = first_frame(container, stream)
         rate = float(stream.average_rate or stream.guessed_rate or 0)
