@@ -27,6 +27,7 @@ from trainers.engine import Engine, EngineName, Layout, average, rank, start, wo
 from trainers.failures import broken, explained, not_finite, save_bad_batch
 from trainers.meter import Meter
 from trainers.metrics import Logs, check_wandb, step_line
+from trainers.pace import Pace
 from trainers.ranks import ranks_here
 from trainers.task import Task, micro_batches
 from vtok import console
@@ -71,9 +72,14 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
         engines.update(task.build(engine))
         if found is not None:
             step = _restore(task, engines, *found)
-        threads = settings.get("threads", config.threads)
+        threads = settings.get("threads", "auto") if config.threads == "auto" else config.threads
         if threads == "auto":
             threads = _choose_threads(task, step, config)
+        elif found is not None and settings.get("threads", threads) != threads and rank() == 0:
+            console.note(
+                f"{task.name}: {console.count(int(threads), 'threads')} from here on, {settings['threads']} until now: "
+                "losses may differ in their last bits"
+            )
     batches = task.batches(step)
     torch.set_num_threads(int(threads))
     settings = {"engine": engine, "threads": int(threads)}
@@ -89,14 +95,19 @@ def run(task: Task, config: TrainConfig, plan: Plan, folder: Path, *, resume: st
         logs = Logs(folder, step, config)
     saved, best = step, checkpoint.best_score(folder) if found is not None else math.inf
     meter = Meter(task, config.steps, step)
+    pace = Pace(task.name, int(threads)) if config.threads == "auto" and _alone_on_cpu(config) else None
     receipts: list[tuple[str, dict[str, Any]]] = []
     with _interruptible() as interrupted, explained(engines, config, f"{task.name}.train"):
         while step < config.steps:
             waiting = time.perf_counter()
             batch = next(batches)
             meter.waited += time.perf_counter() - waiting
+            begun = time.perf_counter()
             torch.manual_seed(derive(task.seed, "step", step, rank()))
             values = task.train_step(batch, step)
+            if pace is not None and (slower := pace.slower(time.perf_counter() - begun)) is not None:
+                part = micro_batches(batch, config.accumulate)[0]
+                pace.look_into(slower, lambda part=part: task.timing_step(part))  # type: ignore[misc]
             # One rank that was told to stop stops all of them after the same step.
             values = average({**values, "stop": float(interrupted.is_set())})
             stopping = values.pop("stop") > 0
@@ -241,11 +252,16 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 def _choose_threads(task: Task, step: int, config: TrainConfig) -> int:
     """Times a part of a batch where one process has the CPU to itself; several share its cores, a GPU does not care.
     Weights in parts cannot be copied for the timing."""
-    sharded = config.engine == "deepspeed" and config.zero_stage == 3
-    if world_size() > 1 or sharded or torch.cuda.is_available():
+    if not _alone_on_cpu(config):
         return max(1, cpu_count() // ranks_here())
     part = micro_batches(next(task.batches(step)), config.accumulate)[0]
     return choose_threads(lambda: task.timing_step(part))
+
+
+def _alone_on_cpu(config: TrainConfig) -> bool:
+    """Whether a timing says something: one process, on the CPU, with weights that can be copied."""
+    sharded = config.engine == "deepspeed" and config.zero_stage == 3
+    return world_size() == 1 and not sharded and not torch.cuda.is_available()
 
 
 @contextmanager

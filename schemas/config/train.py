@@ -60,7 +60,8 @@ class TrainConfig(Config):
     threads: int | Literal["auto"] = Field(
         "auto",
         description="torch threads on the CPU; `auto` times a part of a batch with 1 and with all cores and keeps the "
-        "faster; several ranks share the cores, and with a GPU all are taken untimed.",
+        "faster for the whole run, says so when another becomes faster, lets several ranks share the cores, and takes "
+        "all beside a GPU. A number that is given when a run is resumed holds from there on.",
     )
     log_every: int = Field(10, ge=1, description="Batches between two step lines.")
     validate_every: int = Field(200, ge=1, description="Batches between two validations (and previews).")

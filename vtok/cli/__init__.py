@@ -29,6 +29,7 @@ from vtok.cli import (
     tokens,
     train,
 )
+from vtok.home import settle
 from vtok.openmp import wait_passively
 
 _ORDER = ("demo", "doctor", "recipes", "config", "data", "train", "tokenize", "sample", "evaluate", "report")
@@ -106,4 +107,5 @@ def run() -> None:
     """The console script. A scheduler's SIGTERM counts as Ctrl-C: exit code 130, what is finished is kept."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     wait_passively()
+    settle()
     sys.exit(main())

@@ -8,10 +8,10 @@ neither size nor times of the file tell. (What was read once and then changes in
 
 With `verify="node"` what was noted is kept as a stamp in the user's cache folder, and the other processes of the node
 take it from there instead of reading the whole file again. A stamp holds for one file (path, device, inode, size, times
-of change), one sha256 and one boot of one machine; a damaged one is ignored. Whoever can write into the cache folder is
-trusted as much as the program itself. The folder may be deleted at any time, and a stamp that nobody has used for a
-month is. Of an object in a store only name and size are known: its samples are held against their CRCs like all others,
-but what was exchanged after the verification and is no sample (a footer) shows only when the file is verified again.
+of change), one sha256 and one boot of one machine; a damaged one, and one that is not the user's own, is ignored
+(vtok/user_cache.py). The folder may be deleted at any time, and a stamp that nobody has used for a month is. Of an
+object in a store only name and size are known: its samples are held against their CRCs like all others, but what was
+exchanged after the verification and is no sample (a footer) shows only when the file is verified again.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from jaxtyping import Int64
 from schemas.config.base import fingerprint
 from schemas.errors import IntegrityError, UsageError, VtokError
 from schemas.shards import FOOTER_HEADER, FOOTER_MEMBER
-from vtok.files import missing_part, write_bytes
+from vtok.files import atomic_file, missing_part
 from vtok.shards.ranges import open_ranges
-from vtok.user_cache import user_cache
+from vtok.user_cache import private, user_cache
 
 Verify = Literal["node", "always", "off"]
 """`node`: once per file and node. `always`: once per file and process, no stamps. `off`: nothing is checked."""
@@ -262,7 +262,10 @@ def _boot() -> str:
 def _read_stamp(stamp: Path, stream: IO[bytes], sha256: str) -> Proof | None:
     """The proof that a stamp holds, if it is one for this very file."""
     try:
-        found = json.loads(stamp.read_bytes())
+        with stamp.open("rb") as file:
+            if not private(os.fstat(file.fileno())):
+                return None
+            found = json.loads(file.read())
         seal = found.pop("seal")
         facts = {name: found[name] for name in ("version", "boot", "sha256", "identity")}
         proof = Proof(tuple(found["identity"]), np.array(found["bounds"], np.int64), np.array(found["crcs"], np.int64))
@@ -292,7 +295,9 @@ def _write_stamp(stamp: Path, proof: Proof, sha256: str) -> None:
     }
     with suppress(VtokError, OSError):
         stamp.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_bytes(stamp, json.dumps({**found, "seal": fingerprint(found)}, separators=(",", ":")).encode())
+        with atomic_file(stamp) as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(json.dumps({**found, "seal": fingerprint(found)}, separators=(",", ":")).encode())
         _prune(stamp.parent)
 
 

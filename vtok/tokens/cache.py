@@ -187,6 +187,7 @@ class FlatCache:
                 require_maker(file.metadata, source.path, source.tokenizer, source.codebook_size)
             try:
                 with atomic_file(path, point="flat", durable=False) as stream:
+                    os.fchmod(stream.fileno(), 0o600)
                     write_flat(stream, source, file, self.flags)
             except IntegrityError:
                 raise

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import struct
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -30,6 +31,7 @@ from schemas.tokens import tokens_schema
 from vtok.parquet import numbers_of
 from vtok.tokens.order import mix
 from vtok.tokens.parts import HINT, complete
+from vtok.user_cache import private
 
 VERSION = 3
 _MAGIC = b"VTOKFLAT"
@@ -249,6 +251,8 @@ class FlatFile:
 
     def __init__(self, path: Path, source: PartFile, flags: Flags, *, verify: bool = True) -> None:
         with path.open("rb") as stream:
+            if not private(os.fstat(stream.fileno())):
+                raise Damaged("of somebody else")
             head = stream.read(_HEAD.size)
             if len(head) < _HEAD.size:
                 raise Damaged("cut off")
