@@ -110,14 +110,16 @@ def run_job(job: Job, cluster: ClusterConfig) -> Card:
         bar.skip(
             sum(u.items for u in job.units) - sum(u.items for u in todo), bar.total_cost - sum(u.cost for u in todo)
         )
-        if todo:
-            with ray_session(cluster), bar:
-                pool = Pool(job.worker, job.init, cluster, gpus=job.gpus)
-                for made in pool.run(todo):
-                    done[made.unit.name] = made.part
-                    _show(bar, made)
-            console.note(bar.verdict(pool.available, job.device))
-        sweep_temporaries(job.folder)  # of workers that were lost; those that are left have nothing to write any more
+        try:
+            if todo:
+                with ray_session(cluster), bar:
+                    pool = Pool(job.worker, job.init, cluster, gpus=job.gpus)
+                    for made in pool.run(todo):
+                        done[made.unit.name] = made.part
+                        _show(bar, made)
+                console.note(bar.verdict(pool.available, job.device))
+        finally:  # of workers that were lost or ended; those that are left have nothing to write any more
+            sweep_temporaries(job.folder)
         parts = [done[name] for name in job.plan.units]
         _blame_ourselves(job, parts)
         counts, facts = job.finish(parts)

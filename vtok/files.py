@@ -282,13 +282,16 @@ def sha256_of(path: str | Path) -> str:
 
 
 def sweep_temporaries(folder: str | Path) -> int:
-    """Deletes the temporary files that a killed run left in `folder`; returns how many.
+    """Deletes the temporary files and folders that a killed run left in `folder`; returns how many.
 
     Only call it when no other writer can be at work in the folder.
     """
     leftovers = list(as_path(folder).glob(f"{TEMP_MARK}*"))
     for leftover in leftovers:
-        leftover.unlink(missing_ok=True)
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
     return len(leftovers)
 
 

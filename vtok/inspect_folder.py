@@ -11,7 +11,8 @@ from schemas.card import CARD_NAME, PLAN_NAME, Card
 from schemas.config.run import METRICS_FOLDER, STAGE_FOLDERS
 from schemas.errors import UsageError, VtokError
 from schemas.paths import as_path
-from vtok import artefacts
+from vtok import artefacts, console
+from vtok.locks import sweep_if_idle
 from vtok.sealed import size_problems
 
 
@@ -76,6 +77,14 @@ def describe_run(folder: Path) -> list[dict[str, Any]]:
 def stage_folders(run: Path) -> list[Path]:
     """Where a run's stages and metrics write, in their order, whether they have or not."""
     return [as_path(run) / name for name in (*STAGE_FOLDERS.values(), METRICS_FOLDER)]
+
+
+def tidy(path: Path) -> None:
+    """Removes temporary files that killed jobs have left in a run or an artefact, and says so."""
+    folders = [as_path(path), *stage_folders(path)]
+    count = sum(sweep_if_idle(item) for item in folders if (item / CARD_NAME).exists() or (item / PLAN_NAME).exists())
+    if count:
+        console.note(f"{console.count(count, 'temporary files')} of a job that did not end well removed")
 
 
 def _missing(folder: Path, card: Card) -> list[str]:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from schemas.errors import UsageError, VtokError
 from schemas.paths import ObjectPath
+from vtok.files import TEMP_MARK, sweep_temporaries
 
 
 @contextmanager
@@ -46,6 +47,19 @@ def exclusive(folder: Path) -> Iterator[bool]:
         if handle in _handles:
             _handles.discard(handle)
             os.close(handle)
+
+
+def sweep_if_idle(folder: Path) -> int:
+    """Deletes the temporary files that a killed job left in an artefact's folder and in its checkpoints, unless a job
+    is at work there or nobody can tell; returns how many."""
+    if isinstance(folder, ObjectPath):
+        return 0
+    with suppress(VtokError, OSError):  # others are at work, or nothing can be changed here: let them be
+        places = [folder, *(below for below in folder.iterdir() if below.is_dir())]
+        if any(next(place.glob(f"{TEMP_MARK}*"), None) for place in places):
+            with exclusive(folder) as alone:
+                return sum(map(sweep_temporaries, places)) if alone else 0
+    return 0
 
 
 _handles: set[int] = set()

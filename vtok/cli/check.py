@@ -23,8 +23,9 @@ def check(
 ) -> int:
     """Compare every byte with what vouches for it: cards, indexes, parts, weights, checkpoints, samples, metrics."""
     from vtok import check as checking
-    from vtok.inspect_folder import planned_items
+    from vtok.inspect_folder import planned_items, tidy
 
+    tidy(path)
     folders = checking.folders_of(path)
     found = []
     for folder in folders:

@@ -32,9 +32,10 @@ def check(
 ) -> int:
     """Verify clips and shards: every byte, every sample, every count; say what is damaged and how to mend it."""
     from vtok.artefacts import NEXT_COMMAND
-    from vtok.inspect_folder import data_folders, planned_items
+    from vtok.inspect_folder import data_folders, planned_items, tidy
     from vtok.shards import check as checking
 
+    tidy(path)
     found = []
     for folder in data_folders(path):
         with console.Progress(f"check {folder.name}", planned_items(folder), "clips") as bar:

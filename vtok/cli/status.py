@@ -16,8 +16,9 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> int:
     """What is this, is it complete, what made it, what comes next."""
-    from vtok.inspect_folder import describe, describe_run
+    from vtok.inspect_folder import describe, describe_run, tidy
 
+    tidy(path)
     found = describe_run(path) or [describe(path)]
     if as_json:
         console.say(json.dumps(found, indent=2))

@@ -39,9 +39,10 @@ def check(
     as_json: AsJson = False,
 ) -> int:
     """Verify every byte and every row offline; say all that is damaged and how to mend it."""
-    from vtok.inspect_folder import planned_items
+    from vtok.inspect_folder import planned_items, tidy
     from vtok.tokens.check import check_store
 
+    tidy(path)
     folder, share = store_folder(path), _share(again) if again is not None else None
     with console.Progress("check", planned_items(folder), "rows") as bar:
         found = check_store(folder, advance=bar.advance)
