@@ -92,7 +92,7 @@ def test_a_timeline_by_hand() -> None:
     timeline = make_timeline(_stamps([-3, -2, -1, 0, 30, 31, -3, -2]), [6], 1.0, 1.0)
     assert timeline.pts == [-3, -2, -1, 0, 30, 31, -3, -2]
     assert timeline.times == [0, 1, 2, 3, 33, 34, 35, 36]
-    assert timeline.stretches == [Stretch(0, 4, 3, 4), Stretch(4, 6, 3, 35), Stretch(6, 8, 38, 37)]
+    assert timeline.stretches == [Stretch(0, 4, 3, 4, 0), Stretch(4, 6, 3, 35, 4), Stretch(6, 8, 38, 37, 6)]
     assert timeline.segments[0] == Segment(0, 4, 0.0, 4.0)
     assert 34.99 < timeline.segments[1].stop < 35.0 == timeline.segments[2].start
     assert (timeline.duration, timeline.keys, timeline.frames) == (37.0, [0, 4], 8)
@@ -159,6 +159,35 @@ def test_a_lost_matroska_cluster_is_a_cut(holed: Path, decoder: Backend) -> None
         first = round(second * 25)
         assert found == list(range(first, first + 10, 2))
         assert (first < 32) == (found[-1] < 32), "no clip straddles the hole"
+
+
+@pytest.mark.parametrize("decoder", BACKENDS)
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"preset": "veryfast", "x264-params": "bframes=0:keyint=48:min-keyint=48:scenecut=0"}),
+        ("libx264", {"preset": "veryfast", "x264-params": "bframes=2:keyint=48:min-keyint=48:scenecut=0"}),
+        ("mpeg4", {"qscale": "2"}),
+        ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"}),
+    ],
+)
+def test_what_needs_lost_frames_is_in_no_clip(
+    codec: str, options: dict[str, str], decoder: Backend, tmp_path: Path
+) -> None:
+    """A cluster is lost in the middle of a GOP: decoders show the frames behind it without a word, and wrong."""
+    whole = _video(tmp_path / "whole.mkv", 150, codec=codec, options=options, gop=48)
+    run_ffmpeg("-i", whole, "-c", "copy", "-cluster_time_limit", 600, tmp_path / "clusters.mkv")
+    path = tmp_path / "holed.mkv"
+    path.write_bytes(_without_cluster((tmp_path / "clusters.mkv").read_bytes(), 4))  # around frame 64
+    facts = probe(path)
+    first, second = facts.segments
+    assert (first.first, facts.duration) == (0, pytest.approx(6.0, abs=0.002))
+    assert second.start == pytest.approx(96 / 25, abs=0.002), "the next key frame"
+    for config in ({}, {"frame_rate": 25.0}):
+        spans = _plan(facts, num_frames=8, **config)
+        starts = [round(span.start_time * 25) for span in spans]
+        assert starts[: first.end // 8] == list(range(0, first.end - 7, 8)) and starts[-6:] == list(range(96, 143, 8))
+        assert _numbers(path, spans, decoder) == [list(range(start, start + 8)) for start in starts]
 
 
 @pytest.mark.parametrize("name", ["a.ts", "a.mkv", "a.flv", "fragments.mp4"])

@@ -91,7 +91,7 @@ def probe(path: str | Path) -> StreamFacts:
         frames = timeline.frames
         if frames == 0:
             raise VideoError("no_frames", "the stream has no packets")
-        shown = sum(segment.stop - segment.start for segment in timeline.segments)
+        shown = timeline.displayed
         fps = _rate(rate, frames, shown)
         if fps <= 0:
             raise VideoError("unreadable", "the stream has no frame rate")

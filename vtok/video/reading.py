@@ -71,7 +71,6 @@ class Reading:
         self._waiting: list[tuple[tuple[int, ...], int]] = []  # order and packet of pictures that have not come out
         self._repeats: dict[int, bool] = {}  # of the packets in `_waiting`: whether they repeat the one before
         self._ordered = True
-        self._lost: set[int] = set()
         self._damage: dict[int, str] = {}  # packets after which nothing is sound up to a key frame, and why
         self._last: VideoFrame | None = None
         self._landed = landing is None
@@ -186,9 +185,7 @@ class Reading:
             yield self._next(frame, self._problem(frame, number if number is not None else self.at))
             return
         if number not in self._repeats:
-            if number in self._lost:
-                raise VideoError("corrupt", "frames come out of the decoder in another order than their time stamps")
-            return  # of a packet that is not shown
+            return  # of a packet that is not shown, or that came too late and has been taken for lost
         while True:
             other = heapq.heappop(self._waiting)[1]
             if other == number:
@@ -227,7 +224,6 @@ class Reading:
         repeat = self._repeats.pop(number)
         if repeat and self._last is not None:
             return self._next(self._last, self._why(number))._replace(repeat=True)
-        self._lost.add(number)
         self._damage.setdefault(number, LOST)
         return self._next(None, self._why(number))
 

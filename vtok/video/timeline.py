@@ -13,6 +13,10 @@ A **stretch** is a run of frames without a cut in time. It ends where
 - the clock starts again: stamps go back, or jump by more than 10 seconds in a container whose clock may (MPEG-TS
   and program streams: how much is lost there, if anything, nobody knows). Time goes on where the stretch before ended.
 
+Where frames are lost, those behind need what is not there, up to the next key frame, and a decoder may show them all
+the same: they are in no segment. H.264 numbers its frames, and so tells a loss from a hold. Of other codecs a hole is
+taken for a loss where frames come evenly but for that.
+
 The usual interval is one that 90 % of a video's intervals do not exceed, so that a screen recording, which holds often,
 is not cut to pieces. The last frame of a stretch is displayed for its packet's duration, else as long as the frame
 before it, else 1 / frame rate; never longer than `_LAST` seconds and `_HOLE_INTERVALS` usual intervals. A duration of
@@ -33,6 +37,7 @@ from av.video.stream import VideoStream
 from vtok.video.clock import JUMPY, Clock, Stamp
 from vtok.video.container import open_video
 from vtok.video.errors import VideoError
+from vtok.video.losses import Numbering, come_evenly
 from vtok.video.pictures import NOTHING_SHOWN, Listing, Picture, Second, Shown, has_guessed_stamps
 
 _HOLE = 0.5  # seconds; see above
@@ -68,12 +73,14 @@ class Stretch(NamedTuple):
         end: rank after its last.
         shift: what, added to a container's time stamp, gives the time from the first frame of the video, ticks.
         stop: time at which its last frame ends, ticks from the first frame of the video.
+        usable: rank of its first frame that needs none which is lost; `end`: all of them do.
     """
 
     first: int
     end: int
     shift: int
     stop: int
+    usable: int
 
 
 class Timeline(NamedTuple):
@@ -121,16 +128,22 @@ class Timeline(NamedTuple):
 
     @property
     def segments(self) -> list[Segment]:
-        """The stretches in seconds; empty without `times`.
+        """What can be used of the stretches, in seconds; empty without `times`.
 
         One after which the clock starts again ends a little early: what is sampled at its end is not yet the next one.
         """
         starts = [self.times[stretch.first] * self.tick for stretch in self.stretches]
         nexts = [*(start - BEFORE_CUT for start in starts[1:]), float("inf")][: len(starts)]
         return [
-            Segment(stretch.first, stretch.end, start, min(stretch.stop * self.tick, following))
-            for stretch, start, following in zip(self.stretches, starts, nexts, strict=True)
+            Segment(usable, end, self.times[usable] * self.tick, min(stop * self.tick, following))
+            for (_, end, _, stop, usable), following in zip(self.stretches, nexts, strict=True)
+            if usable < end
         ]
+
+    @property
+    def displayed(self) -> float:
+        """Seconds for which frames are displayed: the duration without the holes."""
+        return sum(stretch.stop - self.times[stretch.first] for stretch in self.stretches) * self.tick
 
 
 def read_timeline(
@@ -159,6 +172,7 @@ def read_timeline(
         is_mov = "mov" in container.format.name.split(",")
         guessed, limited = has_guessed_stamps(container), frames is not None or seconds is not None
         clock = Clock(tick, jumpy=container.format.name in JUMPY)
+        numbering = Numbering(stream, _HOLE / tick if tick else 0.0)
         try:
             for packet in container.demux(stream):
                 if headless is None:
@@ -171,6 +185,7 @@ def read_timeline(
                 pts, dts = packet.pts, packet.dts
                 if guessed:  # one after the other, as they are stored: their order is not that of display
                     pts, dts = None, pts if dts is None else dts
+                numbering.put(packet, len(stamps))
                 stamps.append(Stamp(pts, dts, packet.duration or 0, packet.is_keyframe))
                 clock.put(stamps[-1])
                 if len(clock.starts) > len(seams):
@@ -183,8 +198,15 @@ def read_timeline(
             pass
     if is_mov and stamps:
         stamps = lasting(stamps)
-    whole = container.format.name == "avi"
-    timeline = make_timeline(stamps, clock.starts, tick, interval, headless=bool(headless), whole=whole)
+    timeline = make_timeline(
+        stamps,
+        clock.starts,
+        tick,
+        interval,
+        headless=bool(headless),
+        whole=container.format.name == "avi",
+        continued=numbering.continued,
+    )
     return timeline._replace(shown=listing.shown(), seams=tuple(seams))
 
 
@@ -202,6 +224,7 @@ def make_timeline(
     *,
     headless: bool = False,
     whole: bool = False,
+    continued: frozenset[int] | None = None,
 ) -> Timeline:
     """The timeline of packets.
 
@@ -212,12 +235,13 @@ def make_timeline(
         interval: ticks from frame to frame by the declared rate; 0: unknown.
         headless: see `Timeline`.
         whole: the container's index lists all frames, so that no gap is a hole.
+        continued: numbers of packets before which nothing is lost, however late they are; None: the codec does not say.
     """
     told = all(stamp.pts is not None for stamp in stamps)
     if not stamps or not tick or all(stamp.pts is None and stamp.dts is None for stamp in stamps):
         return Timeline([], [], len(stamps), [], [], tick, headless)
     bounds = [0, *starts, len(stamps)]
-    runs = [_in_order(stamps[first:end], interval) for first, end in itertools.pairwise(bounds) if end > first]
+    runs = [_in_order(stamps, first, end, interval) for first, end in itertools.pairwise(bounds) if end > first]
     usual = _HOLE_INTERVALS * _usual(runs)
     hole, longest = float("inf") if whole else max(_HOLE / tick, usual), round(max(_LAST / tick, usual))
     times: list[int] = []
@@ -233,9 +257,14 @@ def make_timeline(
             )
             lasts, last = min(lasts, longest), number + 1 == len(run)
             if last or (run[number + 1].pts - shown.pts - lasts > hole and not _is_explained(run, number, hole)):
-                stretches.append(Stretch(first, len(times), shift, times[-1] + lasts))
+                stretches.append(Stretch(first, len(times), shift, times[-1] + lasts, first))
                 first = len(times)
     shown_stamps = [shown for run in runs for shown in run]
+    if len(stretches) > 1:
+        even = continued is None and come_evenly(
+            [b.pts - a.pts for run in runs for a, b in itertools.pairwise(run)], tick
+        )
+        stretches[1:] = [_usable(stretch, shown_stamps, continued, even=even) for stretch in stretches[1:]]
     keys = [rank for rank, shown in enumerate(shown_stamps) if shown.key] if told else []
     pts = [shown.pts for shown in shown_stamps] if told else []
     return Timeline(pts, keys, len(stamps), times, stretches, tick, headless)
@@ -246,22 +275,24 @@ class _Shown(NamedTuple):
     told: int  # duration by its packet, ticks; 0: none
     duration: int  # for how long it is displayed if it is the last one, or a hole follows
     key: bool
+    number: int  # of its packet
 
 
-def _in_order(stamps: Sequence[Stamp], interval: float) -> list[_Shown]:
+def _in_order(packets: Sequence[Stamp], first: int, end: int, interval: float) -> list[_Shown]:
     """A run's frames in the order of their display.
 
     Where a packet lacks its time of display, times of decoding stand in for all: in order, they are as far apart.
     """
+    stamps = packets[first:end]
     told = all(stamp.pts is not None for stamp in stamps)
     known = [stamp.pts if told else stamp.dts for stamp in stamps]
     found: list[_Shown] = []
     # Matroska shows no stamps below zero: what has none is as far from its neighbours as it lasts.
     lead = next((number for number, stamp in enumerate(known) if stamp is not None), 0)
     at = (known[lead] or 0) - sum(stamp.duration or round(interval) for stamp in stamps[:lead])
-    for value, stamp in zip(known, stamps, strict=True):
+    for number, (value, stamp) in enumerate(zip(known, stamps, strict=True), first):
         at = at if value is None else value
-        found.append(_Shown(at, max(0, stamp.duration), 0, stamp.key))
+        found.append(_Shown(at, max(0, stamp.duration), 0, stamp.key, number))
         at += stamp.duration or round(interval)
     found.sort(key=lambda shown: shown.pts)
     gaps = [b.pts - a.pts for a, b in itertools.pairwise(found) if b.pts > a.pts]
@@ -272,6 +303,15 @@ def _in_order(stamps: Sequence[Stamp], interval: float) -> list[_Shown]:
         found[number] = shown._replace(told=length, duration=length or gap or before or round(interval))
         before = found[number].duration
     return found
+
+
+def _usable(stretch: Stretch, shown: Sequence[_Shown], continued: frozenset[int] | None, *, even: bool) -> Stretch:
+    """Without the frames that need some which are lost before the stretch."""
+    frames = range(stretch.first, stretch.end)
+    number = min(shown[rank].number for rank in frames)
+    if not even if continued is None else number in continued:
+        return stretch
+    return stretch._replace(usable=next((rank for rank in frames if shown[rank].key), stretch.end))
 
 
 def _is_explained(run: Sequence[_Shown], number: int, hole: float) -> bool:
