@@ -19,12 +19,13 @@ class Numbering:
     Args:
         stream: a video stream.
         late: ticks after all the pictures before it that a picture is late.
+        interval: ticks from frame to frame by the declared rate; 0: unknown.
     """
 
-    def __init__(self, stream: VideoStream, late: float) -> None:
+    def __init__(self, stream: VideoStream, late: float, interval: float) -> None:
         is_h264 = stream.codec.canonical_name == "h264"
         self._extradata = bytes(stream.codec_context.extradata or b"") if is_h264 else None
-        self._late = late
+        self._late, self._interval = late, interval
         self._high: int | None = None
         self._before: av.Packet | None = None
         self._found: set[int] = set()
@@ -39,23 +40,33 @@ class Numbering:
         if self._extradata is None:
             return
         if packet.pts is not None:
-            if self._high is not None and packet.pts - self._high > self._late and self._follows(packet):
+            gap = 0 if self._high is None else packet.pts - self._high
+            if gap > self._late and self._follows(packet, round(gap / self._interval) if self._interval else 0):
                 self._found.add(number)
             self._high = packet.pts if self._high is None else max(self._high, packet.pts)
         self._before = packet
 
-    def _follows(self, packet: av.Packet) -> bool:
+    def _follows(self, packet: av.Packet, frames: int) -> bool:
+        """Whether the packet continues the one before; in `frames` there was time for so many, if none was held."""
         if self._before is None:
             return True
         reader = H264(self._extradata or b"")
         first, second = reader.read(bytes(self._before)), reader.read(bytes(packet))
-        return first is not None and second is not None and (second.idr or _is_next(first, second))
+        if first is None or second is None:
+            return False
+        return second.idr or (_is_next(first, second) and not _may_be_round(first, second, frames))
 
 
 def _is_next(first: Slice, second: Slice) -> bool:
     """Section 7.4.3: the number rises after each reference frame, and starts at 0 again after at least 15."""
     wanted = first.frame_num + first.reference
     return second.frame_num == wanted or (second.frame_num == 0 and first.reference and first.frame_num >= 15)
+
+
+def _may_be_round(first: Slice, second: Slice, frames: int) -> bool:
+    """Whether so many frames may be lost that the numbers are the same again: they may have four bits only."""
+    far = abs((second.order or 0) - (first.order or 0))  # twice the frames between them, unless that starts again, too
+    return frames > 1 and (far >= frames or (frames - 1) % 16 == 0)
 
 
 def come_evenly(intervals: Sequence[int], tick: float) -> bool:

@@ -172,7 +172,7 @@ def read_timeline(
         is_mov = "mov" in container.format.name.split(",")
         guessed, limited = has_guessed_stamps(container), frames is not None or seconds is not None
         clock = Clock(tick, jumpy=container.format.name in JUMPY)
-        numbering = Numbering(stream, _HOLE / tick if tick else 0.0)
+        numbering = Numbering(stream, _HOLE / tick if tick else 0.0, interval)
         try:
             for packet in container.demux(stream):
                 if headless is None:
