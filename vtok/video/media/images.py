@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vtok.video.errors import VideoError
+from vtok.video.media.rgb import rgb_of
 from vtok.video.media.sequence import FrameSequence, Opened, sequence_facts
 from vtok.video.signatures import what_it_is
 
@@ -152,7 +153,7 @@ def _size(path: Path) -> int:
 def _read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return rgb_of(image)
     except FileNotFoundError:
         raise VideoError("vanished", f"no such file: {_name(path)}") from None
     except MemoryError:
