@@ -58,15 +58,43 @@ def test_gif(tmp_path: Path) -> None:
     assert numbers(read_video(tmp_path / "a.gif")) == list(range(9))
 
 
-def test_equal_neighbours_stay_in_a_gif(tmp_path: Path) -> None:
-    frames = np.stack([numbered_frame(n) for n in (1, 1, 1, 2, 2)])
-    write_gif(tmp_path / "a.gif", frames, 10.0)
-    with Image.open(tmp_path / "a.gif") as gif:
-        total = 0
+def _shown(path: Path) -> list[tuple[int, int]]:
+    """Pillow's account of a GIF: the number that each frame carries, and for how many ms it is shown."""
+    with Image.open(path) as gif:
+        found = []
         for number in range(gif.n_frames):
             gif.seek(number)
-            total += gif.info["duration"]
-    assert total == 500
+            found.append((numbers(np.asarray(gif.convert("RGB"))[None])[0], gif.info["duration"]))
+        return found
+
+
+def test_equal_neighbours_stay_in_a_gif(tmp_path: Path) -> None:
+    wanted = [1, 1, 1, 2, 2]
+    write_gif(tmp_path / "a.gif", np.stack([numbered_frame(n) for n in wanted]), 10.0)
+    assert _shown(tmp_path / "a.gif") == [(n, 100) for n in wanted]
+    assert numbers(read_video(tmp_path / "a.gif")) == wanted  # FFmpeg's account
+
+
+@pytest.mark.parametrize("fps", [15.0, 30.0, 30000 / 1001, 24.0, 12.5, 60.0])
+def test_a_gif_has_the_rate_that_was_asked_for(fps: float, tmp_path: Path) -> None:
+    """Every frame begins within half a hundredth of a second of its time, so nothing adds up."""
+    write_gif(tmp_path / "a.gif", np.stack([numbered_frame(n) for n in range(45)]), fps)
+    shown = _shown(tmp_path / "a.gif")
+    assert [number for number, _ in shown] == list(range(45))
+    ends = np.cumsum([milliseconds for _, milliseconds in shown])
+    assert np.abs(ends - np.arange(1, 46) * 1000 / fps).max() <= 5
+    assert probe(tmp_path / "a.gif").frames == 45
+
+
+def test_a_gif_keeps_colours(tmp_path: Path) -> None:
+    """256 colours are exact, be they other ones in every frame; a still picture stays one."""
+    frames = np.arange(256 * 3 * 3, dtype=np.int64).reshape(3, 16, 16, 3) % 256
+    frames[..., 1] += np.array([0, 40, 80])[:, None, None]
+    frames = frames.clip(0, 255).astype(np.uint8)
+    write_gif(tmp_path / "a.gif", frames, 10.0)
+    np.testing.assert_array_equal(read_video(tmp_path / "a.gif"), frames)
+    write_gif(tmp_path / "b.gif", np.full((4, 5, 7, 3), 44, np.uint8), 10.0)
+    assert (read_video(tmp_path / "b.gif") == 44).all()
 
 
 def test_nothing_is_left_of_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
