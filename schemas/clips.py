@@ -24,7 +24,7 @@ CLIPS = pa.schema(
         pa.field("width", pa.int32(), nullable=False),
         pa.field("frames", pa.int64(), nullable=False),  # frames in the stream
         pa.field("frames_exact", pa.bool_(), nullable=False),  # counted from packets, not believed from the header
-        pa.field("duration", pa.float64(), nullable=False),  # seconds
+        pa.field("duration", pa.float64(), nullable=False),  # seconds to the end of the last frame, holes included
         pa.field("rotation", pa.int32(), nullable=False),  # degrees counter-clockwise that a viewer turns the frames by
         pa.field("mirrored", pa.bool_()),  # flipped left to right before they are turned; null: not, or an older vtok
         pa.field("tilt", pa.float64()),  # degrees that the file asks for beyond the right angle, not done; null: none
@@ -32,7 +32,7 @@ CLIPS = pa.schema(
         pa.field("has_audio", pa.bool_(), nullable=False),
         pa.field("start_frame", pa.int64()),  # by stride: first source frame; null when sampled by rate
         pa.field("frame_stride", pa.int32()),
-        pa.field("start_time", pa.float64(), nullable=False),  # seconds from the first frame
+        pa.field("start_time", pa.float64(), nullable=False),  # seconds from the first frame, by time stamps if uneven
         pa.field("end_time", pa.float64(), nullable=False),  # seconds, end of the last frame
         pa.field("frame_rate", pa.float64()),  # by rate: frames per second; null when sampled by stride
         pa.field("num_frames", pa.int32(), nullable=False),

@@ -187,3 +187,21 @@ def test_a_part_of_a_video_and_its_shots() -> None:
     assert [span.start_frame for span in spans] == [10, 15, 20, 25, 30, 35]
     with pytest.raises(VideoError, match="the longest of 2 shots has 20 frames, one clip needs 31"):
         plan_windows(_facts(60), DataConfig(root=".", num_frames=31), (0.4, 1.6), shots)
+
+
+def test_shots_and_cuts_in_time_together() -> None:
+    """A hole of 1 s after frame 24; a new shot at frame 40: three stretches, none of which a window leaves."""
+    gaps = (Segment(0, 25, 0.0, 1.0), Segment(25, 60, 2.0, 3.4))
+    times = [*(i / 25 for i in range(25)), *(2.0 + i / 25 for i in range(35))]
+    facts = _facts(60, duration=3.4)._replace(segments=gaps, times=times)
+    shots = [Segment(0, 40, 0.0, 2.6 - 6e-4), Segment(40, 60, 2.6, 3.4)]
+    config = DataConfig(root=".", num_frames=10)
+    for given_shots, starts in ((None, [0, 10, 25, 35, 45]), (shots, [0, 10, 25, 40, 50])):
+        spans = plan_windows(facts, config, None, given_shots)
+        assert [span.start_frame for span in spans] == starts
+        assert [span.start_time for span in spans] == pytest.approx([times[start] for start in starts])
+        assert all(span.end_time - span.start_time == pytest.approx(0.4, abs=1e-3) for span in spans)
+    by_rate = plan_windows(facts, config.model_copy(update={"frame_rate": 25.0, "num_frames": 5}), (0.9, 2.9), shots)
+    assert [span.start_time for span in by_rate] == pytest.approx([2.0, 2.2, 2.4, 2.6])
+    with pytest.raises(VideoError, match="the longest of 2 stretches has 35 frames, one clip needs 36"):
+        plan_windows(facts, DataConfig(root=".", num_frames=36))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from schemas.config.data import DataConfig
+from tests.datasets.reading import make
 from tests.video.making import numbers, run_ffmpeg, write_video
 from vtok.video.clips import ClipSpan, plan_clips
 from vtok.video.clock import Stamp
@@ -159,6 +161,20 @@ def test_a_lost_matroska_cluster_is_a_cut(holed: Path, decoder: Backend) -> None
         first = round(second * 25)
         assert found == list(range(first, first + 10, 2))
         assert (first < 32) == (found[-1] < 32), "no clip straddles the hole"
+
+
+def test_ingest_and_shard_know_the_cuts(holed: Path, tmp_path: Path) -> None:
+    """Through the decoding child: the manifest's times, and frames; with scene cuts asked for, too."""
+    (tmp_path / "train").mkdir()
+    shutil.copy(holed, tmp_path / "train" / "a.mkv")
+    for more in ({}, {"scene_threshold": 100.0}, {"frame_rate": 25.0}):
+        made = make(tmp_path, "folder", num_frames=16, resolution=SIDE, **more)
+        assert made.rejects == []
+        clips = made.clips["train/a.mkv"]
+        starts = [0, 16, 48, 64, 80]
+        assert [clip.row["start_time"] for clip in clips] == pytest.approx([s / 25 for s in starts], abs=0.002)
+        assert [clip.row["end_time"] for clip in clips] == pytest.approx([(s + 16) / 25 for s in starts], abs=0.002)
+        assert [numbers(clip.frames_thwc) for clip in clips] == [list(range(s, s + 16)) for s in starts]
 
 
 @pytest.mark.parametrize("decoder", BACKENDS)
