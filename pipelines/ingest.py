@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pipelines.runtime import Job, Unit, run_job
 from schemas.card import MADE_WITH, Card
 from schemas.clips import CLIPS, reject_row
 from schemas.config import Recipe
-from schemas.config.base import fingerprint
+from schemas.config.base import fingerprint_of_list
 from schemas.config.data import DataConfig
 from schemas.errors import UsageError
 from schemas.paths import as_path, local_only
@@ -73,12 +73,11 @@ def ingest_job(recipe: Recipe) -> Job:
         console.note(f"note: {count} below data.root are no videos: {tally.said}")
     if any(video.medium or video.companions for video in videos):
         local_only(root, "a layout of anything but video files", "copy the dataset to a local disk and set data.root")
-    messages = [_message(video, root) for video in videos]
-    listing = [{key: value for key, value in message.items() if key != "path"} for message in messages]
-    groups = [messages[i : i + FILES_PER_UNIT] for i in range(0, len(messages), FILES_PER_UNIT)]
+    groups = [Messages(videos[i : i + FILES_PER_UNIT], root) for i in range(0, len(videos), FILES_PER_UNIT)]
+    listing = ({key: value for key, value in _message(v, root).items() if key != "path"} for v in videos)
     units = [Unit(f"part-{number:05d}.parquet", len(group), group) for number, group in enumerate(groups)]
     config = {**data.model_dump(mode="json", exclude={"root"}), MADE_WITH: made_with()}
-    plan = artefacts.make_plan("clips", config, {"files": fingerprint(listing)}, [unit.name for unit in units])
+    plan = artefacts.make_plan("clips", config, {"files": fingerprint_of_list(listing)}, [unit.name for unit in units])
     folder = recipe.folder("clips")
 
     def finish(parts: list[Part]) -> tuple[dict[str, int], dict[str, Any]]:
@@ -123,10 +122,23 @@ def read_manifest_parts(folder: Path, names: list[str], columns: list[str] | Non
     return pa.concat_tables([read_table(folder / name, columns=columns, schema=schema) for name in names])
 
 
-def _message(video: SourceVideo, root: Path) -> dict[str, Any]:
-    """What a worker needs to know of a video; of a file and of its companions the size, too."""
+class Messages:
+    """What a worker needs to know of some videos, made one by one: as dicts a million of them would be 2 GB."""
+
+    def __init__(self, videos: list[SourceVideo], root: Path) -> None:
+        self.videos, self.root = videos, root
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (_message(video, self.root, look=False) for video in self.videos)
+
+
+def _message(video: SourceVideo, root: Path, *, look: bool = True) -> dict[str, Any]:
+    """What a worker needs to know of a video; if it is to be looked at, its file's size, too; and its companions'."""
     size = None
-    if video.medium is None:
+    if look and video.medium is None:
         try:
             size = video.path.stat().st_size
         except OSError:
@@ -194,7 +206,7 @@ class IngestWorker:
         self.child = DecodeChild()
         self.clock = Stopwatch()
 
-    def make(self, name: str, payload: list[dict[str, Any]]) -> Part:
+    def make(self, name: str, payload: Iterable[dict[str, Any]]) -> Part:
         """Writes one part of the manifest."""
         rejects: list[dict[str, Any]] = []
         metadata = {"plan": self.plan, "split": "all", "rejects": rejects}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -52,3 +52,12 @@ def fingerprint(value: Any) -> str:
     if isinstance(value, Config):
         value = value.plain()
     return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def fingerprint_of_list(items: Iterable[Any]) -> str:
+    """`fingerprint` of the list of these items, of which one at a time is in memory."""
+    digest = hashlib.sha256(b"[")
+    for number, item in enumerate(items):
+        digest.update(b"," * (number > 0) + canonical(item))
+    digest.update(b"]")
+    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 import subprocess
@@ -13,7 +14,8 @@ import h5py
 import numpy as np
 import pytest
 
-from pipelines.ingest import IngestWorker, _message
+from pipelines.ingest import IngestWorker, Messages, _message
+from schemas.config.base import fingerprint, fingerprint_of_list
 from schemas.config.data import DataConfig
 from vtok.artefacts import Part
 from vtok.datasets import LAYOUTS
@@ -120,3 +122,26 @@ def test_a_small_file_may_decode_to_four_gigapixels(tmp_path: Path) -> None:
     _gif(root / "a.gif", 1000, 1600)
     part = _worker(root, tmp_path, max_pixels_per_byte=1)
     assert part.rows == 100 and part.rejects == []
+
+
+def test_videos_that_are_only_declared_are_one_reject(tmp_path: Path) -> None:
+    """40 million starts in a file of some kilobytes, whose frames were never written but for 4,096."""
+    _file(tmp_path / "root", 1 << 30)
+    with h5py.File(tmp_path / "root" / "a.h5", "a") as file:
+        del file["train_idx"]
+        file.create_dataset("train_idx", (40_000_000,), np.int64, chunks=(1 << 20,), compression="gzip")
+    assert (tmp_path / "root" / "a.h5").stat().st_size < 100_000
+    data = DataConfig(root=str(tmp_path / "root"), layout="hdf5")
+    (video,) = LAYOUTS["hdf5"](tmp_path / "root", data)
+    assert video.reject is not None and video.reject[0] == "implausible"
+    assert "40000000 entries" in video.reject[1] and "4096 frames" in video.reject[1]
+
+
+def test_what_a_worker_is_sent_says_the_same_as_what_was_planned(tmp_path: Path) -> None:
+    _file(tmp_path / "root", CHUNK)
+    data = DataConfig(root=str(tmp_path / "root"), layout="hdf5")
+    videos = LAYOUTS["hdf5"](tmp_path / "root", data)
+    sent = copy.deepcopy(Messages(videos, tmp_path / "root"))
+    assert list(sent) == [_message(video, tmp_path / "root") for video in videos] and len(sent) == 1
+    assert fingerprint_of_list(iter(sent)) == fingerprint(list(sent))
+    assert fingerprint_of_list([]) == fingerprint([])

@@ -28,7 +28,7 @@ ENDINGS = (".h5", ".hdf5")
 SPLITS = ("train", "test", "val")
 """The splits in the order in which they are listed; the names of the arrays begin with them, in any usual spelling."""
 
-_MOST_VIDEOS = 50_000_000  # more starts than this are no list of videos, and would fill the memory
+_MOST_VIDEOS = 5_000_000  # each takes some 300 bytes of memory
 _MOST_CLASSES = 1_000_000
 _MOST_ARRAYS = 10_000  # names that are looked at
 
@@ -85,7 +85,7 @@ def _prefixes(file: Any) -> list[tuple[str, str]]:
 
 def _split(file: Any, path: Path, name: str, split: str, prefix: str, maps: str | None) -> list[SourceVideo]:
     """The videos of one split; a split that cannot be read is one reject, so that the others survive."""
-    from vtok.video.media.hdf5 import find_video_arrays, reading
+    from vtok.video.media.hdf5 import Written, find_video_arrays, reading
 
     try:
         with reading():
@@ -93,8 +93,10 @@ def _split(file: Any, path: Path, name: str, split: str, prefix: str, maps: str 
             if arrays is None:
                 return []
             data, starts = arrays
-            if len(starts) > _MOST_VIDEOS:
-                raise VideoError("corrupt", f"{prefix}_idx has {len(starts)} entries")
+            if len(starts) - 1 > min(_MOST_VIDEOS, Written(data).most):
+                written = f"{Written(data).most} frames were ever written"
+                said = f"{prefix}_idx has {len(starts)} entries: at most {_MOST_VIDEOS} are read, and at most {written}"
+                raise VideoError("implausible", said)
             ends_with_total = len(starts) > 0 and int(starts[-1]) == len(data)
             count = len(starts) - ends_with_total
             labels, classes = _labels(file, prefix, count)

@@ -65,8 +65,11 @@ def tally_files(root: Path, videos: Iterable[SourceVideo]) -> FileTally:
 def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
     """Every folder, by its path below the root, and the names of its files."""
     if isinstance(root, ObjectPath):
-        for path in root.rglob("*"):
-            yield _below(path.parent, root), [path.name]
+        listed = list(root.rglob("*"))
+        folders_there = {str(path.parent) for path in listed}  # a store lists them, too
+        for path in listed:
+            if str(path) not in folders_there:
+                yield _below(path.parent, root), [path.name]
         return
     for folder, folders, names in os.walk(root):
         linked = [name for name in folders if Path(folder, name).is_symlink()]
