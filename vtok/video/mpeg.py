@@ -6,13 +6,15 @@ decoded, one of another type after the B pictures that follow it.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from vtok.video.bits import Bits
 
 _PICTURE, _VOP = b"\0\0\1\0", b"\0\0\1\xb6"
+_PACKING = re.compile(rb"\x00\x00\x01\xb2DivX\d+(?:b|Build)\d+p")  # user data by which DivX and Xvid say that they pack
 _B12, _B4 = 3, 2
-_HEADER = 32  # bytes behind a start code that hold what is read
+_HEADER = 64  # bytes; a picture that is larger is coded
 
 
 class Coded(NamedTuple):
@@ -29,6 +31,8 @@ class Coded(NamedTuple):
 
 class Mpeg12:
     """Reads packets of MPEG-1 and MPEG-2."""
+
+    reads_all = False
 
     def read(self, packet: bytes) -> Coded | None:
         """The first picture of a packet; None where none can be read."""
@@ -50,8 +54,14 @@ class Mpeg4:
 
     def __init__(self, extradata: bytes) -> None:
         self._time_bits: int | None = None
+        self._packs = False
         self._packed = 0  # pictures that came in packets of others and still need a place
         self._configure(extradata)
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether it must be given whole packets, and not only their beginning."""
+        return self._packs
 
     @property
     def swallowed(self) -> int:
@@ -63,13 +73,15 @@ class Mpeg4:
         at = packet.find(_VOP)
         if at < 0 or at + 4 >= len(packet):
             return None
-        if self._time_bits is None:
+        if at:
             self._configure(packet[:at])
-        late, coded = packet[at + 4] >> 6 == _B4, self._is_coded(packet[at + 4 : at + 4 + _HEADER])
+        late = packet[at + 4] >> 6 == _B4
+        coded = len(packet) - at > _HEADER or self._is_coded(packet[at + 4 :])
         if not coded and self._packed:
             self._packed -= 1
             return Coded(late=True)
-        self._packed += packet.count(_VOP, at + 4)
+        if self._packs:
+            self._packed += packet.count(_VOP, at + 4)
         return Coded(late, coded)
 
     def _is_coded(self, header: bytes) -> bool:
@@ -86,6 +98,7 @@ class Mpeg4:
             return True
 
     def _configure(self, data: bytes) -> None:
+        self._packs = self._packs or _PACKING.search(data) is not None
         at = data.find(b"\0\0\1")
         while at >= 0 and at + 3 < len(data):
             if 0x20 <= data[at + 3] <= 0x2F:

@@ -32,6 +32,7 @@ _LENIENT = {"mjpeg", "mjpegb"}
 EXPLODE = {"err_detect": "explode"}
 """Option of FFmpeg's decoders: fail on errors."""
 _VP8_SHOWN = 0x10
+_BEGINS = 512  # bytes of a packet that, but for long user data, hold the header of its first slice
 _RECENT = 16  # pictures; one is stored at most so many places away from where it is shown
 _INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "avi"}  # formats whose stamps cannot start again
 
@@ -67,7 +68,7 @@ class Pictures:
         self._codec = stream.codec.canonical_name
         self._guessed = has_guessed_stamps(container)
         self._extradata = extradata = bytes(context.extradata or b"")
-        self._recent: dict[int, tuple[av.Packet, int]] = {}  # by time stamp: packet and its number
+        self._recent: dict[int, tuple[bytes, int]] = {}  # by time stamp: a packet's beginning and its number
         self._mpeg = Mpeg4(extradata) if self._codec == "mpeg4" else Mpeg12() if self._is_mpeg12() else None
         self._h264 = H264(extradata) if self._codec == "h264" else None
         self._looks = self._h264 is not None and (self._guessed or self._h264.has_fields)
@@ -130,20 +131,23 @@ class Pictures:
 
     def _among_twins(self, packet: av.Packet, pts: int) -> tuple[int, ...]:
         """Two pictures at one time are shown as they are stored, unless the bitstream says otherwise."""
-        twin, number = self._recent.pop(pts, (None, 0))
+        twin, number = self._recent.pop(pts, (b"", 0))
         if len(self._recent) == _RECENT:
             del self._recent[next(iter(self._recent))]
-        self._recent[pts] = packet, self._count
-        if twin is not None:
+        begins = bytes(memoryview(packet)[:_BEGINS])
+        self._recent[pts] = begins, self._count
+        if twin:
             reader = H264(self._extradata)
-            first, second = reader.read(bytes(twin)), reader.read(bytes(packet))
+            first, second = reader.read(twin), reader.read(begins)
             if first and second and not second.idr and (second.order or 0) < (first.order or 0):
                 return (number - 1, self._count)
         return (self._count,)
 
     def _by_type(self, packet: av.Packet) -> Picture:
         assert self._mpeg is not None
-        coded = self._mpeg.read(bytes(packet))
+        coded = None if self._mpeg.reads_all else self._mpeg.read(bytes(memoryview(packet)[:_BEGINS]))
+        if coded is None:
+            coded = self._mpeg.read(bytes(packet))
         if coded is not None and coded.late:
             return Picture((self._anchors, 0, self._count), not coded.coded)
         self._anchors += 1

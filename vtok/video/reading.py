@@ -116,7 +116,10 @@ class Reading:
                     break
                 self._damage.setdefault(picture, DAMAGED)
             for frame in self._decode(packet, picture):
-                yield from self._came(frame)
+                if self._is_next(frame):
+                    yield self._next(frame, None)
+                else:
+                    yield from self._came(frame)
         for _ in range(self._pictures.swallowed if self._landed else 0):
             yield self._next(None, LOST)
         for frame in self._decode(None, picture):
@@ -178,6 +181,15 @@ class Reading:
 
     def _why(self, number: int) -> str | None:
         return next((why for at, why in self._damage.items() if at <= number), None)
+
+    def _is_next(self, frame: VideoFrame) -> bool:
+        """Takes a frame that came when it was due, as nearly all do in a sound file."""
+        if self._damage or not self._landed or not self._waiting or self._waiting[0][1] != frame.pts:
+            return False
+        if frame.is_corrupt:
+            return False
+        del self._repeats[heapq.heappop(self._waiting)[1]]
+        return True
 
     def _came(self, frame: VideoFrame) -> Iterator[Found]:
         number = frame.pts
