@@ -117,7 +117,7 @@ def test_frames_between_key_frames_are_had_by_strides(video: Path) -> None:
 def test_sections_begin_at_key_frames() -> None:
     shown = NOTHING_SHOWN._replace(rising=True, indexed=True)
     timeline = Timeline(list(range(0, 60000, 100)), list(range(0, 600, 60)), 600, [], [], 0.01, shown=shown)
-    source = frames_ffmpeg._source(timeline)
+    source = frames_ffmpeg._told(timeline)
     assert source is not None
     sections = list(frames_ffmpeg._segments([0, 1, 130, 400, 401, 599], timeline, source))
     assert [(start.rank, list(wanted)) for start, wanted in sections] == [(0, [0, 1, 130]), (360, [400, 401, 599])]

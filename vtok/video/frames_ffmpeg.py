@@ -34,7 +34,7 @@ from vtok.video.pictures import EXPLODE
 from vtok.video.piped import PipedFrames, Stored
 from vtok.video.pixels import SCALER_FLAGS
 from vtok.video.probe import first_frame
-from vtok.video.reading import LOST
+from vtok.video.reading import LOST, Found
 from vtok.video.selecting import Selection, select
 from vtok.video.timeline import Timeline
 
@@ -72,7 +72,7 @@ def read_frames(
     piped = PipedFrames(geometry, _stored(path, stream_index))
     job = _Job(path, stream_index, geometry, piped, timeline)
     there = wanted[: bisect.bisect_left(wanted, timeline.frames)]
-    source, done = _source(timeline), 0
+    source, done = _told(timeline), 0
     if source is not None:
         try:
             for item in _trust(job, source, there, cuda=hwaccel == "cuda" and cuda_problem() is None):
@@ -118,22 +118,25 @@ class _Job(NamedTuple):
     timeline: Timeline
 
 
-def _source(timeline: Timeline, came: Sequence[int] | None = None) -> _Source | None:
-    """How to tell the program's frames; None where only those can be told of which it is known whether they come.
-
-    Args:
-        timeline: of the video.
-        came: indices of the frames that the program is known to give; None: it is not known.
-    """
+def _told(timeline: Timeline) -> _Source | None:
+    """The program's frames as the packets tell; None where it must be seen first which frames come."""
     shown = timeline.shown
-    ranks = [rank for rank in range(timeline.frames) if rank not in shown.repeats] if came is None else came
-    if came is None and (timeline.headless or shown.doubtful):
+    if timeline.headless or shown.doubtful:
         return None
+    ranks = [rank for rank in range(timeline.frames) if rank not in shown.repeats]
     if timeline.pts and shown.rising:
         return _Source(ranks, [timeline.pts[rank] for rank in ranks], "pts")
     if shown.places and not shown.timeless and numbers_packets():
         return _Source(ranks, [shown.places[rank] for rank in ranks], "pts", numbered=True)
-    return None if came is None else _Source(ranks, range(len(ranks)), "n")
+    return None
+
+
+def _seen(timeline: Timeline, came: Sequence[Found]) -> _Source:
+    """The program's frames, of which it is known that they come."""
+    ranks = [found.number for found in came]
+    if timeline.shown.timeless or not numbers_packets():
+        return _Source(ranks, range(len(ranks)), "n")
+    return _Source(ranks, [found.packet for found in came], "pts", numbered=True)
 
 
 @functools.lru_cache(maxsize=1)
@@ -202,14 +205,14 @@ def _guided(job: _Job, wanted: Sequence[int]) -> Iterator[Indexed]:
     """
     if not wanted:
         return
-    came: list[int] = []
+    came: list[Found] = []
     problems: dict[int, str] = {}
     at, failure = 0, VideoError("missing_frames", "")
     try:
         for found in read_found(job.path, job.stream_index):
             at = found.number + 1
             if found.frame is not None and not found.repeat:
-                came.append(found.number)
+                came.append(found._replace(frame=None))
             if found.problem is not None:
                 problems[found.number] = found.problem
             if at > wanted[-1]:
@@ -219,8 +222,7 @@ def _guided(job: _Job, wanted: Sequence[int]) -> Iterator[Indexed]:
     except VideoError as error:
         failure = error
     sound = [index for index in wanted if index < at and index not in problems]
-    source = _source(job.timeline, came)
-    assert source is not None
+    source = _seen(job.timeline, came)
     positions = _positions(source, sound)
     run = _Run(job, source, sorted(set(positions)), _Start(0, None), strict=False)
     places, frames = dict(zip(sound, positions, strict=True)), run.frames(cuda=False)

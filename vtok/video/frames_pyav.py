@@ -103,7 +103,7 @@ class _Pass:
             while True:
                 landing = self._jump(at, target)
                 jumped = jumped or landing is not None
-                for number, frame, problem, _ in Reading(self.path, container, stream, landing).frames():
+                for number, frame, problem, *_ in Reading(self.path, container, stream, landing).frames():
                     at = number + 1
                     if number != target:
                         continue

@@ -44,12 +44,14 @@ class Found(NamedTuple):
         number: its index in the order of display.
         frame: what the decoder gave; None if nothing.
         problem: why it cannot be sound; None: it is.
+        packet: the number of the packet that it begins in, among the stream's packets.
         repeat: whether `frame` is the one before once more, because this one is not coded.
     """
 
     number: int
     frame: VideoFrame | None
     problem: str | None
+    packet: int
     repeat: bool = False
 
 
@@ -116,12 +118,13 @@ class Reading:
                     break
                 self._damage.setdefault(picture, DAMAGED)
             for frame in self._decode(packet, picture):
-                if self._is_next(frame):
-                    yield self._next(frame, None)
+                due = self._due(frame)
+                if due is not None:
+                    yield self._next(frame, None, due)
                 else:
                     yield from self._came(frame)
         for _ in range(self._pictures.swallowed if self._landed else 0):
-            yield self._next(None, LOST)
+            yield self._next(None, LOST, picture)
         for frame in self._decode(None, picture):
             yield from self._came(frame)
         if failure is not None:
@@ -182,19 +185,20 @@ class Reading:
     def _why(self, number: int) -> str | None:
         return next((why for at, why in self._damage.items() if at <= number), None)
 
-    def _is_next(self, frame: VideoFrame) -> bool:
-        """Takes a frame that came when it was due, as nearly all do in a sound file."""
-        if self._damage or not self._landed or not self._waiting or self._waiting[0][1] != frame.pts:
-            return False
-        if frame.is_corrupt:
-            return False
-        del self._repeats[heapq.heappop(self._waiting)[1]]
-        return True
+    def _due(self, frame: VideoFrame) -> int | None:
+        """The packet of a frame that came when it was due, as nearly all do in a sound file."""
+        number = frame.pts
+        if self._damage or not self._landed or not self._waiting or self._waiting[0][1] != number or frame.is_corrupt:
+            return None
+        heapq.heappop(self._waiting)
+        del self._repeats[number]
+        return number
 
     def _came(self, frame: VideoFrame) -> Iterator[Found]:
         number = frame.pts
         if not self._ordered:
-            yield self._next(frame, self._problem(frame, number if number is not None else self.at))
+            number = self.at if number is None else number
+            yield self._next(frame, self._problem(frame, number), number)
             return
         if number not in self._repeats:
             return  # of a packet that is not shown, or that came too late and has been taken for lost
@@ -216,7 +220,7 @@ class Reading:
             if not frame.key_frame or problem is not None:
                 raise LostCountError
             self._landed = True
-        yield self._next(frame, problem)
+        yield self._next(frame, problem, number)
 
     def _problem(self, frame: VideoFrame, number: int) -> str | None:
         """Why a frame is not sound. What is damaged spoils what is decoded after it, until a key frame is shown."""
@@ -235,14 +239,14 @@ class Reading:
         """A picture that the decoder gives no frame for: the one before once more, or lost."""
         repeat = self._repeats.pop(number)
         if repeat and self._last is not None:
-            return self._next(self._last, self._why(number))._replace(repeat=True)
+            return self._next(self._last, self._why(number), number)._replace(repeat=True)
         self._damage.setdefault(number, LOST)
-        return self._next(None, self._why(number))
+        return self._next(None, self._why(number), number)
 
-    def _next(self, frame: VideoFrame | None, problem: str | None) -> Found:
+    def _next(self, frame: VideoFrame | None, problem: str | None, packet: int) -> Found:
         self.at += 1
         self._last = frame
-        return Found(self.at - 1, frame, problem)
+        return Found(self.at - 1, frame, problem, packet)
 
     def _seek(self, landing: Landing) -> Iterator[av.Packet]:
         """The packets from the landing's on, which is looked for: where a seek leads is up to the container.
