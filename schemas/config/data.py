@@ -29,7 +29,8 @@ class DataConfig(Config):
         "ucf101",
     ] = Field(
         "folder",
-        description="How the folder is laid out: `folder` (train/ test/ and class folders are used when there), `bair` "
+        description="How the folder is laid out: `folder` (train/ test/, however spelt, and class folders are "
+        "used when there), `bair` "
         "(softmotion30_44k/{train,test}/*.tfrecords), `frame_lists` (train.txt and test.txt name the images), `frames` "
         "(every folder of images is a video), `hdf5` (files with {train,test}_data and {train,test}_idx, as VideoGPT "
         "and TATS have them), `kinetics` (400, 600, 700: CSV lists), `mugen` (rendered, with train.json, test.json), "
@@ -46,7 +47,8 @@ class DataConfig(Config):
     captions: str | None = Field(
         None,
         description="Layout `folder`: file below the root with the videos' captions: name<TAB>caption (.tsv, .txt) or "
-        "`source` and `caption` (.csv with a header, .jsonl).",
+        "`source` and `caption` (.csv with a header, .jsonl). A video that it names and that is not there is a reject, "
+        "`missing`.",
     )
     semantic_maps: str | None = Field(
         None,
