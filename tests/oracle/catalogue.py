@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import av
+
 _X264 = {"preset": "ultrafast", "x264-params": "scenecut=0:threads=1"}
 _SCALE = {"qmin": "2", "qmax": "2", "b": "100M"}
 _COARSER = {"qmin": "4", "qmax": "4", "b": "100M"}  # below, these clip large coefficients
@@ -102,7 +104,7 @@ CODECS: dict[str, Codec] = {
     "av1-lossy": Codec(
         "libsvtav1",
         ("yuv420p10le",),
-        {"preset": "11", "crf": "3", "svtav1-params": "lp=1:scd=0"},
+        {"preset": "11", "crf": "2", "svtav1-params": "lp=1:scd=0:enable-tf=0"},
         step=2,
         least=64,
         tags=True,
@@ -168,7 +170,7 @@ CONTAINERS: dict[str, tuple[str, ...]] = {
     "mov": (*("h264", "h264-lossy", "hevc", "prores", "mjpeg", "png", "qtrle", "rawvideo", "mpeg4", "jpeg2000"),),
     "mkv": (
         *("h264", "h264", "h264-lossy", "h264-rgb", "hevc", "vp8", "vp9", "av1", "mpeg1", "mpeg2", "mpeg4", "mjpeg"),
-        *("ffv1", "ffv1", "huffyuv", "ffvhuff", "utvideo", "prores", "msmpeg4v3"),
+        *("ffv1", "ffv1", "prores", "msmpeg4v3"),
     ),
     "webm": ("vp8", "vp9", "vp9", "av1"),
     "avi": (
@@ -217,3 +219,25 @@ UNSTAMPED = {*RAW, "avi"}
 """Frames are evenly spaced, whatever the encoder was told."""
 FIXED_RATE = {*UNSTAMPED, "mxf", "mpg", "vob", "ogv", "rm", "ivf"}
 """Only drawn with a constant frame rate."""
+
+_CHROMA = {"yuv420": (2, 2), "yuvj42": (2, 2), "yuva42": (2, 2), "yuv422": (2, 0), "yuv440": (4, 4), "yuv444": (0, 0)}
+_CHROMA |= {"yuv411": (5, 0), "yuv410": (6, 6), "yuvj44": (0, 0), "yuyv42": (2, 0), "uyvy42": (2, 0), "nv12": (2, 2)}
+
+
+def chroma_margin(pix_fmt: str) -> tuple[int, int]:
+    """Pixels across and down that mix around a coloured edge."""
+    return _CHROMA.get(pix_fmt[:6], (0, 0))
+
+
+def tolerance(codec: Codec, pix_fmt: str) -> tuple[float, float, float]:
+    """Levels by which coloured pixels, grey pixels and the mean of a cell may be off.
+
+    Where chroma has fewer samples, libswscale truncates: flat colours come out up to 3 levels darker than the formula
+    says (5 with more than 8 bits), greys up to 1 (2).
+    """
+    lossy, mean = codec.tolerance
+    if not codec.exact:
+        return lossy, lossy, mean
+    if not any(chroma_margin(pix_fmt)):
+        return 1.0, 1.0, 1.0
+    return (3.0, 1.0, 3.0) if av.VideoFormat(pix_fmt, 16, 16).components[0].bits == 8 else (5.0, 3.0, 5.0)

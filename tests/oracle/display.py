@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 
@@ -10,12 +11,18 @@ from tests.oracle.picture import Turn
 _MATRIX = 44  # bytes from a version 0 `tkhd` box's name to its matrix
 
 
-def set_matrix(path: Path, turn: Turn, *, scale: float = 1.0) -> None:
-    """Sets the display matrix of the first track of an MP4 or MOV file (ISO/IEC 14496-12, 8.3.2)."""
+def set_matrix(path: Path, turn: Turn, *, scale: float = 1.0, degrees: float = 0.0) -> None:
+    """Sets the display matrix of the first track of an MP4 or MOV file (ISO/IEC 14496-12, 8.3.2).
+
+    `scale` and `degrees` (clockwise) make it one that is no turn by a right angle.
+    """
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd")
     assert data[at + 4] == 0, "version 0"
-    a, b, c, d = (round(part * scale * 65536) for part in turn)
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    a, b, c, d = turn
+    slanted = (a * cosine - b * sine, a * sine + b * cosine, c * cosine - d * sine, c * sine + d * cosine)
+    a, b, c, d = (round(part * scale * 65536) for part in slanted)
     data[at + _MATRIX : at + _MATRIX + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
 
