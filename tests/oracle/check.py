@@ -32,7 +32,8 @@ class Looker:
         radius = (truth.soft + down, truth.soft + across)
         coloured = truth.picture.coloured[labels]
         marked = np.where(coloured, labels + 1, 0)
-        mixing = (radius[0] + truth.chroma[1] * max(1, down), radius[1] + truth.chroma[0] * max(1, across))
+        chroma = truth.chroma if truth.picture.turn[0] else truth.chroma[::-1]
+        mixing = (radius[0] + chroma[1] * max(1, down), radius[1] + chroma[0] * max(1, across))
         known = _same(labels, *radius) & _same(marked, *mixing)
         self.labels = labels[np.ix_(rows, columns)]
         self.known = known[np.ix_(rows, columns)]
