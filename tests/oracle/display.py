@@ -28,7 +28,10 @@ def set_matrix(path: Path, turn: Turn, *, scale: float = 1.0, degrees: float = 0
 
 
 def set_pixel_crop(path: Path, left: int, top: int) -> None:
-    """Makes of a Matroska file's display size a crop (RFC 9559, 5.1.4.1.28): elements of equal size change places."""
+    """Makes of a Matroska file's display size a crop (RFC 9559, 5.1.4.1.28): elements of equal size change places.
+
+    It asks a player to crop, and is no part of the picture: both decoders give the whole frame.
+    """
     data = bytearray(path.read_bytes())
     for name, other, value in ((b"\x54\xb0", b"\x54\xcc", left), (b"\x54\xba", b"\x54\xbb", top)):
         at = data.index(name)

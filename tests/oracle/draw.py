@@ -248,8 +248,8 @@ def _make(drawn: Drawn, path: Path, rng: random.Random) -> Truth:
     if drawn.extension in (
         "mpg",
         "vob",
-    ):  # a packet of a program stream may hold the end of one frame and another's time
-        truth.tick = 1 / float(encoding.rate)
+    ):  # FFmpeg guesses between the times that a program stream has
+        truth.tick = 3 / float(encoding.rate)
     if drawn.damage:
         harm = DAMAGES[drawn.damage][0](rng, truth, codec, drawn.extension)
         encode(path, drawn.picture, drawn.numbers, drawn.stamps, encoding, harm.edit)

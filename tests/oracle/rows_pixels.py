@@ -92,7 +92,7 @@ def crop(folder: Path, name: str) -> Case:
 
 @row("h crop Matroska")
 def pixel_crop(folder: Path, name: str) -> Case:
-    picture = Picture(48, 72, crop=(8, 6, 0, 0))
+    picture = Picture(48, 72)
     case = ordinary(folder, name, "mkv", "ffv1", 8, picture=picture, plans=[STRIDE])
     stored = case.path.rename(folder / f"{name}-stored.mkv")
     program("-i", stored, "-c", "copy", "-aspect", "2", case.path)

@@ -85,7 +85,7 @@ def _crop(rng: random.Random, folder: Path, name: str) -> Case:
         case = ordinary(folder, name, extension, "h264", 8, picture=picture, options=options, plans=[STRIDE])
     else:
         left, top = max(left, 2), max(top, 2)
-        picture = Picture(*size, crop=(left, top, 0, 0))
+        picture = Picture(*size)
         stored = ordinary(folder, f"{name}-stored", "mkv", "ffv1", 8, picture=picture, plans=[STRIDE])
         case = stored
         case.path = folder / f"{name}.mkv"

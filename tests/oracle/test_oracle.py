@@ -1,13 +1,38 @@
-"""That the oracle sees what it is there to see."""
+"""Drawn files through both decoders and policies; and that the oracle sees what it is there to see."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.oracle.check import Looker
+from tests.oracle.draw import draw
+from tests.oracle.drive import bench, examine
 from tests.oracle.picture import TURNS, Colours, Picture, turned
 from tests.oracle.truth import Truth
+
+SEED = 11
+
+
+def _faults(files: range, folder: Path) -> list[tuple[str, ...]]:
+    found = []
+    with bench() as machine:
+        for number in files:
+            case = draw(SEED, number, folder)
+            found += [(str(number), case.name, item.how, *item.fault) for item in examine(case, machine)]
+            case.path.unlink()
+    return found
+
+
+def test_drawn_files(tmp_path: Path) -> None:
+    assert _faults(range(16), tmp_path) == []
+
+
+@pytest.mark.soak
+def test_many_drawn_files(tmp_path: Path) -> None:
+    assert _faults(range(16, 516), tmp_path) == []
 
 
 def _shown(picture: Picture, number: int) -> np.ndarray:
