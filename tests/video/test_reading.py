@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -386,3 +387,24 @@ def test_an_ffmpeg_that_cannot_number_packets(name: str, tmp_path: Path, monkeyp
         _video(tmp_path / name, 40)
     monkeypatch.setattr(frames_ffmpeg, "numbers_packets", lambda: False)
     assert _shown(tmp_path / name, 40, "ffmpeg") == wanted
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("codec", ["mpeg4", "mjpeg", "libx264"])
+def test_avi_whose_camera_dropped_frames(codec: str, decoder: Decoder, tmp_path: Path) -> None:
+    """Empty chunks stand for them: they are no frames, and the one before stays on display."""
+    times = [time for time in range(40) if time not in (5, 6, 7, 20)]
+    path = tmp_path / "dropped.avi"
+    options = {"mpeg4": {"qscale": "2", "bf": "2"}, "mjpeg": {}, "libx264": {"preset": "veryfast", "bf": "0"}}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height = stream.width = SIDE
+        stream.pix_fmt, stream.options = "yuvj420p" if codec == "mjpeg" else "yuv420p", options[codec]
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(numbered_frame(time, SIDE, SIDE), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert _shown(path, 36, decoder) == times
+    (clip,) = _decoded(path, [ClipSpan(None, None, 0.0, 0.96, 25.0, 24)], decoder)
+    assert numbers(clip) == [0, 1, 2, 3, 4, 4, 4, 4, *range(8, 20), 19, 21, 22, 23]

@@ -82,9 +82,9 @@ class Pictures:
         return self._codec in ("mpeg1video", "mpeg2video")
 
     @property
-    def ordered_by_stamps(self) -> bool:
-        """Whether the order is that of the packets' time stamps."""
-        return self._mpeg is None and not self._guessed
+    def ordered_by_types(self) -> bool:
+        """Whether the order is that of the pictures' types."""
+        return self._mpeg is not None
 
     @property
     def may_begin_with_ruins(self) -> bool:
@@ -257,6 +257,11 @@ class Listing:
         self._found: list[tuple[tuple[int, ...] | None, int, int | None, bool]] = []  # order, packet, pts, repeat
         self._ruined = False
         self._keys: dict[int, tuple[int, int | None]] = {}
+
+    @property
+    def reads_types(self) -> bool:
+        """Whether the order is that of the pictures' types, so that FFmpeg's guesses that agree with it are right."""
+        return self._pictures.ordered_by_types
 
     def put(self, packet: av.Packet) -> Picture | Second | None:
         """Takes the next packet, and says what it is; see `Pictures.read`."""

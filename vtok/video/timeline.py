@@ -167,6 +167,7 @@ def read_timeline(
         if not isinstance(stream, VideoStream):
             raise VideoError("changed", f"stream {stream_index} is no video")
         listing = Listing(container, stream)
+        guesses: list[int | None] = []
         tick, rate = float(stream.time_base or 0), stream.average_rate or stream.guessed_rate
         interval = 1 / (float(rate) * tick) if rate and tick else 0.0
         is_mov = "mov" in container.format.name.split(",")
@@ -184,6 +185,7 @@ def read_timeline(
                     continue
                 pts, dts = packet.pts, packet.dts
                 if guessed:  # one after the other, as they are stored: their order is not that of display
+                    guesses.append(pts)
                     pts, dts = None, pts if dts is None else dts
                 numbering.put(packet, len(stamps))
                 stamps.append(Stamp(pts, dts, packet.duration or 0, packet.is_keyframe))
@@ -198,6 +200,9 @@ def read_timeline(
             pass
     if is_mov and stamps:
         stamps = lasting(stamps)
+    shown = listing.shown()
+    if guesses and listing.reads_types and shown.rising:
+        stamps = [stamp._replace(pts=pts) for stamp, pts in zip(stamps, guesses, strict=True)]
     timeline = make_timeline(
         stamps,
         clock.starts,
@@ -207,7 +212,9 @@ def read_timeline(
         whole=container.format.name == "avi",
         continued=numbering.continued,
     )
-    return timeline._replace(shown=listing.shown(), seams=tuple(seams))
+    if guesses:  # right for times, perhaps, but they tell no frame from another
+        timeline = timeline._replace(pts=[], keys=[])
+    return timeline._replace(shown=shown, seams=tuple(seams))
 
 
 def lasting(stamps: Sequence[Stamp]) -> list[Stamp]:
