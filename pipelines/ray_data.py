@@ -1,8 +1,8 @@
 """A token store as a Ray Dataset (https://docs.ray.io/en/latest/data/data.html), for those who train under Ray.
 
 Ray's own `read_parquet` reads the parts too, but verifies nothing (2.60 takes `page_checksum_verification=True` and
-ignores it). Here every part is compared with its sha256 and its
-page checksums where it is read; a damaged one fails its task.
+ignores it). Here every part is compared with its sha256 and its page checksums where it is read; a damaged one fails
+its task.
 """
 
 from __future__ import annotations

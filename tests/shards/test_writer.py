@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tarfile
-from pathlib import Path
+from pathlib import Path, PosixPath
+from typing import Any
 
+import numpy as np
 import pytest
 
 from schemas.config.data import ShardsConfig
@@ -89,6 +92,32 @@ def test_a_long_footer_is_found_from_the_end(tmp_path: Path) -> None:
     footer = {"rejects": [{"clip_id": f"clip-{n}", "detail": "é" * 50} for n in range(5000)]}
     write_shard(tmp_path / "a.tar", samples(range(2), ShardsConfig(encoding="raw")), footer, point="t")
     assert read_footer(tmp_path / "a.tar") == verify_shard(tmp_path / "a.tar") == footer
+
+
+def test_the_footer_of_a_large_shard_costs_64_kib(tmp_path: Path) -> None:
+    """As sealing a job in an object store needs it: no more of the file is read."""
+    noise = np.random.default_rng(0).bytes(300_000)
+    write_shard(tmp_path / "a.tar", [("a", {"json": b"{}", "bin": noise})], dict(_FOOTER), point="t")
+    counted: list[int] = []
+
+    class Counting(PosixPath):
+        def open(self, *args: Any, **options: Any) -> Any:
+            stream = super().open(*args, **{**options, "buffering": 0})
+            read = stream.read
+
+            class Reads(io.RawIOBase):
+                def seek(self, *where: int) -> int:
+                    return int(stream.seek(*where))
+
+                def read(self, size: int = -1) -> bytes:
+                    data = read(size)
+                    counted.append(len(data))
+                    return bytes(data)
+
+            return Reads()
+
+    assert read_footer(Counting(tmp_path / "a.tar")) == _FOOTER
+    assert sum(counted) == 64 << 10 < (tmp_path / "a.tar").stat().st_size
 
 
 def test_a_failure_half_way_leaves_nothing(tmp_path: Path) -> None:
