@@ -197,6 +197,21 @@ def test_a_sequence_of_images_is_looked_at_like_a_video(tmp_path: Path) -> None:
     assert analysis.seconds.tolist() == [i / 10.0 for i in range(16)]
 
 
+def test_cuts_behind_damage_are_found(tmp_path: Path) -> None:
+    """Clips behind a damaged packet are had, so they are judged, too; frames keep their numbers."""
+    path = write_video(tmp_path / "a.mp4", 60, gop=10, size=(96, 96), options={"preset": "veryfast", "bf": "0"})
+    with av.open(str(path)) as container:
+        packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][33]
+    data = bytearray(path.read_bytes())
+    place = data.index(packet)
+    data[place : place + len(packet)] = b"\x55" * len(packet)
+    path.write_bytes(data)
+    found = look(path)
+    assert len(found.seconds) == 60
+    assert set(found.motion[33:40]) == {0.0}  # from the damaged packet to the next key frame
+    assert (found.motion[41:] > 0).all()  # the number in the frames changes from frame to frame
+
+
 def test_a_damaged_end_is_left_to_the_decoding_pass(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", 60, codec="mpeg4", gop=4)
     facts = probe(path)

@@ -5,8 +5,8 @@ what changed since the frame before is counted as its filter `scdet` counts. A f
 are darker than a tenth of the range. Bars are rows or columns without a bright pixel in any frame, equally thick on
 both sides: cropdetect's rule (a low mean, each side for itself) takes the dark side of a night scene for a bar.
 
-A video that cannot be decoded to its end is analysed up to there; what comes after is neither cut nor judged, and the
-job that decodes the clips says what is wrong with it.
+Frames that are damaged, or need damaged ones, are passed over. A video that cannot be decoded to its end is analysed up
+to there; what comes after is neither cut nor judged, and the job that decodes the clips says what is wrong with it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ import av.filter
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
-from av.video.stream import VideoStream
 from jaxtyping import Float64, UInt8
 
 from vtok.video.clips import ClipSpan
-from vtok.video.container import open_video, set_up
 from vtok.video.errors import Reason, VideoError
+from vtok.video.frames_pyav import read_found
 from vtok.video.geometry import Box
 from vtok.video.media.sequence import Opened
 from vtok.video.pixels import one_thread
@@ -74,9 +73,12 @@ def analyse(opened: Opened, facts: StreamFacts, *, bars: bool) -> Analysis:
         VideoError: the file cannot be opened.
     """
     look = _Look(bars)
-    with contextlib.suppress(av.error.FFmpegError, EOFError):  # the rest cannot be decoded
+    with contextlib.suppress(av.error.FFmpegError, EOFError, VideoError):  # the rest cannot be decoded
         for frame in _frames(opened, facts):
-            look.at(frame)
+            if frame is None:
+                look.pass_over()
+            else:
+                look.at(frame)
     seconds = np.arange(len(look.rows), dtype=np.float64) / facts.fps
     if opened.sequence is None:
         # The very times by which decoding chooses frames.
@@ -87,24 +89,21 @@ def analyse(opened: Opened, facts: StreamFacts, *, bars: bool) -> Analysis:
     return Analysis(seconds, score, motion, black, look.picture(facts.rotation, mirrored=bool(facts.mirrored)))
 
 
-def _frames(opened: Opened, facts: StreamFacts) -> Iterator[VideoFrame]:
-    """All frames in presentation order, as they are stored, up to the first that is damaged."""
+def _frames(opened: Opened, facts: StreamFacts) -> Iterator[VideoFrame | None]:
+    """All frames in presentation order, as they are stored; None for one that cannot be had sound.
+
+    Raises:
+        VideoError: nothing more can be had.
+    """
     if opened.sequence is not None:
         for index in range(opened.sequence.facts.frames):
             try:
                 yield VideoFrame.from_ndarray(np.ascontiguousarray(opened.sequence.read(index)), format="rgb24")
             except VideoError:
-                return
+                yield None
         return
-    with open_video(opened.path) as container:
-        stream = container.streams[facts.stream]
-        if not isinstance(stream, VideoStream):
-            raise VideoError("changed", f"stream {facts.stream} is no video")
-        set_up(stream)
-        for frame in container.decode(stream):
-            if frame.is_corrupt:
-                return
-            yield frame
+    for found in read_found(opened.path, facts.stream):
+        yield found.frame if found.problem is None else None
 
 
 class _Look:
@@ -118,6 +117,10 @@ class _Look:
         self._size = (0, 0, "")
         self._small: np.ndarray | None = None
         self._motion = 0.0
+
+    def pass_over(self) -> None:
+        """Adds the row of a frame that cannot be had: no clip will hold it."""
+        self.rows.append((0.0, 0.0, 0.0))
 
     def at(self, frame: VideoFrame) -> None:
         """Adds the row of a frame."""
@@ -153,7 +156,7 @@ class _Look:
     def _add_lines(self, frame: VideoFrame) -> None:
         grey_hw = self._grey(frame)
         rows, columns = grey_hw.max(axis=1), grey_hw.max(axis=0)
-        if not self.rows:
+        if not len(self._lines[0]):
             self._lines = rows, columns
         elif (len(rows), len(columns)) == tuple(map(len, self._lines)):
             self._lines = np.maximum(self._lines[0], rows), np.maximum(self._lines[1], columns)
