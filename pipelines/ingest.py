@@ -50,6 +50,7 @@ _OF_THE_CARD = ["source", "split", "label", "class_name", "tilt", "rotation"]
 _EXAMPLES = 3  # rejects that an error names
 _PROBE_ESTIMATE = 0.01  # seconds for one file's headers, as a rule
 _PROBE_SECONDS = 20.0  # CPU time for one file's headers
+_PACKET_BYTES = 10 << 20  # of a file whose packets are counted in a second of CPU time, at the slowest
 _ANALYSIS_SECONDS = 60.0  # CPU time for looking at one file's frames, besides an allowance for pixels and bytes
 
 
@@ -238,19 +239,20 @@ class IngestWorker:
         with self.clock.phase("fetch"), local_copy(video["path"]) as local:
             return self._plan(video, str(local))
 
-    def _probe(self, path: str, address: dict[str, Any]) -> Probed:
+    def _probe(self, path: str, size: int, address: dict[str, Any]) -> Probed:
         """Once more after a lack of memory: it may have been the machine's."""
+        seconds = _PROBE_SECONDS + max(0, size) / _PACKET_BYTES
         try:
-            return self.child.probe(path, cpu_seconds=_PROBE_SECONDS, source=address)
+            return self.child.probe(path, cpu_seconds=seconds, source=address)
         except VideoError as error:
             if error.reason != "memory":
                 raise
-            return self.child.probe(path, cpu_seconds=_PROBE_SECONDS, source=address)
+            return self.child.probe(path, cpu_seconds=seconds, source=address)
 
     def _plan(self, video: dict[str, Any], path: str) -> tuple[Iterator[dict[str, Any]], list[dict[str, Any]]]:
         address = {"medium": video["medium"], "item": video["item"], "source_fps": video["fps"] or self.data.source_fps}
         with self.clock.phase("probe"):
-            facts, size = self._probe(path, address)
+            facts, size = self._probe(path, video["bytes"] or 0, address)
         companions = video["companions"]
         common = {
             "source": video["source"],

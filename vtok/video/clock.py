@@ -25,6 +25,7 @@ class Clock:
 
     def __init__(self, tick: float, *, jumpy: bool) -> None:
         self._tick, self._jumpy = tick, jumpy
+        self._far = LEAP / tick if tick else 0.0
         self._count, self._before = 0, 0
         self._low: int | None = None  # lowest and highest time of display so far, and the last time of decoding
         self._high: int | None = None
@@ -40,13 +41,17 @@ class Clock:
         """Takes the next packet."""
         pts = stamp.dts if stamp.pts is None else stamp.pts
         if pts is not None:
-            if self._starts_again(pts, stamp.dts, key=stamp.key):
+            goes_on = stamp.dts is not None and self._dts is not None and 0 <= stamp.dts - self._dts <= self._far
+            if not goes_on and self._starts_again(pts, stamp.dts, key=stamp.key):
                 self._before = self.reached
                 self._low = self._high = self._dts = None
                 self.starts.append(self._count)
-            self._low = pts if self._low is None else min(self._low, pts)
-            self._high = pts if self._high is None else max(self._high, pts)
-            self._dts = self._dts if stamp.dts is None else stamp.dts
+            if self._low is None or pts < self._low:
+                self._low = pts
+            if self._high is None or pts > self._high:
+                self._high = pts
+            if stamp.dts is not None:
+                self._dts = stamp.dts
         self._count += 1
 
     def _starts_again(self, pts: int, dts: int | None, *, key: bool) -> bool:

@@ -298,8 +298,9 @@ def _in_order(packets: Sequence[Stamp], first: int, end: int, interval: float) -
     lead = next((number for number, stamp in enumerate(known) if stamp is not None), 0)
     at = (known[lead] or 0) - sum(stamp.duration or round(interval) for stamp in stamps[:lead])
     for number, (value, stamp) in enumerate(zip(known, stamps, strict=True), first):
-        at = at if value is None else value
-        found.append(_Shown(at, max(0, stamp.duration), 0, stamp.key, number))
+        if value is not None:
+            at = value
+        found.append(_Shown(at, stamp.duration, 0, stamp.key, number))
         at += stamp.duration or round(interval)
     found.sort(key=lambda shown: shown.pts)
     gaps = [b.pts - a.pts for a, b in itertools.pairwise(found) if b.pts > a.pts]
@@ -307,8 +308,8 @@ def _in_order(packets: Sequence[Stamp], first: int, end: int, interval: float) -
     for number, shown in enumerate(found):
         length = shown.told if shown.told >= least else 0
         gap = shown.pts - found[number - 1].pts if number else 0
-        found[number] = shown._replace(told=length, duration=length or gap or before or round(interval))
-        before = found[number].duration
+        before = length or gap or before or round(interval)
+        found[number] = _Shown(shown.pts, length, before, shown.key, shown.number)
     return found
 
 
