@@ -48,9 +48,9 @@ def test_a_widened_frame_has_the_colours_of_the_narrow_one(name: str) -> None:
     random = np.random.default_rng(1)
     for width in range(2, 70, 2):
         frame = noise(name, 24, width, random)
-        plain = frame.reformat(
-            format="rgb24", interpolation=Interpolation.BILINEAR, dst_color_range=ColorRange.JPEG
-        ).to_ndarray()
+        ranges = {"src_color_range": ColorRange.JPEG if "j" in name else ColorRange.MPEG}
+        ranges["dst_color_range"] = ColorRange.JPEG
+        plain = frame.reformat(format="rgb24", interpolation=Interpolation.BILINEAR, **ranges).to_ndarray()
         for geometry in (Geometry(0, None, "reference", 1 << 20), Geometry(0, min(24, width), "fast", 1 << 20)):
             made = geometry.finish(Converter(geometry)(frame))
             if geometry.resolution is not None:

@@ -6,7 +6,9 @@ several times as fast as the rest of the work; its *scaler* takes everything els
 The converter works on blocks of columns and leaves the last ones out where a row of the result has no room for a whole
 block: with FFmpeg 8.1 on x86-64 the last 1 to 4 of rgb0 and up to 7 of planar RGB, elsewhere the last of an odd number.
 So it is asked for packed RGB only, and a frame whose last columns count is copied into one as wide as a whole number of
-blocks first. It treats every pair of columns alone: what lies beyond the frame's edge changes nothing.
+blocks first. It treats every pair of columns alone: what lies beyond the frame's edge changes nothing. At other widths
+it writes up to 32 bytes past a row's end, into memory that is not there with PyAV below 17, so that a process dies
+later: with that any frame is copied whose width is no whole number of blocks.
 
 The scaler is asked for planar RGB and accurate rounding, which are right within half a level and fast. Its packed RGB
 is up to 3 levels off at even widths (white is 253) and, at odd ones, three times as slow.
@@ -37,13 +39,13 @@ SCALER_FLAGS = "bilinear+accurate_rnd"
 """For the ffmpeg program, what this module asks libswscale for."""
 
 _CONVERTER = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"})
-_BLOCK, _SAFE = 8, 32  # columns: the smallest block of any processor; a width that all of them fill
+_BLOCK, _BLOCKS, _SAFE = 8, 16, 32  # columns: the smallest block of any processor, the largest; a width to copy to
 _BILINEAR, _ACCURATE_RND = 0x2, 0x40000  # libswscale's numbers: PyAV has had a name for the second since version 18
 PACKED = {"yuyv422": "yuv422p", "uyvy422": "yuv422p", "yvyu422": "yuv422p", "monow": "gray", "monob": "gray"}
 """Formats that hold what planar ones do in another order; they are put in order first."""
 
 _BYTE = 8  # bits
-_GREY = "gray"
+_GREY, _FULL = "gray", "yuvj"
 _LUMA_OF = "yuv420p"  # with the bits and byte order of the grey format behind it: gray10le, yuv420p10le
 
 
@@ -79,7 +81,7 @@ def plan(geometry: Geometry, name: str, height: int, width: int) -> Conversion:
     if name not in _CONVERTER or (rows, columns) != (height, width) or height % 2:
         return Conversion("gbrp", rows, columns, columns, is_subsampled(name))
     layout: Layout = "rgb0" if geometry.resizes_here else "rgb24"
-    whole = geometry.last_column(height, width) <= width - width % _BLOCK
+    whole = width % _BLOCKS == 0 or (leaves_room() and geometry.last_column(height, width) <= width - width % _BLOCK)
     return Conversion(layout, rows, columns, columns if whole else -(-columns // _SAFE) * _SAFE, not whole)
 
 
@@ -103,6 +105,14 @@ def one_thread() -> dict[str, Any]:
     except TypeError:
         return {}
     return {"threads": 1}
+
+
+def leaves_room() -> bool:
+    """Whether PyAV allocates frames as FFmpeg itself does, with room behind the last row, and not to the byte.
+
+    It has since it leaves the frames' conversion to FFmpeg, threads included.
+    """
+    return bool(one_thread())
 
 
 class Converter:
@@ -145,6 +155,7 @@ class Converter:
             conversion.height,
             conversion.layout,
             interpolation=_BILINEAR | _ACCURATE_RND if conversion.layout == "gbrp" else _BILINEAR,
+            src_color_range=_range(frame),
             dst_color_range=ColorRange.JPEG,
             **self._one_thread,
         )
@@ -167,6 +178,7 @@ class Converter:
             frame,
             format="gbrap",
             interpolation=_BILINEAR | _ACCURATE_RND,
+            src_color_range=_range(frame),
             dst_color_range=ColorRange.JPEG,
             **self._one_thread,
         )
@@ -197,6 +209,11 @@ class Converter:
             columns, height = min(source.shape[1], target.shape[1]), min(len(source), len(target))
             target[:height, :columns] = source[:height, :columns]
         return copy
+
+
+def _range(frame: VideoFrame) -> int:
+    """FFmpeg's number of a frame's range, which PyAV below 17 does not look up itself."""
+    return int(ColorRange.JPEG if frame.format.name.startswith(_FULL) else frame.color_range)
 
 
 def over_black(colour: UInt8[np.ndarray, "*s"], alpha: UInt8[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
