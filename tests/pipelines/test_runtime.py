@@ -131,7 +131,7 @@ def test_a_second_job_in_a_folder_is_refused(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
     job(folder, workers.Writing)
     made = digests(folder)
-    assert not [name for name in made if not name.endswith((".parquet", ".json"))], "no lock file is left"
+    assert not [name for name in made if not name.endswith((".parquet", ".table", ".json"))], "no lock file is left"
     with exclusive(folder), pytest.raises(UsageError):
         job(folder, workers.Writing)
     assert digests(folder) == made
@@ -176,6 +176,12 @@ def test_an_error_while_a_worker_starts_arrives_as_it_is(tmp_path: Path) -> None
     assert (caught.value.at, caught.value.hint) == ("w.safetensors", "copy them again")
     starts = (tmp_path / "notes" / "starts").read_text()
     assert len(starts) <= 2, "starting again cannot help"
+
+
+def test_a_job_that_fails_leaves_no_temporary_file(tmp_path: Path) -> None:
+    with pytest.raises(VtokError, match="No space left on device"):
+        job(tmp_path / "tokens", workers.DiskIsFull)
+    assert not list((tmp_path / "tokens").glob(".vtok-tmp-*"))
 
 
 def test_a_bug_in_a_worker_shows_its_traceback(tmp_path: Path) -> None:

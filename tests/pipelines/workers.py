@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.errors import ConfigError, IntegrityError
+from schemas.errors import ConfigError, IntegrityError, VtokError
 from vtok.artefacts import Part
 from vtok.parquet import write_part
 from vtok.stopwatch import Stopwatch
@@ -85,6 +85,15 @@ class Complains(Writing):
     def misbehave(self, name: str) -> None:
         if name == "b.parquet":
             raise ConfigError([("data.root", "is gone", "mount it")], at="r.yaml")
+
+
+class DiskIsFull(Writing):
+    """Finds no room for b; its temporary file is there, and empty."""
+
+    def misbehave(self, name: str) -> None:
+        if name == "b.parquet":
+            (self.folder / ".vtok-tmp-left-b.parquet").touch()
+            raise VtokError("cannot write the file: No space left on device", at=name, hint="make room")
 
 
 class HasABug(Writing):
