@@ -13,6 +13,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import functools
+import itertools
 import os
 import resource
 import subprocess
@@ -326,6 +327,8 @@ class _Run:
         self.path, self.stream_index, self.geometry, self.piped = job[:4]
         self.source, self.wanted, self.start, self.strict = source, wanted, start, strict
         self.lenient = job.timeline.shown.lenient
+        # Behind damage frames may come that nobody expects, besides those that are counted.
+        self.limited = strict or source.variable == "n"
         self.said = ""  # why the program ended early
         self.selection = select(wanted, source.marks, source.variable) if wanted else Selection([], "0")
 
@@ -351,13 +354,14 @@ class _Run:
         if cuda:
             frames = frames.filter("format", _PLANAR)
         frames = frames.filter("scale", self.piped.width, self.piped.height, flags=SCALER_FLAGS, interl=0)
-        # -frames:v ends the program after the last wanted frame.
+        # The program ends after the last wanted frame.
+        limit = {"frames:v": len(self.selection.passing)} if self.limited else {}
         output = frames.output(
             "pipe:",
             format="rawvideo",
             pix_fmt=self.piped.pixel_format,
             fps_mode="passthrough",
-            **{"frames:v": len(self.selection.passing)},
+            **limit,
         )
         options = ["-nostdin", "-hide_banner", "-loglevel", "error", "-filter_threads", "1"]
         if self.strict:
@@ -396,7 +400,9 @@ class _Run:
         keep, last = set(self.wanted), self.wanted[-1]
         places = {self.source.marks[position]: position for position in self.selection.passing}
         try:
-            for count in range(len(self.selection.passing)):
+            for count in itertools.count():
+                if self.limited and count == len(self.selection.passing):
+                    return
                 data = process.stdout.read(size)
                 if len(data) < size:
                     break
