@@ -304,11 +304,11 @@ def _in_order(packets: Sequence[Stamp], first: int, end: int, interval: float) -
         at += stamp.duration or round(interval)
     found.sort(key=lambda shown: shown.pts)
     gaps = [b.pts - a.pts for a, b in itertools.pairwise(found) if b.pts > a.pts]
-    least, before = min(gaps, default=0) / 2, 0
+    shortest, before = min(gaps, default=0), 0
     for number, shown in enumerate(found):
-        length = shown.told if shown.told >= least else 0
+        length = shown.told if 2 * shown.told >= shortest else 0
         gap = shown.pts - found[number - 1].pts if number else 0
-        before = length or gap or before or round(interval)
+        before = length or gap or before or shortest or round(interval)
         found[number] = _Shown(shown.pts, length, before, shown.key, shown.number)
     return found
 
