@@ -15,6 +15,7 @@ from vtok import console
 if TYPE_CHECKING:
     from vtok.shards.check import Findings
     from vtok.shards.query import Answer
+    from vtok.shards.redecode import Redecoded
     from vtok.video.faults import Doubt
 
 DataPath = Annotated[Path, typer.Argument(help="A run's folder, or its clips or shards.")]
@@ -28,6 +29,14 @@ _QUERY = re.compile(r"\s*(select|with|from|describe|summarize|show)\s", re.IGNOR
 def check(
     path: DataPath,
     fast: Annotated[bool, typer.Option("--fast", help="Hashes and counts only; no clip is decoded.")] = False,
+    again: Annotated[
+        str | None,
+        typer.Option("--redecode", help="Decode this share of the shards' clips again and compare, e.g. 1% or 0.01."),
+    ] = None,
+    videos: Annotated[
+        Path | None, typer.Option("--videos", help="The folder that was ingested; for --redecode.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Which clips --redecode takes.")] = 0,
     as_json: AsJson = False,
 ) -> int:
     """Verify clips and shards: every byte, every sample, every count; say what is damaged and how to mend it."""
@@ -35,21 +44,94 @@ def check(
     from vtok.inspect_folder import data_folders, planned_items, tidy
     from vtok.shards import check as checking
 
+    share = read_share(again, "--redecode") if again is not None else None
+    if share is not None and videos is None:
+        hint = "artefacts hold no paths: give data.root of the recipe"
+        raise UsageError("--redecode needs --videos, the folder that was ingested", at="--redecode", hint=hint)
     tidy(path)
     found = []
     for folder in data_folders(path):
         with console.Progress(f"check {folder.name}", planned_items(folder), "clips") as bar:
             found.append(checking.check(folder, fast=fast, advance=bar.advance))
     damaged = any(item.problems or item.doubts for item in found)
+    compared = None
+    shards = [item for item in found if item.kind == "shards" and not item.problems]
+    if share is not None and videos is not None and shards:
+        compared = _redecode(shards[0].path, videos, share, seed)
+    differs = compared is not None and bool(compared.differing or not compared.equal)
     if as_json:
-        console.say(json.dumps([_plain(item, fast) for item in found], indent=2, ensure_ascii=False))
-        return EXIT_FAILED if damaged else EXIT_DONE
+        plain = [_plain(item, fast) for item in found]
+        if compared is not None:
+            next(each for each in plain if each["kind"] == "shards")["redecode"] = {
+                **compared._asdict(),
+                "differing": [each._asdict() for each in compared.differing],
+            }
+        console.say(json.dumps(plain, indent=2, ensure_ascii=False))
+        return EXIT_FAILED if damaged or differs else EXIT_DONE
     for item in found:
         _show(item, fast)
-    if damaged:
+    if compared is not None:
+        _show_redecoded(compared)
+    elif share is not None:
+        console.say("nothing was decoded again: there are no sound shards")
+    if damaged or differs:
         return EXIT_FAILED
     console.say(f"next: {NEXT_COMMAND[found[-1].kind]}")
     return EXIT_DONE
+
+
+def read_share(text: str, option: str) -> float:
+    """`1%` or `0.01`, over 0 and up to 1.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        raise UsageError(f"{text!r} is no share", at=option, hint="give a percentage over 0%, e.g. 1%, or 100%")
+    return value
+
+
+def _redecode(folder: Path, videos: Path, share: float, seed: int) -> Redecoded:
+    from pipelines.decode_clips import ClipDecoder
+    from schemas.config.data import DataConfig, ShardsConfig
+    from vtok import artefacts
+    from vtok.shards.redecode import redecode
+    from vtok.stopwatch import Stopwatch
+
+    card = artefacts.load(folder, "shards")
+    shape = {name: card.config[name] for name in ("resolution", "pixel_aspect", "num_frames") if name in card.config}
+    data = DataConfig.model_validate({"root": str(videos), **shape})
+    decoder = ClipDecoder(data, ShardsConfig.model_validate(card.config["shards"]), Stopwatch())
+    try:
+        with console.Progress("redecode", max(1, round(share * card.counts["clips"])), "clips") as bar:
+            return redecode(folder, decoder.clips, share, seed=seed, advance=bar.advance)
+    finally:
+        decoder.child.close()
+
+
+def _show_redecoded(compared: Redecoded) -> None:
+    done = compared.equal + len(compared.differing)
+    console.say(
+        f"decoded again: {done:,} of {console.count(compared.clips, 'clips')} in the sample; {compared.equal:,} with "
+        f"the same bytes, {len(compared.differing):,} with others"
+    )
+    for each in compared.differing[:_SHOWN_CLIPS]:
+        how = f"{each.pixels:.1%} of the values differ, by up to {each.largest}"
+        console.say(
+            f"  {each.part}: {console.name(each.clip_id)}: {how if each.largest else 'other bytes, equal pixels'}"
+        )
+    if len(compared.differing) > _SHOWN_CLIPS:
+        console.say(f"  and {len(compared.differing) - _SHOWN_CLIPS} more (--json lists all)")
+    for reason, number in compared.skipped.items():
+        console.say(f"  {console.count(number, 'clips')} could not be compared: {reason}")
+    for note in compared.notes:
+        console.say(f"  note: {note}")
+    if compared.differing and not compared.notes:
+        console.say("  note: the versions are the same; processors of another kind decode otherwise")
 
 
 def _plain(item: Findings, fast: bool) -> dict[str, Any]:

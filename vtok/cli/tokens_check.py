@@ -10,7 +10,7 @@ import typer
 
 from schemas.errors import EXIT_DONE, EXIT_FAILED
 from vtok import console
-from vtok.cli.data_look import show_doubts
+from vtok.cli.data_look import read_share, show_doubts
 from vtok.cli.tokens_look import AsJson, Shards, Store, Tokenizer, Videos, store_folder
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def check(
     from vtok.tokens.check import check_store
 
     tidy(path)
-    folder, share = store_folder(path), _share(again) if again is not None else None
+    folder, share = store_folder(path), read_share(again, "--reencode") if again is not None else None
     with console.Progress("check", planned_items(folder), "rows") as bar:
         found = check_store(folder, advance=bar.advance)
     compared = None
@@ -78,19 +78,6 @@ def check(
     )
     nothing = compared is not None and not compared.rows and not found.doubts
     return EXIT_DONE if good or nothing else EXIT_FAILED
-
-
-def _share(text: str) -> float:
-    """`1%` or `0.01`."""
-    from schemas.errors import UsageError
-
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 1:
-        raise UsageError(f"{text!r} is no share", at="--reencode", hint="give a percentage over 0%, e.g. 1%, or 100%")
-    return value
 
 
 def _plain_reencode(compared: Reencoded) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 from av.sidedata.sidedata import SideData
@@ -35,11 +35,11 @@ class Orientation(NamedTuple):
 
 def orientation(frame: VideoFrame) -> Orientation:
     """A decoded frame's; upright if it says nothing or nonsense."""
-    for data in cast(Iterable[SideData], frame.side_data):
-        if data.type.name == _MATRIX:
-            matrix = struct.unpack_from("=9i", memoryview(data))
-            return from_matrix(matrix[0], matrix[1], matrix[3], matrix[4])
-    return Orientation()
+    data = cast(Mapping[str, SideData], frame.side_data).get(_MATRIX)  # iterated, PyAV 19 gives keys, others values
+    if data is None:
+        return Orientation()
+    matrix = struct.unpack_from("=9i", memoryview(data))
+    return from_matrix(matrix[0], matrix[1], matrix[3], matrix[4])
 
 
 def from_matrix(a: float, b: float, c: float, d: float) -> Orientation:
