@@ -39,7 +39,9 @@ def test_older_pyav(version: str, tmp_path: Path) -> None:
     done = subprocess.run([*pip, "--target", tmp_path, f"av=={version}"], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"av {version} cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
-    decoding_tests([sys.executable], _ROOT, {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{_ROOT}"})
+    decoding_tests(
+        [sys.executable], _ROOT, {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{_ROOT}"}, _SAME_SCALER
+    )
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ import av.error
 import av.filter
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from jaxtyping import Float64, UInt8
 
 from vtok.video.clips import ClipSpan
@@ -30,7 +30,7 @@ from vtok.video.errors import Reason, VideoError
 from vtok.video.frames_pyav import read_found
 from vtok.video.geometry import Box
 from vtok.video.media.sequence import Opened
-from vtok.video.pixels import one_thread
+from vtok.video.pixels import one_thread, to_full_range
 from vtok.video.probe import StreamFacts
 from vtok.video.timeline import BEFORE_CUT, Segment, read_timeline
 
@@ -162,9 +162,7 @@ class _Look:
             self._lines = np.maximum(self._lines[0], rows), np.maximum(self._lines[1], columns)
 
     def _grey(self, frame: VideoFrame) -> UInt8[np.ndarray, "h w"]:
-        return self._reformatter.reformat(
-            frame, format="gray", dst_color_range=ColorRange.JPEG, **one_thread()
-        ).to_ndarray()
+        return self._reformatter.reformat(frame, format="gray", **to_full_range(frame), **one_thread()).to_ndarray()
 
     def picture(self, rotation: int, *, mirrored: bool) -> Box | None:
         """The upright picture between the bars; None where there are none, or nothing else."""

@@ -115,6 +115,26 @@ def leaves_room() -> bool:
     return bool(one_thread())
 
 
+@functools.cache
+def knows_full_range() -> bool:
+    """Whether `reformat` takes the range from the frame, as PyAV does since version 17."""
+    black = VideoFrame(16, 16, "yuv420p")
+    for rows, value in zip(rows_of(black), (16, 128, 128), strict=True):
+        rows[:] = value
+    black.color_range = ColorRange.JPEG
+    grey = VideoReformatter().reformat(black, format="rgb24", dst_color_range=ColorRange.JPEG, **one_thread())
+    return bool(rows_of(grey)[0][0, 0] > 8)  # 16, or 0 where the range is taken for the limited one
+
+
+def to_full_range(frame: VideoFrame) -> dict[str, Any]:
+    """What tells `reformat` that its result is to be of full range, whichever the frame's is."""
+    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith(_FULL)
+    if not full or knows_full_range():
+        return {"dst_color_range": ColorRange.JPEG}
+    # Told this and the result's range, too, such a PyAV forgets the matrix; RGB is of full range anyway.
+    return {"src_colorspace": frame.colorspace, "src_color_range": ColorRange.JPEG}
+
+
 class Converter:
     """Converts PyAV's frames; not for use by two threads at once.
 
@@ -155,8 +175,7 @@ class Converter:
             conversion.height,
             conversion.layout,
             interpolation=_BILINEAR | _ACCURATE_RND if conversion.layout == "gbrp" else _BILINEAR,
-            src_color_range=_range(frame),
-            dst_color_range=ColorRange.JPEG,
+            **to_full_range(frame),
             **self._one_thread,
         )
         return _views(conversion, rgb)
@@ -178,8 +197,7 @@ class Converter:
             frame,
             format="gbrap",
             interpolation=_BILINEAR | _ACCURATE_RND,
-            src_color_range=_range(frame),
-            dst_color_range=ColorRange.JPEG,
+            **to_full_range(frame),
             **self._one_thread,
         )
         *colours, alpha = (rows[: frame.height, : frame.width] for rows in rows_of(clear))
@@ -209,11 +227,6 @@ class Converter:
             columns, height = min(source.shape[1], target.shape[1]), min(len(source), len(target))
             target[:height, :columns] = source[:height, :columns]
         return copy
-
-
-def _range(frame: VideoFrame) -> int:
-    """FFmpeg's number of a frame's range, which PyAV below 17 does not look up itself."""
-    return int(ColorRange.JPEG if frame.format.name.startswith(_FULL) else frame.color_range)
 
 
 def over_black(colour: UInt8[np.ndarray, "*s"], alpha: UInt8[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
