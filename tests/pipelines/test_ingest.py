@@ -16,6 +16,7 @@ from schemas.clips import CLIPS
 from schemas.config import Recipe
 from schemas.errors import UsageError
 from tests.pipelines.making import AT_INGEST, CLIPS_PER_VIDEO, CUT, digests, flip, recipe
+from tests.video.test_orientation import write_turned
 from vtok import artefacts
 from vtok.datasets.shapes import CLASSES as SHAPES
 from vtok.datasets.shapes import draw_video, encode_avi, write_shapes
@@ -200,6 +201,21 @@ def test_filters_of_what_frames_show(tmp_path: Path) -> None:
         "bytes": 0,
     }
     assert len({row["clip_id"] for row in rows + rejects}) == 8 + 8 + 1
+
+
+def test_the_manifest_says_how_frames_are_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "videos"
+    root.mkdir()
+    write_turned(root / "mirrored.mp4", (0, 1, 1, 0))
+    write_turned(root / "tilted.mp4", (0.8, -0.6, 0.6, 0.8))  # 36.9 degrees counter-clockwise
+    settings = recipe(root, tmp_path / "run", data__num_frames=2, data__test_fraction=0.0)
+    ingest(settings)
+    rows = {row["source"]: row for row in manifest(settings).to_pylist()}
+    seen = lambda row: (row["height"], row["width"], row["rotation"], row["mirrored"], row["tilt"], row["pixel_aspect"])
+    assert seen(rows["mirrored.mp4"]) == (96, 64, 90, True, None, 1.0)
+    assert seen(rows["tilted.mp4"]) == (64, 96, 0, False, pytest.approx(36.9, abs=0.1), 1.0)
+    assert "1 video to be turned by other angles than right ones" in capsys.readouterr().err
+    assert rows["mirrored.mp4"]["bbox"] is None
 
 
 def test_limits_count_the_clips_that_pass(tmp_path: Path) -> None:

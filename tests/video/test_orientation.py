@@ -32,7 +32,7 @@ def _picture() -> np.ndarray:
     return picture
 
 
-def _write(path: Path, matrix: tuple[float, ...] | None, picture: np.ndarray | None = None) -> Path:
+def write_turned(path: Path, matrix: tuple[float, ...] | None, picture: np.ndarray | None = None) -> Path:
     """An MP4 of three such pictures, lossless; (a, b, c, d) is written over the track header's matrix."""
     picture = _picture() if picture is None else picture
     with av.open(str(path), "w") as container:
@@ -68,7 +68,7 @@ def _shown(picture: np.ndarray, matrix: tuple[int, ...]) -> np.ndarray:
 @pytest.mark.parametrize("matrix", EIGHT, ids=str)
 def test_eight_orientations_are_exact(matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
     assert len(EIGHT) == 8
-    path = _write(tmp_path / "a.mp4", matrix)
+    path = write_turned(tmp_path / "a.mp4", matrix)
     wanted = np.repeat(_shown(_picture(), matrix)[..., None], 3, axis=2)
     facts, spans = probe(path), [ClipSpan(0, 1, 0, 3 / 25, None, 3)]
     assert (facts.height, facts.width, facts.tilt) == (*wanted.shape[:2], None)
@@ -85,7 +85,7 @@ def test_eight_orientations_are_exact(matrix: tuple[int, int, int, int], tmp_pat
 
 @pytest.mark.parametrize("matrix", EIGHT, ids=str)
 def test_the_ffmpeg_program_shows_the_same(matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
-    path = _write(tmp_path / "a.mp4", matrix)
+    path = write_turned(tmp_path / "a.mp4", matrix)
     command = [pinned_ffmpeg(), "-loglevel", "error", "-i", str(path), "-frames:v", "1", "-f", "rawvideo"]
     said = subprocess.run([*command, "-pix_fmt", "gray", "-"], capture_output=True, check=True).stdout
     ours = read_video(path, num_frames=1)[0, ..., 0]
@@ -96,7 +96,7 @@ def test_the_ffmpeg_program_shows_the_same(matrix: tuple[int, int, int, int], tm
 def test_bars_are_found_in_the_upright_picture(matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
     picture = np.zeros((_HEIGHT, _WIDTH), np.uint8)
     picture[:, 12:85] = 200  # 12 columns of black before it, 11 behind
-    path = _write(tmp_path / "a.mp4", matrix, picture)
+    path = write_turned(tmp_path / "a.mp4", matrix, picture)
     down, across = np.nonzero(_shown(picture, matrix))
     wanted = (across.min(), down.min(), across.max() + 1, down.max() + 1)
     assert analyse(Opened(path, None, None), probe(path), bars=True).picture == wanted
@@ -121,7 +121,7 @@ def test_other_angles_become_the_nearest_right_one(degrees: float, mirrored: boo
 
 def test_a_tilted_file_says_so(tmp_path: Path) -> None:
     cos, sin = math.cos(math.radians(30)), math.sin(math.radians(30))
-    path = _write(tmp_path / "a.mp4", (cos, -sin, sin, cos))
+    path = write_turned(tmp_path / "a.mp4", (cos, -sin, sin, cos))
     facts = probe(path)
     assert (facts.rotation, facts.tilt) == (0, pytest.approx(30, abs=0.1))
     np.testing.assert_array_equal(read_video(path)[0, ..., 0], _picture())
@@ -129,4 +129,4 @@ def test_a_tilted_file_says_so(tmp_path: Path) -> None:
 
 def test_a_matrix_without_a_plane_is_none(tmp_path: Path) -> None:
     assert from_matrix(0, 0, 0, 0) == Orientation()
-    assert probe(_write(tmp_path / "a.mp4", None)).mirrored is False
+    assert probe(write_turned(tmp_path / "a.mp4", None)).mirrored is False
