@@ -26,7 +26,7 @@ _WRAP = (1 << 33) / 90000
 def wrap(folder: Path, name: str, before: float, codec: str) -> Case:
     first = round((_WRAP - before) * 25)
     plans = [{"num_frames": 4, "frame_rate": 25.0}, {"num_frames": 8, "frame_rate": 10.0}]
-    return ordinary(folder, name, "ts", codec, 300, size=(32, 32), stamps=range(first, first + 300), plans=plans)
+    return ordinary(folder, name, "ts", codec, 200, size=(32, 32), stamps=range(first, first + 200), plans=plans)
 
 
 # e: a lost cluster.

@@ -27,12 +27,12 @@ def _faults(files: range, folder: Path) -> list[tuple[str, ...]]:
 
 
 def test_drawn_files(tmp_path: Path) -> None:
-    assert _faults(range(16), tmp_path) == []
+    assert _faults(range(12), tmp_path) == []
 
 
 @pytest.mark.soak
 def test_many_drawn_files(tmp_path: Path) -> None:
-    assert _faults(range(16, 516), tmp_path) == []
+    assert _faults(range(12, 512), tmp_path) == []
 
 
 def _shown(picture: Picture, number: int) -> np.ndarray:
