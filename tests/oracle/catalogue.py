@@ -101,15 +101,6 @@ CODECS: dict[str, Codec] = {
         least=64,
         tags=True,
     ),
-    "av1-lossy": Codec(
-        "libsvtav1",
-        ("yuv420p10le",),
-        {"preset": "11", "crf": "2", "svtav1-params": "lp=1:scd=0:enable-tf=0"},
-        step=2,
-        least=64,
-        tags=True,
-        tolerance=(110.0, 12.0),
-    ),
     "mpeg1": Codec("mpeg1video", ("yuv420p",), _SCALE, reorder=(_SCALE | {"bf": "2"},), least=16, regular=True),
     "mpeg2": Codec(
         "mpeg2video", ("yuv420p", "yuv420p", "yuv422p"), _SCALE, reorder=(_SCALE | {"bf": "2"},), least=16, regular=True
@@ -166,7 +157,7 @@ TICK |= {"mts": 1 / 90000, "mpg": 1 / 90000, "vob": 1 / 90000, "gif": 0.01}
 
 _PROGRAM = ("h264", "h264", "h264-lossy", "hevc", "mpeg2", "mpeg1", "mpeg4")
 CONTAINERS: dict[str, tuple[str, ...]] = {
-    "mp4": ("h264", "h264", "h264-lossy", "hevc", "vp9", "av1", "av1-lossy", "mpeg4", "mpeg2", "mpeg1", "mjpeg"),
+    "mp4": ("h264", "h264", "h264-lossy", "hevc", "vp9", "av1", "mpeg4", "mpeg2", "mpeg1", "mjpeg"),
     "mov": (*("h264", "h264-lossy", "hevc", "prores", "mjpeg", "png", "qtrle", "rawvideo", "mpeg4", "jpeg2000"),),
     "mkv": (
         *("h264", "h264", "h264-lossy", "h264-rgb", "hevc", "vp8", "vp9", "av1", "mpeg1", "mpeg2", "mpeg4", "mjpeg"),

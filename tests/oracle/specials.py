@@ -163,7 +163,7 @@ def _truncated(rng: random.Random, folder: Path, name: str) -> Case:
         places = [packet.pos or 0 for packet in container.demux(video=0) if packet.size]
     cut = round(size * rng.uniform(0.4, 0.9))
     case.path.write_bytes(case.path.read_bytes()[:cut])
-    whole = sum(place < cut for place in places) - 4  # packets of transport streams end behind those that follow
+    whole = sum(place < cut for place in places) - 10  # packets of transport streams end behind those that follow
     case.truth.lost = case.truth.free = set(range(max(0, whole), 100))
     case.truth.planned = False
     case.whole = False
@@ -226,6 +226,7 @@ def _program_made(rng: random.Random, folder: Path, name: str) -> Case:
         ("mkv", "libtheora", ["-q:v", "10"], "yuv444p"),
         ("mp4", "libaom-av1", ["-crf", "0", "-cpu-used", "8", "-row-mt", "0"], "gray"),
         ("mkv", "libaom-av1", ["-crf", "0", "-cpu-used", "8", "-row-mt", "0"], "yuv444p"),
+        ("mp4", "libaom-av1", ["-crf", "0", "-cpu-used", "8", "-row-mt", "0"], "yuv420p10le"),
         ("mp4", "libopenh264", ["-b:v", "4M", "-slices", "1"], "yuv420p"),
         ("mkv", "libkvazaar", ["-kvazaar-params", "lossless=1,threads=0,owf=0"], "yuv420p"),
     ]
@@ -234,7 +235,8 @@ def _program_made(rng: random.Random, folder: Path, name: str) -> Case:
     if encoder in ("libopenh264", "libkvazaar"):
         width, height = max(width, 64), max(height, 64)
     gray = pix_fmt == "gray"
-    picture = Picture(height, width, Colours(kind="gray" if gray else "yuv"))
+    depth = 10 if "10" in pix_fmt else 8
+    picture = Picture(height, width, Colours(depth=depth, kind="gray" if gray else "yuv"))
     count, rate = rng.choice([12, 30]), rng.choice([24, 25, 30])
     raw = b"".join(_bytes(picture.frame(number, pix_fmt)) for number in range(count))
     path = folder / f"{name}.{extension}"
