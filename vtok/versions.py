@@ -70,8 +70,7 @@ def judge(version: str, known: Range) -> Judged:
     """Holds a version against its range."""
     numbers = parsed(version)
     old, new = numbers < parsed(known.least), bool(known.below) and numbers >= parsed(known.below)
-    depth = len(parsed(known.newest))
-    newer = numbers[:depth] > parsed(known.newest)
+    newer = numbers[:2] > parsed(known.newest)[:2]  # a patch release is no news
     words = f"{version} (tested: {known.least} to {known.newest})"
     return Judged(not old and not new, not newer, words)
 
