@@ -66,8 +66,8 @@ def avc_field(picture: Picture, number: int, bottom: bool, place: int) -> bytes:
     """One field of frame `number`, the `place`th since the last key frame."""
     frame = picture.frame(number, "yuv420p")
     planes = []
-    for plane in frame.planes:
-        rows = np.frombuffer(bytes(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+    for stored in frame.planes:
+        rows = np.frombuffer(bytes(stored), np.uint8).reshape(-1, stored.line_size)[: stored.height, : stored.width]
         planes.append(rows[int(bottom) :: 2])
     key = place == 0 and not bottom
     head = Bits().ue(0).ue(7).ue(0).u(4, place % 16).u(1, 1).u(1, int(bottom))

@@ -145,7 +145,7 @@ def _choose(rng: random.Random) -> Drawn:
     parts = [extension, name, pix_fmt, f"{width}x{height}", f"{float(rate):.5g}fps", timing, f"{count} frames"]
     parts += ["reordered"] * reordered + [f"turn{TURNS.index(turn)}"] * (turn != TURNS[0]) + ["sound"] * encoding.sound
     parts += [f"{colours.matrix}{'full' if colours.full else ''}"] * tagged + list(mux.values())[:1]
-    parts += [f"gop{encoding.gop}"] + [damage] * bool(damage) + [f"sar{encoding.sar}"] * bool(encoding.sar)
+    parts += [f"gop{encoding.gop}"] + ([damage] if damage else []) + [f"sar{encoding.sar}"] * bool(encoding.sar)
     return Drawn(" ".join(map(str, parts)), extension, codec, encoding, picture, list(range(count)), stamps, damage)
 
 

@@ -13,7 +13,7 @@ from tests.oracle.encode import Edit, Encoding, encode
 from tests.oracle.picture import Colours, Picture
 from tests.oracle.truth import Truth
 
-STRIDE = {"num_frames": 4}
+STRIDE: dict[str, Any] = {"num_frames": 4}
 """The plan of most rows."""
 
 Maker = Callable[[Path], Case]

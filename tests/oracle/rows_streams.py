@@ -127,7 +127,7 @@ def orders(
     size: tuple[int, int] = (48, 64),
 ) -> Case:
     options = CODECS[codec].reorder[0] if reordered else None
-    plans = [{"num_frames": 2}, {"num_frames": 2, "frame_rate": 25.0}]
+    plans: list[dict[str, Any]] = [{"num_frames": 2}, {"num_frames": 2, "frame_rate": 25.0}]
     return ordinary(folder, name, extension, codec, count, options=options, plans=plans, size=size)
 
 

@@ -105,7 +105,7 @@ def edited(folder: Path, name: str, extension: str, reordered: int, start: float
     truth = source.truth
     truth.numbers, truth.times = numbers, [(number - numbers[0]) / 25 for number in numbers]
     truth.ends = (len(numbers) / 25,) * 2
-    plans = [
+    plans: list[dict[str, Any]] = [
         {"num_frames": 4, "frame_rate": 25.0},
         {"num_frames": 5, "frame_rate": 10.0, "windows": "centre"},
         {"num_frames": 4, "frame_rate": 25.0, "max_clips_per_video": 3, "pick": "spread"},

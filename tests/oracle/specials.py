@@ -36,7 +36,7 @@ def _joined(rng: random.Random, folder: Path, name: str) -> Case:
     extension, codec = rng.choice([("ts", "h264"), ("ts", "mpeg2"), ("mpg", "mpeg2"), ("ts", "hevc")])
     counts = [rng.choice([24, 40, 61]) for _ in range(2)]
     starts = [rng.choice([0, 25, 900]) for _ in range(2)]
-    settings = {"options": CODECS[codec].reorder[0]} if rng.random() < 0.5 else {}
+    settings: dict[str, Any] = {"options": CODECS[codec].reorder[0]} if rng.random() < 0.5 else {}
     parts = [
         ordinary(folder, f"{name}-{part}", extension, codec, count, stamps=range(start, start + count), **settings)
         for part, (count, start) in enumerate(zip(counts, starts, strict=True))
@@ -254,10 +254,11 @@ def _program_made(rng: random.Random, folder: Path, name: str) -> Case:
 
 
 def _bytes(frame: Any) -> bytes:
+    sample = 2 if frame.format.components[0].bits > 8 else 1
     planes = []
     for plane in frame.planes:
         rows = np.frombuffer(bytes(plane), np.uint8).reshape(-1, plane.line_size)
-        planes.append(np.ascontiguousarray(rows[: plane.height, : plane.width]).tobytes())
+        planes.append(np.ascontiguousarray(rows[: plane.height, : plane.width * sample]).tobytes())
     return b"".join(planes)
 
 

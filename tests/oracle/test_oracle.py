@@ -17,7 +17,7 @@ SEED = 11
 
 
 def _faults(files: range, folder: Path) -> list[tuple[str, ...]]:
-    found = []
+    found: list[tuple[str, ...]] = []
     with bench() as machine:
         for number in files:
             case = draw(SEED, number, folder)
