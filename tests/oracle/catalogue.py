@@ -97,7 +97,7 @@ CODECS: dict[str, Codec] = {
         {"preset": "12", "svtav1-params": "lp=1:pred-struct=1:scd=0:lossless=1"},
         exact=True,
         reorder=({"preset": "10", "svtav1-params": "lp=1:scd=0:lossless=1"},),
-        step=64,  # others come out as streams that no decoder takes
+        step=2,
         least=64,
         tags=True,
     ),
