@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from pathlib import Path
 
@@ -33,8 +34,10 @@ def set_pixel_crop(path: Path, left: int, top: int) -> None:
     It asks a player to crop, and is no part of the picture: both decoders give the whole frame.
     """
     data = bytearray(path.read_bytes())
+    sizes = re.search(rb"\x54\xb0[\x81\x82].{1,2}\x54\xba", data, re.DOTALL)
+    assert sizes is not None
     for name, other, value in ((b"\x54\xb0", b"\x54\xcc", left), (b"\x54\xba", b"\x54\xbb", top)):
-        at = data.index(name)
+        at = data.index(name, sizes.start())
         assert data[at + 2] in (0x81, 0x82)
         size = data[at + 2] & 0x7F
         data[at : at + 2] = other

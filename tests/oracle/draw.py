@@ -83,7 +83,7 @@ def _choose(rng: random.Random) -> Drawn:
     pix_fmt = _format(rng, extension, name, codec)
     rgb = any(part in pix_fmt for part in ("rgb", "bgr", "gbr"))
     kind = "gray" if pix_fmt.startswith("gray") else "rgb" if rgb else "yuv"
-    carries = codec.tags or (extension in ("mkv", "webm") and name != "vp8")  # which says its own
+    carries = codec.tags or (extension == "mkv" and name in ("ffv1", "mpeg4", "msmpeg4v3"))  # others say their own
     full = pix_fmt.startswith("yuvj")
     matrix = "bt601"
     tagged = carries and kind != "rgb" and (rng.random() < 0.6 or kind == "gray")

@@ -163,7 +163,7 @@ def _truncated(rng: random.Random, folder: Path, name: str) -> Case:
         places = [packet.pos or 0 for packet in container.demux(video=0) if packet.size]
     cut = round(size * rng.uniform(0.4, 0.9))
     case.path.write_bytes(case.path.read_bytes()[:cut])
-    whole = sum(place < cut for place in places) - 10  # packets of transport streams end behind those that follow
+    whole = sum(place < cut for place in places) - 20  # packets of transport streams end behind those that follow
     case.truth.lost = case.truth.free = set(range(max(0, whole), 100))
     case.truth.planned = False
     case.whole = False
