@@ -153,7 +153,6 @@ def _truncated(rng: random.Random, folder: Path, name: str) -> Case:
             ("avi", "mpeg4"),
             ("mp4", "h264"),
             ("flv", "h264"),
-            ("mpg", "mpeg2"),
         ]
     )
     mux = {"movflags": rng.choice(["faststart", "frag_keyframe+empty_moov"])} if extension == "mp4" else {}
