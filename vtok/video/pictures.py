@@ -68,7 +68,7 @@ class Pictures:
         self._codec = stream.codec.canonical_name
         self._guessed = has_guessed_stamps(container)
         self._extradata = extradata = bytes(context.extradata or b"")
-        self._recent: dict[int, tuple[bytes, int]] = {}  # by time stamp: a packet's beginning and its number
+        self._recent: dict[int, tuple[av.Packet, int]] = {}  # by time stamp: a packet and its number
         self._mpeg = Mpeg4(extradata) if self._codec == "mpeg4" else Mpeg12() if self._is_mpeg12() else None
         self._h264 = H264(extradata) if self._codec == "h264" else None
         self._looks = self._h264 is not None and (self._guessed or self._h264.has_fields)
@@ -131,16 +131,15 @@ class Pictures:
 
     def _among_twins(self, packet: av.Packet, pts: int) -> tuple[int, ...]:
         """Two pictures at one time are shown as they are stored, unless the bitstream says otherwise."""
-        twin, number = self._recent.pop(pts, (b"", 0))
+        twin = self._recent.pop(pts, None)
         if len(self._recent) == _RECENT:
             del self._recent[next(iter(self._recent))]
-        begins = bytes(memoryview(packet)[:_BEGINS])
-        self._recent[pts] = begins, self._count
-        if twin:
+        self._recent[pts] = packet, self._count
+        if twin is not None:
             reader = H264(self._extradata)
-            first, second = reader.read(twin), reader.read(begins)
+            first, second = (reader.read(bytes(memoryview(each)[:_BEGINS])) for each in (twin[0], packet))
             if first and second and not second.idr and (second.order or 0) < (first.order or 0):
-                return (number - 1, self._count)
+                return (twin[1] - 1, self._count)
         return (self._count,)
 
     def _by_type(self, packet: av.Packet) -> Picture:

@@ -45,7 +45,9 @@ PACKED = {"yuyv422": "yuv422p", "uyvy422": "yuv422p", "yvyu422": "yuv422p", "mon
 """Formats that hold what planar ones do in another order; they are put in order first."""
 
 _BYTE = 8  # bits
+_KINDS = 8  # formats and sizes of frames that are kept in mind
 _GREY, _FULL = "gray", "yuvj"
+_FULL_RESULT = {"dst_color_range": ColorRange.JPEG}
 _LUMA_OF = "yuv420p"  # with the bits and byte order of the grey format behind it: gray10le, yuv420p10le
 
 
@@ -128,11 +130,27 @@ def knows_full_range() -> bool:
 
 def to_full_range(frame: VideoFrame) -> dict[str, Any]:
     """What tells `reformat` that its result is to be of full range, whichever the frame's is."""
+    if knows_full_range():
+        return _FULL_RESULT
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith(_FULL)
-    if not full or knows_full_range():
-        return {"dst_color_range": ColorRange.JPEG}
+    if not full:
+        return _FULL_RESULT
     # Told this and the result's range, too, such a PyAV forgets the matrix; RGB is of full range anyway.
     return {"src_colorspace": frame.colorspace, "src_color_range": ColorRange.JPEG}
+
+
+class _Kind(NamedTuple):
+    """Frames of one format and size.
+
+    Attributes:
+        conversion: how they become RGB; None: they may be transparent.
+        luma: for grey, the format whose luma it is, in case its range is the limited one.
+        planar: for packed formats, the one that they are put in order as.
+    """
+
+    conversion: Conversion | None
+    luma: str | None
+    planar: str | None
 
 
 class Converter:
@@ -145,7 +163,7 @@ class Converter:
     def __init__(self, geometry: Geometry) -> None:
         self._geometry = geometry
         self._reformatter, self._opener, self._one_thread = VideoReformatter(), VideoReformatter(), one_thread()
-        self._conversions: dict[tuple[str, int, int], Conversion] = {}
+        self._kinds: dict[tuple[str, int, int], _Kind] = {}
         self._copies: dict[tuple[str, int, int], tuple[VideoFrame, list[np.ndarray]]] = {}
 
     def __call__(self, frame: VideoFrame) -> list[np.ndarray]:
@@ -154,16 +172,17 @@ class Converter:
         Raises:
             VideoError: too_large.
         """
-        self._geometry.scaled_size(frame.height, frame.width)
-        name = frame.format.name
-        if name.startswith(_GREY) and frame.color_range == ColorRange.MPEG:
-            frame = self._copy(frame, frame.width, name.replace(_GREY, _LUMA_OF))
-        elif name in PACKED:
-            frame = self._opener.reformat(frame, format=PACKED[name], **self._one_thread)
-        conversion = self._conversion(frame)
+        kind = self._kind(frame)
+        if kind.luma is not None and frame.color_range == ColorRange.MPEG:
+            frame = self._copy(frame, frame.width, kind.luma)
+            kind = self._kind(frame)
+        elif kind.planar is not None:
+            frame = self._opener.reformat(frame, format=kind.planar, **self._one_thread)
+            kind = self._kind(frame)
+        conversion = kind.conversion
         if conversion is None:
             frame = self._opaque(frame)
-            conversion = self._conversion(frame)
+            conversion = self._kind(frame).conversion
             assert conversion is not None
         elif conversion.anew or frame.interlaced_frame:
             wide = conversion.padded if conversion.layout != "gbrp" else frame.width
@@ -180,14 +199,18 @@ class Converter:
         )
         return _views(conversion, rgb)
 
-    def _conversion(self, frame: VideoFrame) -> Conversion | None:
-        """None: the frame may be transparent."""
-        key = frame.format.name, frame.height, frame.width
-        if key not in self._conversions:
-            if has_alpha(frame.format.name):
-                return None
-            self._conversions = {key: plan(self._geometry, *key)}
-        return self._conversions[key]
+    def _kind(self, frame: VideoFrame) -> _Kind:
+        key = name, height, width = frame.format.name, frame.height, frame.width
+        known = self._kinds.get(key)
+        if known is not None:
+            return known
+        self._geometry.scaled_size(height, width)  # frames too large are refused before anything is done to them
+        luma = name.replace(_GREY, _LUMA_OF) if name.startswith(_GREY) else None
+        conversion = None if has_alpha(name) else plan(self._geometry, name, height, width)
+        if len(self._kinds) == _KINDS:
+            self._kinds = {}
+        self._kinds[key] = _Kind(conversion, luma, PACKED.get(name))
+        return self._kinds[key]
 
     def _opaque(self, frame: VideoFrame) -> VideoFrame:
         """The frame over black, as planar RGB of its own size."""

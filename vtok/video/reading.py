@@ -89,10 +89,13 @@ class Reading:
         failure: VideoError | None = None
         number = picture = -1  # of the packet; of the packet in which its picture begins
         packets = iter(self._container.demux(self._stream)) if self._landing is None else self._seek(self._landing)
-        checked = self._checked(packets)
+        late = self._container.format.name == "mpegts"
+        checked = _checked(packets) if late else zip(packets, itertools.repeat(None))
         while True:
             try:
                 packet, damaged = next(checked)
+                if damaged is None:
+                    damaged = packet.is_corrupt
             except StopIteration:
                 break
             except MemoryError:
@@ -133,29 +136,6 @@ class Reading:
             raise LostCountError
         while self._waiting:
             yield self._left_out(heapq.heappop(self._waiting)[1])
-
-    def _checked(self, packets: Iterator[av.Packet]) -> Iterator[tuple[av.Packet, bool]]:
-        """Packets, and whether the container says that they are damaged.
-
-        In a transport stream it is said one packet early, because the parser hands a picture out when it meets the next
-        one. There the counters break off where files are joined, too, and nothing is lost if the clock starts again.
-        """
-        if self._container.format.name != "mpegts":
-            yield from ((packet, packet.is_corrupt) for packet in packets)
-            return
-        held: av.Packet | None = None
-        early = False
-        for packet in packets:
-            if held is not None:
-                yield held, not _starts_again(held, packet)
-                held = None
-            if early and packet.size:
-                held = packet
-            else:
-                yield packet, False
-            early = packet.is_corrupt
-        if held is not None:
-            yield held, True
 
     def _begin(self, packet: av.Packet, found: Picture | Second | None) -> None:
         """Pictures of H.264 that are shown before the first key frame may need what is not there, and do not say so."""
@@ -267,6 +247,27 @@ class Reading:
                 if packet.size == 0 or (packet.dts is not None and packet.dts > landing.pts):
                     break
         raise LostCountError
+
+
+def _checked(packets: Iterator[av.Packet]) -> Iterator[tuple[av.Packet, bool]]:
+    """Packets of a transport stream, and whether they are damaged.
+
+    There it is said one packet early, because the parser hands a picture out when it meets the next one. The counters
+    break off where files are joined, too, and nothing is lost if the clock starts again.
+    """
+    held: av.Packet | None = None
+    early = False
+    for packet in packets:
+        if held is not None:
+            yield held, not _starts_again(held, packet)
+            held = None
+        if early and packet.size:
+            held = packet
+        else:
+            yield packet, False
+        early = packet.is_corrupt
+    if held is not None:
+        yield held, True
 
 
 def _starts_again(before: av.Packet, packet: av.Packet) -> bool:
