@@ -99,7 +99,7 @@ def test_gifs_whose_frames_change_only_a_part(tmp_path: Path) -> None:
     np.testing.assert_array_equal(clip.frames_thwc[1][:, 24:], np.broadcast_to(red, (48, 24, 3)))
 
 
-def test_gifs_with_a_transparent_background_are_on_white(tmp_path: Path) -> None:
+def test_gifs_with_a_transparent_background_are_on_black(tmp_path: Path) -> None:
     frames = []
     for number in range(2):
         frame = Image.new("RGBA", (48, 48), (0, 0, 0, 0))
@@ -110,7 +110,7 @@ def test_gifs_with_a_transparent_background_are_on_white(tmp_path: Path) -> None
     for number, frame in enumerate(clip.frames_thwc):
         drawn = slice(24 * number, 24 * number + 24)
         np.testing.assert_array_equal(frame[drawn], np.broadcast_to([30, 30, 200], (24, 48, 3)))
-        np.testing.assert_array_equal(np.delete(frame, np.r_[drawn], axis=0), 255)
+        np.testing.assert_array_equal(np.delete(frame, np.r_[drawn], axis=0), 0)
 
 
 @pytest.mark.parametrize(

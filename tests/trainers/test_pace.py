@@ -26,6 +26,15 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_process_group_left() -> Iterator[None]:
+    """DeepSpeed in this process begins one, and other tests are alone in theirs."""
+    assert not torch.distributed.is_initialized()
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def test_steps_that_become_slow_are_noticed() -> None:
     now = [0.0]
     found = Pace("prior", 2, clock=lambda: now[0])

@@ -185,6 +185,25 @@ def test_one_damaged_packet_costs_no_more_than_its_group(name: str, decoder: Dec
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])
+def test_frames_that_need_lost_packets_of_a_broadcast_are_none(codec: str, decoder: Decoder, tmp_path: Path) -> None:
+    """Wherever packets of a transport stream are gone: what is shown has all its pixels, in its order."""
+    whole = _noisy(tmp_path / "whole.ts", 36, codec, _H264 if codec == "libx264" else _MPEG2)
+    right = {numbers(clip)[0]: clip for clip in _decoded(whole, [_span(i) for i in range(36)], "pyav")}
+    data = whole.read_bytes()
+    packets = len(data) // 188
+    for start in range(packets // 5, packets * 9 // 10, packets // 30):
+        path = tmp_path / f"{start}.ts"
+        path.write_bytes(data[: start * 188] + data[(start + 12) * 188 :])
+        shown = _decoded(path, [_span(i) for i in range(probe(path).frames)], decoder)
+        had = [clip for clip in shown if not isinstance(clip, VideoError)]
+        order = [numbers(clip)[0] for clip in had]
+        assert order == sorted(set(order)) and len(order) >= 16
+        for number, clip in zip(order, had, strict=True):
+            np.testing.assert_array_equal(clip, right[number])
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_clips_behind_damage_are_had(decoder: Decoder, tmp_path: Path) -> None:
     """Like decord's corrupted.mp4: 49 of 50 frames can be decoded, and no clip but one needs the other."""
     path = _noisy(tmp_path / "a.mp4", 50, "libx264", {"preset": "veryfast", "bf": "0"})

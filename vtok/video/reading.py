@@ -73,6 +73,7 @@ class Reading:
         self._waiting: list[tuple[tuple[int, ...], int]] = []  # order and packet of pictures that have not come out
         self._repeats: dict[int, bool] = {}  # of the packets in `_waiting`: whether they repeat the one before
         self._ordered = True
+        self._gappy = container.format.name in JUMPY
         self._damage: dict[int, str] = {}  # packets after which nothing is sound up to a key frame, and why
         self._last: VideoFrame | None = None
         self._landed = landing is None
@@ -212,7 +213,12 @@ class Reading:
             return _UNORDERED
         if frame.key_frame and number not in self._damage:
             # What has been shown before a key frame, or left out, is nothing that those behind it are predicted from.
-            self._damage = {at: why for at, why in self._damage.items() if at > number and at in self._repeats}
+            # But where whole packets may be lost, a damaged one tells only where: what is gone may be shown later.
+            self._damage = {
+                at: why
+                for at, why in self._damage.items()
+                if at > number and (at in self._repeats or (self._gappy and why != LOST))
+            }
         return self._why(number)
 
     def _left_out(self, number: int) -> Found:
