@@ -36,7 +36,7 @@ class Codec(NamedTuple):
     tags: bool = False
     regular: bool = False
     intra: bool = False
-    tolerance: tuple[float, float] = (80.0, 12.0)
+    tolerance: tuple[float, float] = (80.0, 16.0)
 
 
 _B264 = (

@@ -195,6 +195,8 @@ def _timing(rng: random.Random, extension: str, codec: Codec, encoding: Encoding
     kind = "cfr"
     if extension not in FIXED_RATE and not codec.regular:
         kind = rng.choice(["cfr", "cfr", "vfr", "coarse", "offset"])
+        if kind == "offset" and extension in ("asf", "wmv"):
+            kind = "cfr"  # whose first time is rounded, too: frames are up to a tick off each other
     elif extension in ("ts", "m2ts", "mpg", "vob"):
         kind = rng.choice(["cfr", "offset"])
     if extension in ("ts", "m2ts") and rng.random() < 0.4:
