@@ -73,10 +73,9 @@ def _measure(paths: list[str], repeats: int) -> dict[str, float]:
     """What a build's process does; imports whatever vtok its PYTHONPATH names."""
     from vtok.video.clips import ClipSpan
     from vtok.video.decode import decode_clips
-    from vtok.video.probe import probe
+    from vtok.video.probe import StreamFacts, probe
 
-    def decode(path: str, decoder: str, policy: str) -> None:
-        facts = probe(path)
+    def decode(path: str, facts: StreamFacts, decoder: str, policy: str) -> None:
         count = facts.frames // 16
         spans = [ClipSpan(i * 16, 1, i * 16 / facts.fps, (i + 1) * 16 / facts.fps, None, 16) for i in range(count)]
         clips = list(decode_clips(path, facts, spans, resolution=128, policy=policy, decoder=decoder))
@@ -85,11 +84,12 @@ def _measure(paths: list[str], repeats: int) -> dict[str, float]:
 
     found = {}
     for path in paths:
+        facts = probe(path)  # ingest does it, once
         for decoder, policy in _VARIANTS:
-            decode(path, decoder, policy)
+            decode(path, facts, decoder, policy)
             begun = _cpu()
             for _ in range(repeats):
-                decode(path, decoder, policy)
+                decode(path, facts, decoder, policy)
             found[f"{path}|{decoder}|{policy}"] = _cpu() - begun
     return found
 
