@@ -206,6 +206,52 @@ def test_what_needs_lost_frames_is_in_no_clip(
         assert _numbers(path, spans, decoder) == [list(range(start, start + 8)) for start in starts]
 
 
+_X264 = {"preset": "veryfast", "qp": "12"}
+
+
+@pytest.mark.parametrize("decoder", BACKENDS)
+@pytest.mark.parametrize(
+    ("name", "how", "sound"),
+    [
+        ("a.mkv", "bframes=0", range(28)),
+        ("a.flv", "bframes=0", range(28)),
+        ("a.ts", "bframes=0", range(28)),
+        # Stored are 25 28 26 27 31 29 30: 31 is lost, which 29 and 30 need, that are shown before it.
+        ("a.mkv", "bframes=2:b-adapt=0:lost=29", range(29)),
+    ],
+)
+def test_what_needs_one_lost_packet_is_in_no_clip(
+    name: str, how: str, sound: range, decoder: Backend, tmp_path: Path
+) -> None:
+    """A gap of two intervals, as a hold makes it: decoders show the frames behind it without a word, and wrong."""
+    how, _, lost = how.partition(":lost=")
+    options = _X264 | {"x264-params": f"{how}:keyint=25:min-keyint=25:scenecut=0"}
+    whole = _video(tmp_path / "whole.mp4", 75, options=options, gop=25)
+    path = _remux(whole, tmp_path / name, lost=range(at := int(lost or 28), at + 1))
+    facts = probe(path)
+    assert facts.frames == 74
+    for config in ({}, {"frame_rate": 25.0}):
+        spans = _plan(facts, num_frames=1, **config)
+        assert [round(span.start_time * 25) for span in spans] == [*sound, *range(50, 75)]
+        assert _numbers(path, spans, decoder) == [[number] for number in (*sound, *range(50, 75))]
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.flv", "a.ts"])
+@pytest.mark.parametrize("how", ["bframes=0", "bframes=2:b-adapt=0:b-pyramid=none"])
+def test_a_frame_that_none_needs_and_holds_lose_nothing(how: str, name: str, tmp_path: Path) -> None:
+    """Every seventh frame is held for 80 ms."""
+    stamps = [40 * (number + number // 7) for number in range(60)]
+    options = _X264 | {"x264-params": f"{how}:keyint=25:min-keyint=25:scenecut=0"}
+    path = _video(tmp_path / "whole.mkv", 60, options=options, gop=25, stamps=stamps)
+    copy = _remux(path, tmp_path / name, lost=range(0))
+    facts = probe(copy)
+    assert (facts.frames, facts.segments) == (60, ())
+    assert _numbers(copy, _plan(facts, num_frames=60)) == [list(range(60))]
+    if "bframes=2" in how:  # stored as 0 3 1 2 6 4 5 9 7 8 12
+        facts = probe(_remux(copy, tmp_path / f"lost-{name}", lost=range(8, 9)))
+        assert (facts.frames, facts.segments) == (59, ())
+
+
 @pytest.mark.parametrize("name", ["a.ts", "a.mkv", "a.flv", "fragments.mp4"])
 def test_lost_packets_are_a_cut_in_every_container(name: str, tmp_path: Path) -> None:
     options = {"preset": "veryfast", "x264-params": "bframes=2:keyint=10:min-keyint=10:scenecut=0:open-gop=0"}

@@ -23,6 +23,7 @@ class _Sequence(NamedTuple):
     order_type: int
     order_bits: int
     fields: bool  # whether its pictures may be fields
+    skips: bool  # whether numbers of frames may be missing though no frame is (gaps_in_frame_num_value_allowed_flag)
 
 
 class Slice(NamedTuple):
@@ -71,6 +72,11 @@ class H264:
     def has_fields(self) -> bool:
         """Whether pictures may be fields, as far as parameter sets have been seen."""
         return any(sequence.fields for sequence in self._sequences.values())
+
+    @property
+    def skips_numbers(self) -> bool:
+        """Whether the numbers of frames may have gaps by intent, as far as parameter sets have been seen."""
+        return any(sequence.skips for sequence in self._sequences.values())
 
     def read(self, packet: bytes) -> Slice | None:
         """The first slice of a packet; None where none can be read."""
@@ -164,10 +170,10 @@ def _sequence(nal: bytes) -> tuple[int, _Sequence]:
         for _ in range(bits.golomb()):
             bits.signed_golomb()
     bits.golomb()  # max_num_ref_frames
-    bits.take(1)
+    skips = bool(bits.take(1))
     bits.golomb()  # width and height
     bits.golomb()
-    return number, _Sequence(separate, frame_num_bits, order_type, order_bits, not bits.take(1))
+    return number, _Sequence(separate, frame_num_bits, order_type, order_bits, not bits.take(1), skips)
 
 
 def _skip_scaling(bits: Bits, size: int) -> None:

@@ -14,8 +14,10 @@ A **stretch** is a run of frames without a cut in time. It ends where
   and program streams: how much is lost there, if anything, nobody knows). Time goes on where the stretch before ended.
 
 Where frames are lost, those behind need what is not there, up to the next key frame, and a decoder may show them all
-the same: they are in no segment. H.264 numbers its frames, and so tells a loss from a hold. Of other codecs a hole is
-taken for a loss where frames come evenly but for that.
+the same: they are in no segment. H.264 numbers its frames, and so tells a loss from a hold, however short: where the
+numbers of reference frames break near a gap, the stretch ends. An index of all frames (MP4, AVI) is believed instead;
+its packets are not asked. Of other codecs a hole is taken for a loss where frames come evenly but for that, and a
+shorter gap always for a hold: what a single lost packet leaves up to the next key frame is not noticed there.
 
 The usual interval is one that 90 % of a video's intervals do not exceed, so that a screen recording, which holds often,
 is not cut to pieces. The last frame of a stretch is displayed for its packet's duration, else as long as the frame
@@ -37,7 +39,7 @@ from av.video.stream import VideoStream
 from vtok.video.clock import JUMPY, Clock, Stamp
 from vtok.video.container import open_video
 from vtok.video.errors import VideoError
-from vtok.video.losses import Numbering, come_evenly
+from vtok.video.losses import Breaks, Numbering, come_evenly
 from vtok.video.pictures import NOTHING_SHOWN, Listing, Picture, Second, Shown, has_guessed_stamps
 
 _HOLE = 0.5  # seconds; see above
@@ -174,6 +176,7 @@ def read_timeline(
         guessed, limited = has_guessed_stamps(container), frames is not None or seconds is not None
         clock = Clock(tick, jumpy=container.format.name in JUMPY)
         numbering = Numbering(stream, _HOLE / tick if tick else 0.0, interval)
+        breaks = Breaks(stream, interval)
         try:
             for packet in container.demux(stream):
                 if headless is None:
@@ -190,7 +193,9 @@ def read_timeline(
                 numbering.put(packet, len(stamps))
                 stamps.append(Stamp(pts, dts, packet.duration or 0, packet.is_keyframe))
                 clock.put(stamps[-1])
-                if len(clock.starts) > len(seams):
+                restarts = len(clock.starts) > len(seams)
+                breaks.put(packet, len(stamps) - 1, restarts=restarts)
+                if restarts:
                     seams.append(-1 if packet.pos is None else packet.pos)
                 if limited and len(stamps) > (frames or 0) and (not seconds or clock.reached * tick > seconds):
                     spare -= 1
@@ -211,6 +216,7 @@ def read_timeline(
         headless=bool(headless),
         whole=container.format.name == "avi",
         continued=numbering.continued,
+        lost=frozenset() if guessed else breaks.lost,
     )
     if guesses:  # right for times, perhaps, but they tell no frame from another
         timeline = timeline._replace(pts=[], keys=[])
@@ -232,6 +238,7 @@ def make_timeline(
     headless: bool = False,
     whole: bool = False,
     continued: frozenset[int] | None = None,
+    lost: frozenset[int] = frozenset(),
 ) -> Timeline:
     """The timeline of packets.
 
@@ -243,6 +250,7 @@ def make_timeline(
         headless: see `Timeline`.
         whole: the container's index lists all frames, so that no gap is a hole.
         continued: numbers of packets before which nothing is lost, however late they are; None: the codec does not say.
+        lost: numbers of packets before which a frame is lost that later ones need, however short the gap.
     """
     told = all(stamp.pts is not None for stamp in stamps)
     if not stamps or not tick or all(stamp.pts is None and stamp.dts is None for stamp in stamps):
@@ -253,8 +261,10 @@ def make_timeline(
     hole, longest = float("inf") if whole else max(_HOLE / tick, usual), round(max(_LAST / tick, usual))
     times: list[int] = []
     stretches: list[Stretch] = []
+    broken: set[int] = set()  # ranks of the first frames that need lost ones
     for run in runs:
         at = stretches[-1].stop if stretches else 0
+        broken.update(len(times) + place for place in _broken(run, lost))
         shift, first = at - run[0].pts, len(times)
         for number, shown in enumerate(run):
             times.append(shown.pts + shift)
@@ -263,7 +273,8 @@ def make_timeline(
                 run[number - 1].duration if number and first + 1 == len(times) and not shown.told else shown.duration
             )
             lasts, last = min(lasts, longest), number + 1 == len(run)
-            if last or (run[number + 1].pts - shown.pts - lasts > hole and not _is_explained(run, number, hole)):
+            is_hole = not last and run[number + 1].pts - shown.pts - lasts > hole
+            if last or len(times) in broken or (is_hole and not _is_explained(run, number, hole)):
                 stretches.append(Stretch(first, len(times), shift, times[-1] + lasts, first))
                 first = len(times)
     shown_stamps = [shown for run in runs for shown in run]
@@ -271,7 +282,10 @@ def make_timeline(
         even = continued is None and come_evenly(
             [b.pts - a.pts for run in runs for a, b in itertools.pairwise(run)], tick
         )
-        stretches[1:] = [_usable(stretch, shown_stamps, continued, even=even) for stretch in stretches[1:]]
+        for i, stretch in enumerate(stretches[1:], 1):
+            needs_lost = stretch.first in broken or stretches[i - 1].usable == stretch.first
+            if needs_lost or _follows_loss(stretch, shown_stamps, continued, even=even):
+                stretches[i] = _usable(stretch, shown_stamps)
     keys = [rank for rank, shown in enumerate(shown_stamps) if shown.key] if told else []
     pts = [shown.pts for shown in shown_stamps] if told else []
     return Timeline(pts, keys, len(stamps), times, stretches, tick, headless)
@@ -313,12 +327,34 @@ def _in_order(packets: Sequence[Stamp], first: int, end: int, interval: float) -
     return found
 
 
-def _usable(stretch: Stretch, shown: Sequence[_Shown], continued: frozenset[int] | None, *, even: bool) -> Stretch:
+def _broken(run: Sequence[_Shown], lost: frozenset[int]) -> list[int]:
+    """Places in the run, in the order of display, at which frames begin that need lost ones; none: a key frame follows.
+
+    A frame that is stored behind the loss may be shown before it: the next frame to be stored was predicted from it.
+    """
+    if not lost:
+        return []
+    stored = sorted(range(len(run)), key=lambda place: run[place].number)
+    found: list[int] = []
+    for at, place in enumerate(stored):
+        if run[place].number in lost:
+            behind = itertools.takewhile(lambda later: not run[later].key, stored[at + 1 : at + 2 * _NEARBY])
+            first = min([place, *behind])
+            if first and not run[first].key:
+                found.append(first)
+    return found
+
+
+def _follows_loss(stretch: Stretch, shown: Sequence[_Shown], continued: frozenset[int] | None, *, even: bool) -> bool:
+    """Whether the hole before the stretch is a loss."""
+    if continued is None:
+        return even
+    return min(shown[rank].number for rank in range(stretch.first, stretch.end)) not in continued
+
+
+def _usable(stretch: Stretch, shown: Sequence[_Shown]) -> Stretch:
     """Without the frames that need some which are lost before the stretch."""
     frames = range(stretch.first, stretch.end)
-    number = min(shown[rank].number for rank in frames)
-    if not even if continued is None else number in continued:
-        return stretch
     return stretch._replace(usable=next((rank for rank in frames if shown[rank].key), stretch.end))
 
 
