@@ -224,6 +224,72 @@ def test_streams_joined_with_cat(codec: str, decoder: Decoder, tmp_path: Path) -
     assert shown == [*range(30), *range(26)]
 
 
+def _joined(path: Path, *parts: Path) -> Path:
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+_CHANGES: dict[str, dict[str, Any]] = {
+    "size": {"size": (48, 144)},
+    "format": {"pix_fmt": "yuv444p"},
+    "colours": {"options": {**_H264, "x264-params": "colormatrix=bt709:range=pc"}},
+}
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("change", list(_CHANGES))
+def test_frames_that_change_within_a_file(change: str, decoder: Decoder, tmp_path: Path) -> None:
+    """Parts joined with cat are decoded to the bytes that each has alone, also where only the second is asked for."""
+    kinds: list[dict[str, Any]] = [{"options": _H264}, {"options": _H264, **_CHANGES[change]}]
+    parts = [write_video(tmp_path / f"{i}.ts", 20, **kind) for i, kind in enumerate(kinds)]
+    path = _joined(tmp_path / "joined.ts", *parts)
+    for policy in ("reference", "fast"):
+        alone = [clip for part in parts for clip in _decoded(part, [_span(0, 10), _span(10, 10)], "pyav", policy)]
+        np.testing.assert_array_equal(_decoded(path, [_span(i, 10) for i in (0, 10, 20, 30)], decoder, policy), alone)
+        np.testing.assert_array_equal(_decoded(path, [_span(30, 10)], decoder, policy), alone[3:])
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_jump_to_frames_of_another_size(decoder: Decoder, tmp_path: Path) -> None:
+    sizes = ((48, 48), (96, 144))
+    parts = [
+        write_video(tmp_path / f"{i}.ts", 200, codec="mpeg2video", options=_MPEG2, size=size)
+        for i, size in enumerate(sizes)
+    ]
+    path = tmp_path / "joined.mkv"
+    run_ffmpeg("-i", _joined(tmp_path / "joined.ts", *parts), "-c", "copy", path)
+    alone = _decoded(parts[0], [_span(2, 3)], "pyav") + _decoded(parts[1], [_span(180, 3)], "pyav")
+    np.testing.assert_array_equal(_decoded(path, [_span(2, 3), _span(380, 3)], decoder), alone)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_another_codec_joined_behind_costs_only_itself(decoder: Decoder, tmp_path: Path) -> None:
+    """The ffmpeg program, left alone, takes the codec of the last part of a short file for that of the whole one."""
+    parts = [_video(tmp_path / f"{codec}.ts", 30, codec) for codec in ("libx264", "mpeg2video")]
+    shown = _shown(_joined(tmp_path / "joined.ts", *parts), 59, decoder)
+    assert shown[:28] == list(range(28))
+    assert shown[30:] == [None] * 29
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("overlap", [2, 3, 5])
+def test_joined_streams_whose_clocks_overlap(overlap: int, decoder: Decoder, tmp_path: Path) -> None:
+    """By so many frames the second part's clock begins before the first part's ends."""
+    first, alone, second = (tmp_path / f"{i}.ts" for i in range(3))
+    _video(first, 30)
+    with av.open(str(_video(alone, 30))) as source, av.open(str(second), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.pts is not None and packet.dts is not None:
+                packet.stream = stream
+                packet.pts += (30 - overlap) * 3600
+                packet.dts += (30 - overlap) * 3600
+                target.mux(packet)
+    path = _joined(tmp_path / "joined.ts", first, second)
+    assert _shown(path, 60, decoder) == [*range(30), *range(30)]
+    assert [(s.first, s.end) for s in probe(path).segments] == [(0, 30), (30, 60)]
+
+
 # -- i, j, q: containers without a time stamp a picture ----------------------------------------------------------------
 
 _STAMPLESS = {

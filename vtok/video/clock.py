@@ -7,6 +7,7 @@ from typing import NamedTuple
 LEAP = 10.0
 """Seconds by which a clock jumps ahead that starts again: the ffmpeg program's own limit (dts_delta_threshold)."""
 _BACK, _BACK_AT_KEY = 1.0, 0.1  # seconds by which a clock goes back that starts again; less is disorder
+_BACK_IN_STREAMS = 0.0  # of both clocks at a key frame of a broadcast: joined pieces that overlap by few frames
 JUMPY = {"mpegts", "mpeg"}
 """Containers whose clock may jump ahead, too; they have no index, so that seeking leads to about the right time."""
 
@@ -42,7 +43,7 @@ class Clock:
         pts = stamp.dts if stamp.pts is None else stamp.pts
         if pts is not None:
             goes_on = stamp.dts is not None and self._dts is not None and 0 <= stamp.dts - self._dts <= self._far
-            if not goes_on and self._starts_again(pts, stamp.dts, key=stamp.key):
+            if not goes_on and self._starts_again(stamp, pts):
                 self._before = self.reached
                 self._low = self._high = self._dts = None
                 self.starts.append(self._count)
@@ -54,15 +55,17 @@ class Clock:
                 self._dts = stamp.dts
         self._count += 1
 
-    def _starts_again(self, pts: int, dts: int | None, *, key: bool) -> bool:
+    def _starts_again(self, stamp: Stamp, pts: int) -> bool:
         """By both clocks where there are two: a picture that is stored late has a lower pts, but a later dts."""
         if self._high is None:
             return False
-        ahead = pts - self._high
-        if dts is not None and self._dts is not None:
-            back, ahead = min(-ahead, self._dts - dts), min(ahead, dts - self._dts)
+        ahead, least = pts - self._high, _BACK_AT_KEY if stamp.key else _BACK
+        if stamp.dts is not None and self._dts is not None:
+            back, ahead = min(-ahead, self._dts - stamp.dts), min(ahead, stamp.dts - self._dts)
+            if self._jumpy and stamp.key and stamp.pts is not None:
+                least = _BACK_IN_STREAMS
         else:
-            back = -ahead if key else 0
-        if back * self._tick > (_BACK_AT_KEY if key else _BACK):
+            back = -ahead if stamp.key else 0
+        if back * self._tick > least:
             return True
         return self._jumpy and ahead * self._tick > LEAP

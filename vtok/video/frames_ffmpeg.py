@@ -6,6 +6,9 @@ streams, whose time stamps ffmpeg makes itself, are counted. The first error end
 ends with exit code 0 on files that it could not decode, and conceals what is missing): then PyAV decodes the stream and
 says which frames are sound, and only these are taken from a second run that goes on behind errors. Long stretches
 without a wanted frame are skipped in containers with an index: ffmpeg starts anew at a key frame behind them.
+
+The pipe carries frames of one kind. Where their size, format or colours change within a file (parts joined with cat),
+the program sets its filters up anew, which is noticed; from there on the frames are PyAV's.
 """
 
 from __future__ import annotations
@@ -21,10 +24,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
+import av.error
 import ffmpeg
 import numpy as np
+from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from vtok.video import frames_pyav
 from vtok.video.container import open_video, set_up
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import INPUT_OPTIONS, ffmpeg_binary, video_url
@@ -43,6 +49,8 @@ Hwaccel = Literal["none", "cuda"]
 
 _NUMBERS = "setts=pts=N:dts=NOPTS"  # bitstream filter: a packet's number for its time stamp
 _MIN_JUMP = 150  # frames that a new start must save: the program needs 15 to 60 ms to start
+_BROADCAST = {"h264", "hevc", "mpeg1video", "mpeg2video"}  # codecs that may follow one another in one stream
+_ANEW = b"frame:0"  # the first frame behind filters that have been set up
 _CPU_SIGNAL = "received signal 24"  # SIGXCPU, which ffmpeg catches
 # What NVDEC's NV12 and P010 hold, in the layout that the CPU decoders give: libswscale treats each in its own way.
 _PLANAR = "yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p|yuvj444p|yuv420p10le|yuv422p10le|yuv444p10le|yuv420p12le|gray"
@@ -70,19 +78,16 @@ def read_frames(
         VideoError: nothing after the last frame yielded can be had.
         VtokError: there is no ffmpeg program.
     """
-    piped = PipedFrames(geometry, _stored(path, stream_index))
-    job = _Job(path, stream_index, geometry, piped, timeline)
+    codec, stored = _first(path, stream_index)
+    job = _Job(path, stream_index, geometry, PipedFrames(geometry, stored), timeline, codec, stored)
     there = wanted[: bisect.bisect_left(wanted, timeline.frames)]
-    source, done = _told(timeline), 0
-    if source is not None:
-        try:
-            for item in _trust(job, source, there, cuda=hwaccel == "cuda" and cuda_problem() is None):
-                yield item
-                done += 1
-        except _DoubtError:
-            source = None
-    if source is None:
-        yield from _guided(job, there[done:])
+    done = 0
+    try:
+        for item in _piped(job, there, cuda=hwaccel == "cuda" and cuda_problem() is None):
+            yield item
+            done += 1
+    except _ChangeError:
+        yield from frames_pyav.read_frames(path, stream_index, there[done:], geometry, timeline)
     if len(there) < len(wanted):
         raise VideoError(
             "missing_frames", f"the video ends after {timeline.frames} frames, {wanted[-1] + 1} are needed"
@@ -91,6 +96,10 @@ def read_frames(
 
 class _DoubtError(Exception):
     """The program says that something is damaged, or left a frame out."""
+
+
+class _ChangeError(Exception):
+    """The frames are not all of one kind."""
 
 
 class _Source(NamedTuple):
@@ -117,6 +126,27 @@ class _Job(NamedTuple):
     geometry: Geometry
     piped: PipedFrames
     timeline: Timeline
+    codec: str
+    stored: Stored
+
+
+def _piped(job: _Job, wanted: Sequence[int], *, cuda: bool) -> Iterator[Indexed]:
+    """The wanted frames from the program, as far as they are of one kind.
+
+    Raises:
+        VideoError: see `read_frames`.
+        _ChangeError: they are not.
+    """
+    source, done = _told(job.timeline), 0
+    if source is not None:
+        try:
+            for item in _trust(job, source, wanted, cuda=cuda):
+                yield item
+                done += 1
+            return
+        except _DoubtError:
+            pass
+    yield from _guided(job, wanted[done:])
 
 
 def _told(timeline: Timeline) -> _Source | None:
@@ -157,8 +187,11 @@ def _trust(job: _Job, source: _Source, wanted: Sequence[int], *, cuda: bool) -> 
 
     Raises:
         _DoubtError: it is not.
+        _ChangeError: its frames are not of one kind.
     """
-    for start, segment in _segments(wanted, job.timeline, source):
+    segments = list(_segments(wanted, job.timeline, source))
+    _compare(job, [start for start, _ in segments if start.seconds is not None])
+    for start, segment in segments:
         positions = _positions(source, segment)
         run = _Run(job, source, sorted(set(positions)), start)
         begun = False
@@ -203,6 +236,10 @@ def _guided(job: _Job, wanted: Sequence[int]) -> Iterator[Indexed]:
     """The wanted frames of a file that is damaged, or whose frames the program's count alone does not tell.
 
     PyAV decodes the stream first and says which frames come, and which are sound. Only these are taken.
+
+    Raises:
+        VideoError: see `read_frames`.
+        _ChangeError: the frames are not of one kind; none has been yielded.
     """
     if not wanted:
         return
@@ -213,6 +250,8 @@ def _guided(job: _Job, wanted: Sequence[int]) -> Iterator[Indexed]:
         for found in read_found(job.path, job.stream_index):
             at = found.number + 1
             if found.frame is not None and not found.repeat:
+                if Stored.of(found.frame) != job.stored:
+                    raise _ChangeError
                 came.append(found._replace(frame=None))
             if found.problem is not None:
                 problems[found.number] = found.problem
@@ -242,14 +281,39 @@ def _guided(job: _Job, wanted: Sequence[int]) -> Iterator[Indexed]:
             yield index, VideoError("corrupt", run.said or LOST)
 
 
-def _stored(path: str | Path, stream_index: int) -> Stored:
-    """What the first frame is like."""
+def _first(path: str | Path, stream_index: int) -> tuple[str, Stored]:
+    """The codec, and what the first frame is like."""
     with open_video(path) as container:
-        stream = container.streams[stream_index]
-        if not isinstance(stream, VideoStream):
-            raise VideoError("changed", f"stream {stream_index} is no video")
-        set_up(stream)
-        return Stored.of(first_frame(container, stream))
+        stream = _stream(container, stream_index)
+        return stream.codec.canonical_name, Stored.of(first_frame(container, stream))
+
+
+def _compare(job: _Job, starts: Sequence[_Start]) -> None:
+    """Looks at the key frames where the program will start anew.
+
+    Raises:
+        _ChangeError: one is unlike the first frame, or cannot be had.
+    """
+    if not starts:
+        return
+    with open_video(job.path) as container:
+        stream = _stream(container, job.stream_index)
+        for start in starts:
+            try:
+                container.seek(job.timeline.pts[start.rank], stream=stream)
+                frame = first_frame(container, stream)
+            except (VideoError, av.error.FFmpegError):
+                raise _ChangeError from None
+            if Stored.of(frame) != job.stored:
+                raise _ChangeError
+
+
+def _stream(container: InputContainer, stream_index: int) -> VideoStream:
+    stream = container.streams[stream_index]
+    if not isinstance(stream, VideoStream):
+        raise VideoError("changed", f"stream {stream_index} is no video")
+    set_up(stream)
+    return stream
 
 
 @functools.lru_cache(maxsize=4)
@@ -325,17 +389,25 @@ class _Run:
         self, job: _Job, source: _Source, wanted: Sequence[int], start: _Start, *, strict: bool = True
     ) -> None:
         self.path, self.stream_index, self.geometry, self.piped = job[:4]
+        self.codec = job.codec
         self.source, self.wanted, self.start, self.strict = source, wanted, start, strict
         self.lenient = job.timeline.shown.lenient
         # Behind damage frames may come that nobody expects, besides those that are counted.
         self.limited = strict or source.variable == "n"
         self.said = ""  # why the program ended early
         self.selection = select(wanted, source.marks, source.variable) if wanted else Selection([], "0")
+        self.come, self.expression = self.selection.passing, self.selection.expression
+        if start.seconds is None and self.come[:1] != [0]:
+            # The first frame comes through, too (-1: unasked): so filters that are set up anew before the first wanted
+            # one are noticed. Where a run starts at a key frame, that has been looked at.
+            self.come, self.expression = [-1, *self.come], f"eq(n,0)+{self.expression}"
 
     def _command(self, stamps: int, *, cuda: bool) -> list[str]:
         source = {"threads": 1, "noautorotate": None, "copyts": None, **INPUT_OPTIONS}
         if _crops_for_containers(ffmpeg_binary()):
             source["apply_cropping"] = "codec"  # PyAV does not know of the container's
+        if self.codec in _BROADCAST:  # the program would take the codec of a part that is joined behind
+            source[f"c:{self.stream_index}"] = self.codec
         if cuda:
             source["hwaccel"] = "cuda"
         if self.start.seconds is not None:
@@ -346,7 +418,7 @@ class _Run:
         if self.source.numbered:
             source["bsf:v"] = _NUMBERS
         frames = ffmpeg.input(video_url(self.path), **source)[str(self.stream_index)]
-        frames = frames.filter("select", self.selection.expression)
+        frames = frames.filter("select", self.expression)
         frames = frames.filter("metadata", mode="add", key="frame", value="1")
         frames = frames.filter("metadata", mode="print", direct=1, file=f"pipe:{stamps}")
         if self.source.numbered:  # as they come, for the output
@@ -355,7 +427,7 @@ class _Run:
             frames = frames.filter("format", _PLANAR)
         frames = frames.filter("scale", self.piped.width, self.piped.height, flags=SCALER_FLAGS, interl=0)
         # The program ends after the last wanted frame.
-        limit = {"frames:v": len(self.selection.passing)} if self.limited else {}
+        limit = {"frames:v": len(self.come)} if self.limited else {}
         output = frames.output(
             "pipe:",
             format="rawvideo",
@@ -373,6 +445,7 @@ class _Run:
 
         Raises:
             VideoError: the program ran out of time or memory.
+            _ChangeError: frames of another kind follow.
         """
         if not self.wanted:
             return
@@ -401,12 +474,13 @@ class _Run:
         places = {self.source.marks[position]: position for position in self.selection.passing}
         try:
             for count in itertools.count():
-                if self.limited and count == len(self.selection.passing):
+                if self.limited and count == len(self.come):
                     return
                 data = process.stdout.read(size)
                 if len(data) < size:
                     break
-                position = self.selection.passing[count] if self.source.variable == "n" else self._place(stamps, places)
+                place = self._place(stamps, places, count)
+                position = self.come[count] if self.source.variable == "n" else place
                 if position in keep:
                     yield position, self.geometry.finish(self.piped(data))
                 if position == last:
@@ -422,14 +496,17 @@ class _Run:
         why = first_line(said.replace(video_url(self.path), "the file").replace(str(self.path), "the file"))
         self.said = (why or f"exit code {code}") if code else ""
 
-    def _place(self, stamps: IO[bytes], places: dict[int, int]) -> int:
+    def _place(self, stamps: IO[bytes], places: dict[int, int], count: int) -> int:
         """The position of the frame that has just come, by its time stamp; -1 for one that was not asked for.
 
         Raises:
             VideoError: corrupt, if the program does not say which frame it is.
+            _ChangeError: it is of another kind than those before.
         """
         while not (line := stamps.readline()).startswith(b"frame:"):
             if not line:
                 raise VideoError("corrupt", "ffmpeg does not say which frame it has decoded")
+        if count and line.split(None, 1)[0] == _ANEW:
+            raise _ChangeError
         found = line.partition(b"pts:")[2].split()[0]
         return places.get(int(found), -1) if found.lstrip(b"-").isdigit() else -1
