@@ -47,6 +47,8 @@ from vtok.video.timeline import Timeline
 
 Hwaccel = Literal["none", "cuda"]
 
+_SILENT = {"ffv1"}  # decoders that end with no error on damage, so that somebody else must check: PyAV decodes it here
+
 _NUMBERS = "setts=pts=N:dts=NOPTS"  # bitstream filter: a packet's number for its time stamp
 _MIN_JUMP = 150  # frames that a new start must save: the program needs 15 to 60 ms to start
 _BROADCAST = {"h264", "hevc", "mpeg1video", "mpeg2video"}  # codecs that may follow one another in one stream
@@ -79,6 +81,9 @@ def read_frames(
         VtokError: there is no ffmpeg program.
     """
     codec, stored = _first(path, stream_index)
+    if codec in _SILENT:
+        yield from frames_pyav.read_frames(path, stream_index, wanted, geometry, timeline)
+        return
     job = _Job(path, stream_index, geometry, PipedFrames(geometry, stored), timeline, codec, stored)
     there = wanted[: bisect.bisect_left(wanted, timeline.frames)]
     done = 0

@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 from vtok.video.clock import JUMPY, LEAP
 from vtok.video.container import describe
 from vtok.video.errors import VideoError
+from vtok.video.ffv1 import SliceChecksums
 from vtok.video.pictures import Landing, Picture, Pictures, Second
 
 HEADLESS = "the stream does not begin with a key frame"
@@ -74,6 +75,7 @@ class Reading:
         self._repeats: dict[int, bool] = {}  # of the packets in `_waiting`: whether they repeat the one before
         self._ordered = True
         self._gappy = container.format.name in JUMPY
+        self._checksums = SliceChecksums() if stream.codec.canonical_name == "ffv1" else None
         self._damage: dict[int, str] = {}  # packets after which nothing is sound up to a key frame, and why
         self._last: VideoFrame | None = None
         self._landed = landing is None
@@ -106,6 +108,8 @@ class Reading:
                 break
             if not packet.size:
                 break
+            if self._checksums is not None:
+                damaged = damaged or self._checksums.are_wrong(bytes(packet))
             number += 1
             found = self._pictures.read(packet)
             if number == 0:
