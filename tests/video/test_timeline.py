@@ -432,3 +432,9 @@ def test_a_header_that_is_short(decoder: Backend, tmp_path: Path) -> None:
     spans = _plan(facts, num_frames=8, frame_rate=10.0)
     wanted = [[start + step for step in (0, 2, 5, 7, 10, 12, 15, 17)] for start in range(0, 140, 20)]
     assert _numbers(path, spans, decoder) == wanted
+
+
+def test_an_avi_with_reordered_frames_begins_with_none_that_is_held(tmp_path: Path) -> None:
+    """FFmpeg's guesses for MPEG-1 with B-frames in AVI are 0 2 3 4 ...; by rate, too, every frame is its own."""
+    path = write_video(tmp_path / "b.avi", 24, codec="mpeg1video", options={"bf": "2", "qscale": "2"}, gop=12)
+    assert [round(25 * second, 3) for second in read_timeline(path, 0).seconds] == list(range(24))

@@ -206,7 +206,8 @@ def read_timeline(
     if is_mov and stamps:
         stamps = lasting(stamps)
     shown = listing.shown()
-    if guesses and listing.reads_types and shown.rising:
+    # The guesses tell where a gap is displayed; without one, what is stored tells all, and they begin a frame early.
+    if guesses and listing.reads_types and shown.rising and not _are_even(stamps):
         stamps = [stamp._replace(pts=pts) for stamp, pts in zip(stamps, guesses, strict=True)]
     timeline = make_timeline(
         stamps,
@@ -221,6 +222,13 @@ def read_timeline(
     if guesses:  # right for times, perhaps, but they tell no frame from another
         timeline = timeline._replace(pts=[], keys=[])
     return timeline._replace(shown=shown, seams=tuple(seams))
+
+
+def _are_even(stamps: Sequence[Stamp]) -> bool:
+    """Whether packets are stored at even times."""
+    times = [stamp.dts for stamp in stamps]
+    known = [time for time in times if time is not None]
+    return len(known) == len(times) and len({b - a for a, b in itertools.pairwise(known)}) <= 1
 
 
 def lasting(stamps: Sequence[Stamp]) -> list[Stamp]:
