@@ -36,7 +36,7 @@ from vtok.shards.duplicates import find_duplicates, summary
 from vtok.shards.writer import read_footer, verify_shard, write_shard
 from vtok.stopwatch import Stopwatch
 from vtok.video.errors import VideoError
-from vtok.video.frames_ffmpeg import cuda_problem
+from vtok.video.ffmpeg_run import cuda_problem
 from vtok.video.revision import made_with, must_be_same
 
 _ROW_GROUP = 65_536

@@ -10,7 +10,7 @@ from pipelines import shard as shard_module
 from pipelines.ingest import ingest
 from pipelines.shard import shard
 from tests.pipelines.making import recipe
-from vtok.video.frames_ffmpeg import cuda_problem
+from vtok.video.ffmpeg_run import cuda_problem
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("ray_running")]
 

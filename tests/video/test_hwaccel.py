@@ -14,12 +14,12 @@ import pytest
 
 from schemas.config.data import ShardsConfig
 from tests.video.making import numbers, write_video
-from vtok.video import frames_ffmpeg
+from vtok.video import ffmpeg_run, frames_ffmpeg
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import decode_clips
 from vtok.video.errors import VideoError
 from vtok.video.ffmpeg import ffmpeg_binary
-from vtok.video.frames_ffmpeg import cuda_problem
+from vtok.video.ffmpeg_run import cuda_problem
 from vtok.video.probe import probe
 
 _SPANS = [ClipSpan(s, 1, s / 25, (s + 4) / 25, None, 4) for s in (0, 10, 16)]
@@ -115,7 +115,7 @@ def test_a_failure_in_the_middle_is_no_reason_to_start_over(video: Path, monkeyp
         yield 0, np.zeros((48, 48, 3), np.uint8)
         raise VideoError("corrupt", "in the middle")
 
-    monkeypatch.setattr(frames_ffmpeg._Run, "frames", fail)
+    monkeypatch.setattr(ffmpeg_run.Run, "frames", fail)
     assert {clip.reason for clip in _decode(video).values()} == {"corrupt"}
     assert runs == [True]
 
@@ -123,10 +123,10 @@ def test_a_failure_in_the_middle_is_no_reason_to_start_over(video: Path, monkeyp
 def test_cuda_is_started_without_the_limit_on_address_space() -> None:
     code = (
         "import resource, subprocess\n"
-        "from vtok.video.frames_ffmpeg import _without_memory_limit\n"
+        "from vtok.video.ffmpeg_run import without_memory_limit\n"
         "hard = resource.getrlimit(resource.RLIMIT_AS)[1]\n"
         "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, hard))\n"
-        "with _without_memory_limit(): inner = subprocess.check_output(['sh', '-c', 'ulimit -v'], text=True)\n"
+        "with without_memory_limit(): inner = subprocess.check_output(['sh', '-c', 'ulimit -v'], text=True)\n"
         "outer = subprocess.check_output(['sh', '-c', 'ulimit -v'], text=True)\n"
         "print(inner.strip(), outer.strip())\n"
     )

@@ -11,7 +11,7 @@ import pytest
 
 from schemas.config.data import DataConfig
 from tests.video.making import numbers, write_video
-from vtok.video import decode, frames_ffmpeg, frames_pyav, reading
+from vtok.video import decode, ffmpeg_run, frames_ffmpeg, frames_pyav, reading
 from vtok.video.clips import ClipSpan
 from vtok.video.decode import decode_clips
 from vtok.video.pictures import NOTHING_SHOWN
@@ -85,14 +85,14 @@ def test_the_timeline_ends_behind_the_last_clip(video: Path) -> None:
 
 
 def test_ffmpeg_starts_anew_where_it_pays(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[frames_ffmpeg._Start] = []
-    true = frames_ffmpeg._Run._command
+    begun: list[ffmpeg_run.Start] = []
+    true = ffmpeg_run.Run._command
 
     def watch(run: Any, *arguments: Any, **options: Any) -> Any:
         begun.append(run.start)
         return true(run, *arguments, **options)
 
-    monkeypatch.setattr(frames_ffmpeg._Run, "_command", watch)
+    monkeypatch.setattr(ffmpeg_run.Run, "_command", watch)
     spans = [*_spans(3, first=7), ClipSpan(None, None, 58.0, 59.0, 16.0, LENGTH)]
     by_ffmpeg = dict(decode_clips(video, probe(video), spans, resolution=SIDE, decoder="ffmpeg"))
     by_pyav = dict(decode_clips(video, probe(video), spans, resolution=SIDE))
