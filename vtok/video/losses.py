@@ -81,9 +81,6 @@ class Breaks:
     A lost packet of an RTMP or RTSP recording leaves a gap of one interval, as a hold does that a screen recording is
     full of. Headers of slices are read near such gaps only, each once.
 
-    FFV1 numbers nothing, but its decoder makes pixels of whatever lies in memory after a loss: there a gap is one, if
-    frames come evenly otherwise.
-
     Args:
         stream: a video stream.
         interval: ticks from frame to frame by the declared rate; 0: unknown.
@@ -92,7 +89,6 @@ class Breaks:
     def __init__(self, stream: VideoStream, interval: float) -> None:
         is_h264 = stream.codec.canonical_name == "h264"
         self._reader = H264(bytes(stream.codec_context.extradata or b"")) if is_h264 else None
-        self._unnumbered = stream.codec.canonical_name == "ffv1"
         self._usual = interval or float("inf")  # the shortest interval seen: the rate of a varied stream is an average
         self._recent: deque[_Stored] = deque(maxlen=2 * _REORDERED + 2)
         self._waiting: list[int] = []  # a heap of the time stamps that others may come before
@@ -106,8 +102,6 @@ class Breaks:
 
         Empty where too many say so: streams that lack layers by intent, or encoders that do not number as they should.
         """
-        if self._unnumbered:
-            return frozenset(self._found if len(self._found) <= (1 - _STEADY) * len(self._compared) else ())
         self._pass_all()
         if self._reader is None or self._reader.skips_numbers:
             return frozenset()
@@ -115,13 +109,6 @@ class Breaks:
 
     def put(self, packet: av.Packet, number: int, *, restarts: bool) -> None:
         """Takes the next picture's first packet, and whether the clock starts again there."""
-        if self._unnumbered and packet.pts is not None:
-            gap = 0 if self._last is None or restarts else packet.pts - self._last
-            if gap > _LATE * self._usual and not packet.is_keyframe:
-                self._found.add(number)
-            self._usual = min(self._usual, gap) if gap > 0 else self._usual
-            self._compared.add(number)
-            self._last = packet.pts
         if self._reader is None:
             return
         if restarts:
